@@ -1,0 +1,108 @@
+"""How much is trained: functions of rows and columns, never of time or machine.
+
+============  =======================================================
+batch size    256 up to 256 rows (one batch), then 64 below 2,000 rows,
+              128 below 8,000, 256 below 30,000, 512 below 100,000, 1024
+steps         n_rows, but at least 60 and at most 1,500
+trials        4 at 100 rows, growing with the square root: 13 at 1,000;
+              at least 3, at most 16
+============  =======================================================
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+N_STEPS = (60, 1_500)
+N_TRIALS = (3, 16)
+
+STEP_SECONDS = 1e-3  # of a step at small batches, twice that at 256 rows
+MIN_TRIALS = 6
+MIN_STEPS = 100
+MIN_HOLDOUT_ROWS = 1_000
+
+
+def default_batch_size(n_rows: float) -> int:
+    """Rows of a batch for a table of `n_rows`."""
+    sizes = ((256, 256), (2_000, 64), (8_000, 128), (30_000, 256), (100_000, 512))
+    return next((size for bound, size in sizes if n_rows <= bound), 1024)
+
+
+def default_steps(n_rows: float) -> int:
+    """Optimiser steps of a full training, at the default batch size."""
+    low, high = N_STEPS
+    return int(min(max(n_rows, low), high))
+
+
+def default_trials(n_rows: float) -> int:
+    """Trials of a search whose budget is not given."""
+    low, high = N_TRIALS
+    return int(min(max(round(4 * math.sqrt(n_rows / 100)), low), high))
+
+
+def training_length(
+    n_rows: float, n_steps: int, batch_size: int, max_epochs: int | None
+) -> tuple[int, int]:
+    """Epochs of a training, and its batches an epoch.
+
+    Smaller batches take more steps, as the square root: between the same number of
+    steps and the same number of epochs.
+    """
+    per_epoch = max(1, math.ceil(n_rows / batch_size))
+    steps = n_steps * math.sqrt(default_batch_size(n_rows) / batch_size)
+    epochs = max(1, round(steps / per_epoch))
+    return min(epochs, max_epochs or epochs), per_epoch
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a search may do.
+
+    Parameters
+    ----------
+    n_trials : int or None
+        Trials; None where time is the only bound.
+    n_steps : int
+        Steps of a full training at the default batch size.
+    n_folds : int
+        Folds where the user leaves them to us.
+    """
+
+    n_trials: int | None
+    n_steps: int
+    n_folds: int
+
+
+def auto_folds(n_rows: float) -> int:
+    """Folds of ``cv="auto"`` for a table of `n_rows`: 3, 5, 3, and 1 for a hold-out.
+
+    Small tables need every row twice and have no time to lose; from 400 rows on the
+    noise of a score costs more than its folds; above 20,000 rows a hold-out is enough.
+    """
+    if n_rows < 400:
+        return 3
+    if n_rows < 5_000:
+        return 5
+    return 3 if n_rows < 20_000 else 1
+
+
+def plan_budget(
+    n_rows: float, max_trials: int | None, max_time: float | None
+) -> Budget:
+    """The budget of a search, from the size of the table and what the user bounds.
+
+    With a time that is short for the table, one hold-out takes the place of folds,
+    then trainings get shorter: room for `MIN_TRIALS` trials is wanted, at the pace of
+    a slow core. The pace is a constant, so that the plan depends on parameters alone.
+    """
+    n_steps, n_folds = default_steps(n_rows), auto_folds(n_rows)
+    if max_time is None:
+        return Budget(max_trials or default_trials(n_rows), n_steps, n_folds)
+    pace = STEP_SECONDS * (1 + default_batch_size(n_rows) / 256)
+    n_allowed = max_time / (MIN_TRIALS * pace)  # steps of one trial, all folds
+    if n_folds * n_steps > n_allowed and n_rows >= MIN_HOLDOUT_ROWS:
+        n_folds = 1
+    if n_folds * n_steps > n_allowed:
+        n_steps = int(max(n_allowed / n_folds, MIN_STEPS))
+    return Budget(max_trials, n_steps, n_folds)

@@ -1,0 +1,64 @@
+"""Checks of parameters: one sentence each, with the value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import Any
+
+from sknas.exceptions import InvalidParameterError
+
+
+def reject(owner: str, name: str, value: Any, allowed: str, advice: str = "") -> None:
+    """Raise the error every wrong parameter ends in."""
+    advice = f"; {advice}" if advice else ""
+    raise InvalidParameterError(
+        f"The {name!r} parameter of {owner} must be {allowed}, got {value!r}{advice}."
+    )
+
+
+def did_you_mean(value: Any, known: Iterable[str]) -> str:
+    """The nearest known word as a question, or an empty string."""
+    near = difflib.get_close_matches(str(value), list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def check_word(owner: str, name: str, value: Any, known: Iterable[str]) -> str:
+    """A word out of `known`."""
+    known = list(known)
+    if not isinstance(value, str) or value not in known:
+        question = did_you_mean(value, known).rstrip("?")
+        advice = f"{question}" if question else ""
+        reject(owner, name, value, "one of " + ", ".join(map(repr, known)), advice)
+    return value
+
+
+def check_integer(
+    owner: str, name: str, value: Any, low: int, *, optional: bool = False
+) -> int | None:
+    """An integer of at least `low` (None too where `optional`)."""
+    if value is None and optional:
+        return None
+    is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_integer or value < low:
+        reject(owner, name, value, f"an int >= {low}" + " or None" * optional)
+    return int(value)
+
+
+def check_positive(
+    owner: str, name: str, value: Any, *, optional: bool = False
+) -> float | None:
+    """A finite number above zero (None too where `optional`)."""
+    if value is None and optional:
+        return None
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < float("inf"):
+        reject(owner, name, value, "a finite number > 0" + " or None" * optional)
+    return float(value)
+
+
+def check_instance(owner: str, name: str, value: Any, kind: type, allowed: str) -> None:
+    """An object of class `kind`."""
+    if not isinstance(value, kind):
+        reject(owner, name, value, allowed)

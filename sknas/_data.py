@@ -1,0 +1,213 @@
+"""From X and y to a problem: rows merged, split and encoded fold by fold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import _safe_indexing
+
+from sknas._checks import reject
+from sknas._folds import Split, given_splits, is_split_by_us, made_splits
+from sknas._problem import Fold, Rows, TaskSpec
+from sknas._rows import check_weight, merge_rows
+from sknas._scoring import RowScorer
+from sknas.encoding import Table, TableEncoder, TableReader, TargetReader, TargetScale
+from sknas.encoding._target import sigmoid, softmax
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A training table of different rows, each with how often it counts.
+
+    Parameters
+    ----------
+    table : Table
+        The rows, read but not encoded.
+    y : ndarray of shape (N,) or (N, C)
+        Class codes, labels or target values.
+    weight : ndarray of shape (N,)
+        How often each row counts: in encoders, folds and scores.
+    loss_weight : ndarray of shape (N,)
+        The same times the class weight, with the same sum.
+    groups : ndarray of shape (N,) or None
+        Rows that no split may part.
+    splits : list of (train, test) or None
+        The user's own splits; None where the folds are left to us.
+    first : ndarray of shape (N,)
+        A row of the user's X for each row.
+    """
+
+    table: Table
+    y: np.ndarray
+    weight: np.ndarray
+    loss_weight: np.ndarray
+    groups: np.ndarray | None
+    splits: list[Split] | None
+    first: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+def read_data(
+    X: Any,
+    y: Any,
+    sample_weight: np.ndarray,
+    groups: Any,
+    *,
+    reader: TableReader,
+    target: TargetReader,
+    cv: Any,
+    class_weight: Any,
+) -> Data:
+    """Read a table, drop rows of no weight, and merge equal rows.
+
+    `reader` and `target` are fitted on the way.
+    """
+    kept = sample_weight > 0
+    splits = None
+    if not is_split_by_us(cv):
+        splits = given_splits(cv, X, np.asarray(y), groups, kept)
+    rows = np.flatnonzero(kept)
+    X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
+    table = reader.fit(X).read(X)
+    codes = target.fit_read(y)
+    parts = [table.numeric + 0.0, table.codes, codes]  # + 0.0: -0.0 is 0.0
+    if groups is not None:
+        groups = pd.factorize(np.asarray(_safe_indexing(groups, rows)), sort=True)[0]
+        parts.append(groups)
+    if splits is not None:
+        parts.append(_membership(splits, len(rows)))
+    merged = merge_rows(parts, check_weight(sample_weight[rows]))
+    if splits is not None:
+        splits = [
+            (np.unique(merged.place[train]), np.unique(merged.place[valid]))
+            for train, valid in splits
+        ]
+    first = merged.first
+    codes = codes[first]
+    factor = class_factor(class_weight, target, codes, merged.weight)
+    loss_weight = merged.weight * factor
+    return Data(
+        table=table.take(first),
+        y=codes,
+        weight=merged.weight,
+        loss_weight=loss_weight * (merged.weight.sum() / loss_weight.sum()),
+        groups=None if groups is None else groups[first],
+        splits=splits,
+        first=rows[first],
+    )
+
+
+def _membership(splits: list[Split], n_rows: int) -> np.ndarray:
+    """Which part of which split a row is in, (N, 2 * splits); told apart in merging."""
+    member = np.zeros((n_rows, 2 * len(splits)), dtype=np.int8)
+    for number, parts in enumerate(splits):
+        for side, rows in enumerate(parts):
+            member[rows, 2 * number + side] = 1
+    return member
+
+
+def class_factor(
+    class_weight: Any, target: TargetReader, y: np.ndarray, weight: np.ndarray
+) -> np.ndarray:
+    """The class weight of each row, 1 where there is none."""
+    if class_weight is None:
+        return np.ones(len(weight))
+    owner, allowed = "NASClassifier", "None, 'balanced' or a dict of label to weight"
+    if target.kind_ == "multilabel":
+        reject(owner, "class_weight", class_weight, "None for multi-label targets")
+    counts = np.bincount(y, weight, minlength=target.n_outputs_)
+    if class_weight == "balanced":
+        return (weight.sum() / (np.count_nonzero(counts) * counts))[y]
+    if not isinstance(class_weight, Mapping):
+        reject(owner, "class_weight", class_weight, allowed)
+    known = target.classes_.tolist()
+    strangers = [label for label in class_weight if label not in known]
+    if strangers:
+        reject(owner, "class_weight", class_weight, f"a dict with labels of y, {known}")
+    factor = np.array([float(class_weight.get(label, 1.0)) for label in known])
+    if not (factor >= 0).all() or not factor[y].any():
+        reject(owner, "class_weight", class_weight, f"{allowed}, weights >= 0")
+    return factor[y]
+
+
+def split_rows(
+    data: Data, owner: str, cv: Any, target: TargetReader, n_folds: int, seed: int
+) -> list[Split]:
+    """The user's splits, or folds of our own."""
+    if data.splits is not None:
+        return data.splits
+    stratify = target.kind_ in ("binary", "multiclass")
+    groups = data.groups
+    return made_splits(owner, cv, data.y, groups, stratify, n_folds, seed)
+
+
+def encode_fold(
+    data: Data,
+    train: np.ndarray,
+    valid: np.ndarray,
+    target: TargetReader,
+    probabilistic: bool,
+) -> tuple[Fold, TableEncoder]:
+    """Encode a split by the statistics of its training rows alone."""
+    weight = data.weight[train]
+    encoder = TableEncoder().fit(data.table.take(train), weight)
+    scale, restore = _target_maps(data, train, target)
+    task = TaskSpec(
+        kind=target.kind_,
+        n_outputs=target.n_outputs_,
+        n_rows=round(float(data.weight.sum())),
+        n_numeric=encoder.n_numeric,
+        n_binary=encoder.n_binary,
+        cardinalities=encoder.cardinalities_,
+        edges=encoder.edges_,
+        probabilistic=probabilistic,
+    )
+
+    def encoded(rows: np.ndarray) -> Rows:
+        x = encoder.transform(data.table.take(rows)).astype(np.float32)
+        return Rows(x, scale(data.y[rows]), data.loss_weight[rows])
+
+    return Fold(task, encoded(train), encoded(valid), valid, restore), encoder
+
+
+def _target_maps(
+    data: Data, train: np.ndarray, target: TargetReader
+) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
+    """Targets as the loss sees them, and network outputs as predictions."""
+    if target.kind_ == "regression":
+        scale = TargetScale.fit(data.y[train], data.weight[train])
+        return scale, scale.restore
+    if target.kind_ == "multilabel":
+        return _as_float32, sigmoid
+    return _as_they_are, softmax
+
+
+def _as_they_are(y: np.ndarray) -> np.ndarray:
+    return y
+
+
+def _as_float32(y: np.ndarray) -> np.ndarray:
+    return y.astype(np.float32)
+
+
+def make_scorer(
+    scorer: Callable[..., float], scoring: Any, X: Any, data: Data, target: TargetReader
+) -> RowScorer:
+    """A scorer of predictions for rows of the data."""
+    y = data.y
+    if target.kind_ in ("binary", "multiclass"):
+        y = target.classes_[y]
+    elif target.kind_ == "multilabel":
+        y = y.astype(int)
+    elif target.is_column_:
+        y = y[:, 0]
+    # The user's own function may look at X; scikit-learn's scorers do not.
+    seen = _safe_indexing(X, data.first) if callable(scoring) else None
+    # Class weights say what an error of a class costs, in the score too.
+    return RowScorer(scorer, seen, y, data.loss_weight, target.classes_)

@@ -1,0 +1,157 @@
+"""Which rows train and which rows validate."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import (
+    GroupKFold,
+    GroupShuffleSplit,
+    KFold,
+    ShuffleSplit,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    StratifiedShuffleSplit,
+    check_cv,
+)
+
+from sknas._checks import reject
+from sknas.exceptions import SearchWarning
+
+Split = tuple[np.ndarray, np.ndarray]  # row numbers to train on, to validate on
+
+HOLDOUT = 0.2  # share of rows validated where there is one split
+
+
+def is_split_by_us(cv: Any) -> bool:
+    """Whether `cv` is a number of folds, which we make ourselves."""
+    return isinstance(cv, str | Integral) and not isinstance(cv, bool)
+
+
+def check_folds(owner: str, cv: Any) -> None:
+    """Refuse a `cv` that is no way to split rows."""
+    allowed = (
+        "'auto', an int >= 2, a scikit-learn splitter or an iterable of (train, test) "
+        "row numbers"
+    )
+    if is_split_by_us(cv):
+        if cv != "auto" and (isinstance(cv, str) or cv < 2):
+            reject(owner, "cv", cv, allowed)
+    elif not hasattr(cv, "split") and not isinstance(cv, Iterable):
+        reject(owner, "cv", cv, allowed)
+
+
+def given_splits(
+    cv: Any, X: Any, y: np.ndarray, groups: np.ndarray | None, kept: np.ndarray
+) -> list[Split]:
+    """Splits of a user's splitter or iterable, on the rows that are kept.
+
+    Parameters
+    ----------
+    cv : splitter or iterable of (train, test)
+        Splits all rows given to `fit`.
+    X, y, groups : array-like of shape (n_samples, ...)
+        What the splitter reads.
+    kept : ndarray of bool of shape (n_samples,)
+        Rows with a weight; the others drop out of the splits.
+    """
+    number = np.cumsum(kept) - 1  # of a kept row among the kept ones
+    splits = []
+    for train, test in check_cv(cv).split(X, y, groups):
+        parts = [np.arange(len(kept))[rows] for rows in (train, test)]
+        splits.append(tuple(number[rows[kept[rows]]] for rows in parts))
+    if not any(len(train) and len(test) for train, test in splits):
+        raise ValueError(
+            f"The splits of cv={cv!r} leave no rows to train or to validate on, give "
+            "splits with both."
+        )
+    return [(train, test) for train, test in splits if len(train) and len(test)]
+
+
+def made_splits(
+    owner: str,
+    cv: Any,
+    y: np.ndarray,
+    groups: np.ndarray | None,
+    stratify: bool,
+    n_folds: int,
+    seed: int,
+) -> list[Split]:
+    """Shuffled folds, stratified by class and whole by group.
+
+    With ``cv="auto"`` there are `n_folds`, or as many as there are rows. Classes with
+    fewer rows than folds are trained on in every fold and validated on in none, with
+    one warning.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer rows (or groups) than an explicit `cv` asks for.
+    """
+    units = len(y) if groups is None else len(np.unique(groups))
+    what = "rows" if groups is None else "groups"
+    if cv != "auto" and units < cv:
+        reject(owner, "cv", cv, f"at most the number of different {what}, {units}")
+    n_folds = min(n_folds, units) if cv == "auto" else int(cv)
+    if units < 2:
+        if groups is not None:
+            raise ValueError(
+                "groups must hold at least 2 different groups to validate on, got 1."
+            )
+        return [(np.arange(1), np.arange(1))]  # one row only: nothing to rank by
+    validated = np.ones(len(y), dtype=bool)
+    if stratify:
+        n_folds, validated = _without_rare(owner, y, n_folds, cv)
+    if not validated.any():  # every class is rare: better than nothing
+        stratify, validated = False, ~validated
+    rows = np.flatnonzero(validated)
+    splitter = _splitter(n_folds, stratify, groups is not None, seed)
+    groups = None if groups is None else groups[rows]
+    rest = np.flatnonzero(~validated)
+    with warnings.catch_warnings():
+        # A class of fewer rows than folds in some group-wise folds: warned above.
+        warnings.simplefilter("ignore", UserWarning)
+        pairs = list(splitter.split(rows, y[rows] if stratify else None, groups))
+    return [
+        (np.sort(np.concatenate([rows[train], rest])), rows[test])
+        for train, test in pairs
+    ]
+
+
+def _without_rare(
+    owner: str, y: np.ndarray, n_folds: int, cv: Any
+) -> tuple[int, np.ndarray]:
+    """Folds that fit the classes, and the rows that may be validated."""
+    counts = np.bincount(y)
+    if cv == "auto":
+        n_folds = int(min(n_folds, max(2, counts.max())))
+    elif counts.max() < n_folds:
+        most = f"at most the rows of the largest class, {counts.max()}"
+        reject(owner, "cv", cv, most)
+    least = max(n_folds, 2)
+    rare = np.flatnonzero((counts > 0) & (counts < least))
+    if len(rare):
+        warnings.warn(
+            f"{len(rare)} of {np.count_nonzero(counts)} classes have fewer than "
+            f"{least} different rows: they are trained on, but no fold validates them.",
+            SearchWarning,
+            stacklevel=2,
+        )
+    return n_folds, ~np.isin(y, rare)
+
+
+def _splitter(n_folds: int, stratify: bool, grouped: bool, seed: int) -> Any:
+    if n_folds == 1:
+        if grouped:
+            return GroupShuffleSplit(1, test_size=HOLDOUT, random_state=seed)
+        cls = StratifiedShuffleSplit if stratify else ShuffleSplit
+        return cls(1, test_size=HOLDOUT, random_state=seed)
+    if grouped:
+        cls = StratifiedGroupKFold if stratify else GroupKFold
+    else:
+        cls = StratifiedKFold if stratify else KFold
+    return cls(n_folds, shuffle=True, random_state=seed)

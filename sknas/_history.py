@@ -1,0 +1,312 @@
+"""What a search tried and what came of it: frozen records of plain Python values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Value = Any  # bool, int, float, str or None: what JSON keeps
+
+STATUSES = ("ok", "stopped", "failed")
+
+
+class Architecture(Mapping[str, Value]):
+    """A point of a space: what to build, with its training choices.
+
+    An immutable mapping from the names of the active choices to plain Python
+    values. Two architectures are the same if their `key` is.
+
+    Parameters
+    ----------
+    choices : mapping of str to bool, int, float, str or None
+        Names and values, in the order of the space.
+
+    Examples
+    --------
+    >>> from sknas.spaces import Architecture
+    >>> small = Architecture({"depth": 1, "width": 32})
+    >>> small["width"], small
+    (32, Architecture(depth=1, width=32))
+    """
+
+    __slots__ = ("_choices",)
+
+    def __init__(self, choices: Mapping[str, Value]) -> None:
+        self._choices = dict(choices)
+
+    def __getitem__(self, name: str) -> Value:
+        return self._choices[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._choices)
+
+    def __len__(self) -> int:
+        return len(self._choices)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._choices.items()))
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={value!r}" for name, value in self.items())
+        return f"Architecture({inside})"
+
+    @property
+    def key(self) -> str:
+        """Canonical text: the same for the same choices in any order."""
+        return json.dumps(self._choices, sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """An architecture and how far to train it.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        What to train.
+    rung : int, default=0
+        The training length asked for: 0 is the full one.
+    origin : {"default", "known", "portfolio", "proposed", "re-score"}
+        Where the architecture comes from.
+    number : int, default=0
+        Number of the trial in the search, from 0.
+    seed : int, default=0
+        Seeds everything random in the training.
+    """
+
+    architecture: Architecture
+    rung: int = 0
+    origin: str = "proposed"
+    number: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A proposal and its outcome.
+
+    Parameters
+    ----------
+    proposal : Proposal
+        What was tried.
+    status : {"ok", "stopped", "failed"}
+        "stopped": time ran out, or the user interrupted, before it had a score.
+    score : float or None
+        Validation score, greater is better; None without one.
+    loss : float or None
+        Validation loss, which orders trials of the same score.
+    fold_scores, fold_seconds : tuple of float
+        One value a fold; seconds of training.
+    stop : float, default=1.0
+        Share of the planned training after which the score was best.
+    n_epochs : int, default=0
+        Epochs up to there.
+    n_params : int, default=0
+        Trained parameters of the network.
+    seconds : float, default=0.0
+        Seconds of training and scoring, all folds together.
+    reason : str, default=""
+        Why there is no score.
+    predictions : ndarray of shape (n_rows, n_outputs) or None
+        Out-of-fold predictions, NaN where no fold validated; kept out of the JSON.
+    """
+
+    proposal: Proposal
+    status: str = "ok"
+    score: float | None = None
+    loss: float | None = None
+    fold_scores: tuple[float, ...] = ()
+    fold_seconds: tuple[float, ...] = ()
+    stop: float = 1.0
+    n_epochs: int = 0
+    n_params: int = 0
+    seconds: float = 0.0
+    reason: str = ""
+    predictions: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def architecture(self) -> Architecture:
+        """The architecture that was tried."""
+        return self.proposal.architecture
+
+    @property
+    def order(self) -> tuple[float, float, float, float]:
+        """Sorts trials from the best: highest rung, score, lowest loss, earliest."""
+        failed = float("inf")
+        score = failed if self.score is None else -self.score
+        loss = failed if self.loss is None else self.loss
+        return (-self.proposal.rung, score, loss, self.proposal.number)
+
+
+@dataclass(frozen=True)
+class History:
+    """All trials of a search, in the order of their numbers.
+
+    Parameters
+    ----------
+    trials : tuple of Trial
+        The trials.
+    stop_reason : str, default=""
+        Why the search ended: "max_trials", "max_time", "space_exhausted",
+        "strategy_done" or "interrupted".
+    """
+
+    trials: tuple[Trial, ...] = ()
+    stop_reason: str = ""
+
+    def __iter__(self) -> Iterator[Trial]:
+        return iter(self.trials)
+
+    def __len__(self) -> int:
+        return len(self.trials)
+
+    def __getitem__(self, number: int) -> Trial:
+        return self.trials[number]
+
+    def extended(self, trials: Iterable[Trial]) -> History:
+        """A history with more trials at its end."""
+        return replace(self, trials=(*self.trials, *trials))
+
+    @property
+    def succeeded(self) -> list[Trial]:
+        """Trials with a score, the best first."""
+        scored = [t for t in self if t.status == "ok"]
+        return sorted(scored, key=lambda t: t.order)
+
+    @property
+    def best(self) -> Trial:
+        """The recommended trial.
+
+        The one with the best score; where architectures were scored again, the one
+        with the best mean among those.
+        """
+        succeeded = self.succeeded
+        if not succeeded:
+            raise ValueError("No trial of this history succeeded, so none is best.")
+        scores: dict[str, list[float]] = {}
+        for trial in succeeded:
+            scores.setdefault(trial.architecture.key, []).append(-trial.order[1])
+        most = max(map(len, scores.values()))
+        again = {key: np.mean(s) for key, s in scores.items() if len(s) == most}
+        winner = max(again, key=lambda key: again[key])
+        return next(t for t in succeeded if t.architecture.key == winner)
+
+    def without_predictions(self) -> History:
+        """The history free of arrays, as it is kept in a fitted estimator."""
+        return replace(
+            self, trials=tuple(replace(t, predictions=None) for t in self.trials)
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a trial: its outcome, then its choices as ``param_<name>``."""
+        columns = ("status", "score", "loss", "n_epochs", "n_params", "seconds")
+        rows = []
+        for trial in self:
+            row: dict[str, Any] = {"number": trial.proposal.number}
+            row["origin"] = trial.proposal.origin
+            row["rung"] = trial.proposal.rung
+            row |= {name: getattr(trial, name) for name in columns}
+            row["reason"] = trial.reason
+            row |= {f"param_{name}": v for name, v in trial.architecture.items()}
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def to_json(self) -> str:
+        """The history as JSON; `from_json` reads it back."""
+        trials = []
+        for trial in self.without_predictions():
+            record = {k: v for k, v in vars(trial).items() if k != "predictions"}
+            proposal = dict(vars(trial.proposal))
+            proposal["architecture"] = dict(trial.architecture)
+            trials.append(record | {"proposal": proposal})
+        return json.dumps({"trials": trials, "stop_reason": self.stop_reason})
+
+    @classmethod
+    def from_json(cls, text: str) -> History:
+        """Read what `to_json` wrote."""
+        content = json.loads(text)
+        trials = []
+        for record in content["trials"]:
+            proposal = record.pop("proposal")
+            proposal["architecture"] = Architecture(proposal["architecture"])
+            for name in ("fold_scores", "fold_seconds"):
+                record[name] = tuple(record[name])
+            trials.append(Trial(Proposal(**proposal), **record))
+        return cls(tuple(trials), content["stop_reason"])
+
+
+def cv_results(history: History) -> dict[str, Any]:
+    """The history as columns, named and shaped as in ``GridSearchCV.cv_results_``.
+
+    Parameters
+    ----------
+    history : History
+        The trials to list, one row each.
+
+    Returns
+    -------
+    dict of str to ndarray or list
+        ``params``, a masked ``param_<name>`` column a choice, ``split<i>_test_score``,
+        ``mean_test_score``, ``std_test_score``, ``rank_test_score``, fit times, and
+        ``status``, ``rung``, ``origin``, ``n_epochs``, ``n_params``, ``seconds``,
+        ``reason``.
+    """
+    trials = list(history)
+    n_folds = max((len(t.fold_scores) for t in trials), default=0)
+    splits = np.full((len(trials), n_folds), np.nan)
+    seconds = np.full((len(trials), n_folds), np.nan)
+    for row, trial in enumerate(trials):
+        splits[row, : len(trial.fold_scores)] = trial.fold_scores
+        seconds[row, : len(trial.fold_seconds)] = trial.fold_seconds
+    results: dict[str, Any] = {
+        "mean_fit_time": _row_statistic(np.mean, seconds),
+        "std_fit_time": _row_statistic(np.std, seconds),
+        "params": [dict(t.architecture) for t in trials],
+        **_parameter_columns(trials),
+    }
+    for fold in range(n_folds):
+        results[f"split{fold}_test_score"] = splits[:, fold]
+    scores = [np.nan if t.score is None else t.score for t in trials]
+    results["mean_test_score"] = np.array(scores, dtype=float)
+    results["std_test_score"] = _row_statistic(np.std, splits)
+    places = sorted(range(len(trials)), key=lambda row: _place(trials[row]))
+    rank = np.empty(len(trials), dtype=np.int32)
+    rank[places] = np.arange(1, len(trials) + 1)
+    results["rank_test_score"] = rank
+    results["status"] = np.array([t.status for t in trials], dtype=object)
+    results["rung"] = np.array([t.proposal.rung for t in trials], dtype=int)
+    results["origin"] = np.array([t.proposal.origin for t in trials], dtype=object)
+    results["n_epochs"] = np.array([t.n_epochs for t in trials], dtype=int)
+    results["n_params"] = np.array([t.n_params for t in trials], dtype=int)
+    results["seconds"] = np.array([t.seconds for t in trials], dtype=float)
+    results["reason"] = np.array([t.reason for t in trials], dtype=object)
+    return results
+
+
+def _place(trial: Trial) -> tuple[bool, tuple[float, ...]]:
+    """Sorts trials from the best to those without a score."""
+    return trial.status != "ok", trial.order
+
+
+def _row_statistic(statistic: Any, values: np.ndarray) -> np.ndarray:
+    """Mean or deviation of each row's known values, NaN where there are none."""
+    known = [row[~np.isnan(row)] for row in values]
+    return np.array([statistic(row) if len(row) else np.nan for row in known])
+
+
+def _parameter_columns(trials: list[Trial]) -> dict[str, np.ma.MaskedArray]:
+    """One masked object column a choice: masked where the choice is not active."""
+    names = dict.fromkeys(name for t in trials for name in t.architecture)
+    columns = {}
+    for name in names:
+        column = np.ma.masked_all(len(trials), dtype=object)
+        for row, trial in enumerate(trials):
+            if name in trial.architecture:
+                column[row] = trial.architecture[name]
+        columns[f"param_{name}"] = column
+    return columns

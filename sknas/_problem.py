@@ -1,0 +1,150 @@
+"""The frozen data that strategies and trainers read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sknas._history import Architecture
+
+KINDS = ("binary", "multiclass", "multilabel", "regression")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskSpec:
+    """What a network has to read and to answer.
+
+    An encoded table is one float array of shape (N, F): first the numeric columns,
+    then the two-valued ones, then one column of codes a category (0 is an unknown,
+    rare or untrained level; the levels count from 1).
+
+    Parameters
+    ----------
+    kind : {"binary", "multiclass", "multilabel", "regression"}
+        The kind of target.
+    n_outputs : int
+        Columns of the answer (C): classes, labels or targets.
+    n_rows : int
+        Size of the training table: the sum of its weights.
+    n_numeric : int
+        Numeric columns, robustly scaled into (-3, 3).
+    n_binary : int
+        Two-valued columns, -1 and +1 (0 where unknown).
+    cardinalities : tuple of int
+        Levels of each categorical column, code 0 not counted.
+    edges : ndarray of shape (n_numeric, 49)
+        Quantiles of the numeric columns, ascending: for piecewise-linear encodings.
+    probabilistic : bool, default=False
+        Whether the score reads probabilities rather than labels.
+    """
+
+    kind: str
+    n_outputs: int
+    n_rows: int
+    n_numeric: int
+    n_binary: int = 0
+    cardinalities: tuple[int, ...] = ()
+    edges: np.ndarray = field(default_factory=lambda: np.zeros((0, 49), np.float32))
+    probabilistic: bool = False
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of the encoded table (F)."""
+        return self.n_numeric + self.n_binary + len(self.cardinalities)
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the answer is a probability."""
+        return self.kind != "regression"
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Encoded rows: x (N, F) float32, y (N,) int64 or (N, C) float32, weight (N,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One split, encoded by what its training rows alone told.
+
+    Parameters
+    ----------
+    task : TaskSpec
+        The task as the encoder of these training rows sees it.
+    train, valid : Rows
+        Rows to train on and to score on.
+    valid_rows : ndarray of int
+        Row numbers of `valid` in the whole table.
+    restore : callable
+        Network output (N, C) -> predictions (N, C): probabilities or target values.
+    """
+
+    task: TaskSpec
+    train: Rows
+    valid: Rows
+    valid_rows: np.ndarray
+    restore: Callable[[np.ndarray], np.ndarray]
+
+
+def _always(architecture: Architecture) -> bool:
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """All that a strategy or a trainer may know of the work.
+
+    Parameters
+    ----------
+    task : TaskSpec or None
+        The task on all rows; None in `sknas.search`, as are the folds.
+    folds : tuple of Fold
+        The splits that score a trial.
+    full : Fold or None
+        All rows, nothing to validate: for refits.
+    n_rows : int
+        Rows of the table that out-of-fold predictions cover.
+    score : callable or None
+        (predictions, row numbers) -> score, greater is better, NaN if undefined.
+    feasible : callable
+        Whether an architecture keeps the constraints.
+    n_steps : int
+        Optimiser steps of a full training at the task's default batch size.
+    max_epochs : int or None
+        Upper bound of epochs.
+    device : str
+        Where networks are trained.
+    deadline : float or None
+        End of the work on the monotonic clock, in seconds.
+    n_jobs : int
+        Worker processes that may be used.
+    """
+
+    task: TaskSpec | None = None
+    folds: tuple[Fold, ...] = ()
+    full: Fold | None = None
+    n_rows: int = 0
+    score: Callable[[np.ndarray, np.ndarray], float] | None = None
+    feasible: Callable[[Architecture], bool] = _always
+    n_steps: int = 0
+    max_epochs: int | None = None
+    device: str = "cpu"
+    deadline: float | None = None
+    n_jobs: int = 1
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds until the deadline, infinite without one."""
+        if self.deadline is None:
+            return float("inf")
+        return self.deadline - time.monotonic()

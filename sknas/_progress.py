@@ -1,0 +1,66 @@
+"""The progress bar of a search."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from sknas._history import History
+
+
+class Progress:
+    """Shows trials or seconds, the best score so far, elapsed and remaining time.
+
+    Parameters
+    ----------
+    verbose : int
+        0 shows nothing.
+    max_trials : int or None
+        Counted if given; otherwise seconds are.
+    max_time : float or None
+        Seconds.
+    """
+
+    def __init__(
+        self, verbose: int, max_trials: int | None, max_time: float | None
+    ) -> None:
+        self.counts_trials = max_trials is not None
+        total = max_trials if max_trials is not None else max_time
+        unit = "trial" if self.counts_trials else "s"
+        self.started = time.monotonic()
+        self.bar: Any = None
+        if verbose:
+            shape = "{desc}: {percentage:3.0f}%|{bar:20}| {n:.0f}/{total:.0f} " + unit
+            shape += " [{elapsed}<{remaining}{postfix}]"
+            self.bar = tqdm(total=total, desc="search", bar_format=shape)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def show(self, history: History) -> None:
+        """Show how far a search has come."""
+        if self.bar is None:
+            return
+        elapsed = time.monotonic() - self.started
+        done = len(history) if self.counts_trials else elapsed
+        self.bar.n = min(done, self.bar.total)
+        if history.succeeded:
+            self.bar.set_postfix_str(f"best={history.best.score:.4f}", refresh=False)
+        self.bar.refresh()
+
+    def note(self, text: str) -> None:
+        """Say what comes after the trials."""
+        if self.bar is not None:
+            self.bar.set_description_str(text)

@@ -1,0 +1,149 @@
+"""Scores of predictions that are already there, by any scikit-learn scorer."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import UndefinedMetricWarning
+from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
+from sklearn.utils import _safe_indexing
+
+from sknas._checks import did_you_mean, reject
+
+
+def find_scorer(owner: str, scoring: Any, is_classifier: bool) -> Callable[..., float]:
+    """The scorer of a name or a callable; accuracy or R2 for None.
+
+    Raises
+    ------
+    InvalidParameterError
+        If `scoring` is neither a known name nor callable.
+    """
+    if scoring is None:
+        scoring = "accuracy" if is_classifier else "r2"
+    if isinstance(scoring, str):
+        if scoring not in get_scorer_names():
+            advice = did_you_mean(scoring, get_scorer_names()).rstrip("?")
+            reject(owner, "scoring", scoring, "a scikit-learn scorer name", advice)
+        return get_scorer(scoring)
+    if not callable(scoring):
+        reject(owner, "scoring", scoring, "a scorer name, a callable or None")
+    return check_scoring(BaseEstimator(), scoring=scoring, allow_none=True)
+
+
+def reads_probabilities(scorer: Callable[..., float]) -> bool:
+    """Whether a scorer asks for probabilities or decision values."""
+    # The repr names the response method; scorers have no public attribute for it.
+    return "response_method=" in repr(scorer) and "'predict'" not in repr(scorer)
+
+
+def takes_weight(scorer: Callable[..., float]) -> bool:
+    """Whether a scorer's metric accepts `sample_weight`."""
+    function = getattr(scorer, "_score_func", scorer)
+    return "sample_weight" in inspect.signature(function).parameters
+
+
+class _Predicted(BaseEstimator):
+    """An estimator that has already predicted: what scorers are handed."""
+
+    def __init__(self, predictions: np.ndarray, classes: Any) -> None:
+        self.predictions = predictions
+        self.classes_ = classes
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+
+class _PredictedClasses(ClassifierMixin, _Predicted):
+    def predict(self, X: Any) -> np.ndarray:
+        return labels(self.predictions, self.classes_)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        return self.predictions
+
+
+class _PredictedValues(RegressorMixin, _Predicted):
+    def predict(self, X: Any) -> np.ndarray:
+        single = self.predictions.shape[1] == 1
+        return self.predictions[:, 0] if single else self.predictions
+
+
+def labels(probabilities: np.ndarray, classes: Any) -> np.ndarray:
+    """The most probable class of each row, or 0 and 1 for each label."""
+    if isinstance(classes, list):
+        return (probabilities > 0.5).astype(int)
+    return classes[probabilities.argmax(axis=1)]
+
+
+class RowScorer:
+    """Scores predictions for some rows of a table.
+
+    Parameters
+    ----------
+    scorer : callable
+        (estimator, X, y[, sample_weight]) -> float, greater is better.
+    X : array-like of shape (N, F) or None
+        The rows a scorer of the user's own may want to see; None for named scorers.
+    y : ndarray of shape (N,) or (N, C)
+        Targets: class labels, 0/1 labels or values.
+    weight : ndarray of shape (N,)
+        How often each row counts.
+    classes : ndarray, list of ndarray or None
+        The classes; a list for multi-label targets, None for regression.
+    """
+
+    def __init__(
+        self,
+        scorer: Callable[..., float],
+        X: Any,
+        y: np.ndarray,
+        weight: np.ndarray,
+        classes: Any,
+    ) -> None:
+        self.scorer = scorer
+        self.X = X
+        self.y = y
+        self.weight = weight
+        self.classes = classes
+        self.reason = "the scorer returned NaN"
+        self._takes_weight = takes_weight(scorer)
+
+    def __call__(self, predictions: np.ndarray, rows: np.ndarray) -> float:
+        """Score of predictions (N', C) for the given row numbers, NaN if undefined."""
+        weight = self.weight[rows]
+        is_equal = bool(np.all(weight == 1))
+        if not is_equal and not self._takes_weight and np.all(weight % 1 == 0):
+            repeats = weight.astype(int)
+            rows, predictions = rows.repeat(repeats), predictions.repeat(repeats, 0)
+        options = {}
+        if self._takes_weight and not is_equal:
+            options["sample_weight"] = weight
+        if len(rows) == 1:  # R2 wants two rows
+            rows, predictions = rows.repeat(2), predictions.repeat(2, 0)
+            options = {}
+        cls = _PredictedValues if self.classes is None else _PredictedClasses
+        X = np.empty((len(rows), 1))
+        if self.X is not None:
+            X = _safe_indexing(self.X, rows)
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            try:
+                score = self.scorer(
+                    cls(predictions, self.classes), X, self.y[rows], **options
+                )
+            except ValueError as error:
+                # A fold may lack a class that the metric needs; see `mean_score`.
+                self.reason = str(error)
+                return float("nan")
+        return float(score)
+
+
+def mean_score(scores: list[float]) -> float:
+    """Mean over the folds that have a score, NaN if none has one."""
+    known = [score for score in scores if np.isfinite(score)]
+    return float(np.mean(known)) if known else float("nan")

@@ -1,0 +1,350 @@
+"""The loop of a search: propose, train, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+
+from sknas._checks import (
+    check_integer,
+    check_positive,
+    check_word,
+    did_you_mean,
+    reject,
+)
+from sknas._history import Architecture, History, Proposal, Trial
+from sknas._problem import Problem, TaskSpec
+from sknas.exceptions import InvalidParameterError
+from sknas.spaces import DictSpace, Space, UnseenSampler
+from sknas.strategies import STRATEGIES, Strategy
+from sknas.trainers import Trainer
+from sknas.trainers._skorch import INTERRUPTED, failure_reason
+
+BATCH = 4  # proposals asked for at once: never a function of cores or time
+MAX_REPEATS = 10  # batches of nothing new after which a strategy is done
+N_LEADERS = 5  # architectures scored again where scores are noisy
+
+
+def search(
+    objective: Callable[[Mapping[str, Any]], float],
+    space: Space | Mapping[str, Any],
+    *,
+    strategy: str | Strategy = "bayesian",
+    max_trials: int,
+    max_time: float | None = None,
+    constraints: Mapping[str, float] | Callable[[Architecture], bool] | None = None,
+    noisy: bool = False,
+    random_state: int | np.random.RandomState | None = None,
+) -> History:
+    """Maximise a function of named choices.
+
+    Parameters
+    ----------
+    objective : callable
+        Gets an architecture, a mapping from names to plain Python values, and returns
+        a score, greater is better. An exception or NaN is a failed trial.
+    space : Space or mapping of str to list, tuple or Choice
+        The choices. A list is categorical; ``(low, high)`` is a range of integers if
+        both are int, else of reals; ``(low, high, "log")`` the same on a logarithmic
+        scale; a `Choice` may have a condition.
+    strategy : {"bayesian", "random"} or Strategy, default="bayesian"
+        What to try next.
+    max_trials : int
+        Evaluations of new architectures.
+    max_time : float or None, default=None
+        Seconds after which no evaluation is begun.
+    constraints : mapping of str to float, callable or None, default=None
+        Upper bounds of the costs of an architecture (its numbers, for a dict of
+        choices; ``n_params``, for a space of networks), or whether it is allowed.
+    noisy : bool, default=False
+        Whether the same architecture scores differently each time: then the leaders
+        are evaluated once more at the end, and the best mean is recommended.
+    random_state : int, RandomState or None, default=None
+        Seeds the strategy.
+
+    Returns
+    -------
+    History
+        All trials; `History.best` is the recommended one.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a parameter is wrong.
+
+    Examples
+    --------
+    >>> import sknas
+    >>> history = sknas.search(
+    ...     lambda a: -((a["x"] - 2.0) ** 2) + (a["shape"] == "round"),
+    ...     {"x": (-5.0, 5.0), "shape": ["round", "square"]},
+    ...     max_trials=25, random_state=0,
+    ... )
+    >>> history.best.architecture["shape"]
+    'round'
+    """
+    owner = "search"
+    if not callable(objective):
+        reject(owner, "objective", objective, "callable")
+    if not isinstance(space, Space):
+        if not isinstance(space, Mapping) or not space:
+            reject(owner, "space", space, "a Space or a dict of choices")
+        space = DictSpace(space)
+    n_trials = check_integer(owner, "max_trials", max_trials, 1)
+    max_time = check_positive(owner, "max_time", max_time, optional=True)
+    deadline = None if max_time is None else time.monotonic() + max_time
+    seed = draw_seed(random_state)
+    problem = Problem(feasible=make_feasible(owner, constraints, space, None))
+    trainer = FunctionTrainer(objective)
+    search = Search(
+        space=space,
+        strategy=find_part(owner, "strategy", strategy, STRATEGIES, Strategy),
+        trainer=trainer,
+        problem=problem,
+        seed=seed,
+        max_trials=n_trials,
+        deadline=lambda history: deadline,
+    )
+    history = search.run(first_proposals(space, None, problem.feasible))
+    if noisy and history.stop_reason != INTERRUPTED:
+        leaders = [t.proposal for t in history.succeeded[:N_LEADERS]]
+        again = [
+            replace(p, origin="re-score", number=len(history) + place)
+            for place, p in enumerate(leaders)
+        ]
+        history = history.extended(trainer.train(again, problem))
+    return history
+
+
+class FunctionTrainer(Trainer):
+    """Scores proposals by a Python function.
+
+    Parameters
+    ----------
+    objective : callable
+        Architecture -> score.
+    """
+
+    def __init__(self, objective: Callable[[Mapping[str, Any]], float]) -> None:
+        self.objective = objective
+
+    def setup(self, space: Space) -> None:
+        """Nothing to prepare."""
+
+    def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
+        trials: list[Trial] = []
+        for proposal in proposals:
+            try:
+                trials.append(self._score(proposal))
+            except KeyboardInterrupt:
+                left = proposals[len(trials) :]
+                trials += [Trial(p, status="stopped", reason=INTERRUPTED) for p in left]
+                break
+        return trials
+
+    def _score(self, proposal: Proposal) -> Trial:
+        started = time.monotonic()
+        score, reason = float("nan"), "the score is NaN or infinite"
+        try:
+            score = float(self.objective(proposal.architecture))
+        except Exception as error:
+            reason = failure_reason(error)
+        seconds = time.monotonic() - started
+        if not np.isfinite(score):
+            return Trial(proposal, status="failed", reason=reason, seconds=seconds)
+        return Trial(proposal, score=score, seconds=seconds)
+
+
+class Search:
+    """One run of a strategy against a trainer: the only loop there is.
+
+    Parameters
+    ----------
+    space : Space
+        Where to search.
+    strategy : Strategy
+        Proposes; a clone of it does the work.
+    trainer : Trainer
+        Scores; a clone of it does the work.
+    problem : Problem
+        What both may know.
+    seed : int
+        Seeds the strategy and each trial.
+    max_trials : int or None
+        Trials to make.
+    deadline : callable
+        History so far -> end of the search on the monotonic clock, or None.
+    on_trials : callable, default=None
+        Called with the history whenever trials were added.
+    """
+
+    def __init__(
+        self,
+        *,
+        space: Space,
+        strategy: Strategy,
+        trainer: Trainer,
+        problem: Problem,
+        seed: int,
+        max_trials: int | None,
+        deadline: Callable[[History], float | None],
+        on_trials: Callable[[History], None] | None = None,
+    ) -> None:
+        self.space = space
+        self.strategy = clone(strategy)
+        self.trainer = clone(trainer)
+        self.problem = problem
+        self.seed = seed
+        self.max_trials = max_trials
+        self.deadline = deadline
+        self.on_trials = on_trials
+        self._seen: set[str] = set()
+
+    def run(self, first: Sequence[Proposal] = ()) -> History:
+        """Search until a bound is met; Ctrl-C ends it too.
+
+        Parameters
+        ----------
+        first : sequence of Proposal
+            What to train before the strategy is asked: the first of them by itself,
+            so that there is an answer as early as can be.
+        """
+        history = History()
+        try:
+            rng = np.random.default_rng(self.seed)
+            self.strategy.setup(self.space, self.problem, rng)
+            self.trainer.setup(self.space)
+            queue = [list(first[:1]), list(first[1:])]
+            while not history.stop_reason:
+                history = self._advance(history, queue)
+        except KeyboardInterrupt:
+            history = replace(history, stop_reason=INTERRUPTED)
+        return history
+
+    def _advance(self, history: History, queue: list[list[Proposal]]) -> History:
+        """One batch more, or the reason why there is none."""
+        deadline = self.deadline(history)
+        left = np.inf if self.max_trials is None else self.max_trials - len(history)
+        if left <= 0:
+            return replace(history, stop_reason="max_trials")
+        if deadline is not None and time.monotonic() >= deadline:
+            return replace(history, stop_reason="max_time")
+        batch = queue.pop(0) if queue else self._proposed(int(min(BATCH, left)))
+        if batch is None:
+            return replace(history, stop_reason=self._end_of_proposals())
+        new = self._numbered(batch, history, left)
+        if not new:
+            return history
+        trials = self.trainer.train(new, replace(self.problem, deadline=deadline))
+        self.strategy.observe(trials)
+        history = history.extended(trials)
+        if self.on_trials is not None:
+            self.on_trials(history)
+        is_interrupted = any(trial.reason == INTERRUPTED for trial in trials)
+        return replace(history, stop_reason=INTERRUPTED) if is_interrupted else history
+
+    def _proposed(self, n: int) -> list[Proposal] | None:
+        """What the strategy proposes that is new; None if nothing comes any more."""
+        for _ in range(MAX_REPEATS):
+            batch = self.strategy.propose(n)
+            if not batch:
+                return None
+            if any(p.architecture.key not in self._seen for p in batch):
+                return batch
+        return None
+
+    def _end_of_proposals(self) -> str:
+        feasible = self.problem.feasible
+        rest = UnseenSampler(self.space, feasible, np.random.default_rng(self.seed))
+        rest.mark_keys(self._seen)
+        return "strategy_done" if rest.draw(1) else "space_exhausted"
+
+    def _numbered(
+        self, batch: Sequence[Proposal], history: History, most: float
+    ) -> list[Proposal]:
+        """Those of a batch that are new and feasible, with number and seed."""
+        new: list[Proposal] = []
+        for proposal in batch:
+            architecture = proposal.architecture
+            is_new = architecture.key not in self._seen and len(new) < most
+            if not is_new or not self.problem.feasible(architecture):
+                continue
+            self._seen.add(architecture.key)
+            number = len(history) + len(new)
+            # The seed depends on the place in the search alone, not on who trains it.
+            seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+            new.append(replace(proposal, number=number, seed=seed))
+        return new
+
+
+def first_proposals(
+    space: Space,
+    task: TaskSpec | None,
+    feasible: Callable[[Architecture], bool],
+) -> list[Proposal]:
+    """The default architecture and the known ones, as far as they are allowed."""
+    architectures = space.portfolio(task)  # type: ignore[arg-type]
+    proposals = [
+        Proposal(architecture, origin="known" if place else "default")
+        for place, architecture in enumerate(architectures)
+    ]
+    return [p for p in proposals if feasible(p.architecture)]
+
+
+def find_part(
+    owner: str, name: str, given: Any, known: Mapping[str, type], kind: type
+) -> Any:
+    """An object of a role, from itself or from its word.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is neither.
+    """
+    if isinstance(given, kind):
+        return given
+    if isinstance(given, str):
+        return known[check_word(owner, name, given, known)]()
+    words = ", ".join(map(repr, known))
+    reject(owner, name, given, f"one of {words} or a {kind.__name__} object")
+
+
+def make_feasible(
+    owner: str, constraints: Any, space: Space, task: TaskSpec | None
+) -> Callable[[Architecture], bool]:
+    """Constraints as a question about an architecture."""
+    if constraints is None:
+        return lambda architecture: True
+    if callable(constraints):
+        return lambda architecture: bool(constraints(architecture))
+    if not isinstance(constraints, Mapping):
+        reject(
+            owner, "constraints", constraints, "a dict of bounds, a callable or None"
+        )
+    for name, bound in constraints.items():
+        check_positive(owner, f"constraints[{name!r}]", bound)
+
+    def within(architecture: Architecture) -> bool:
+        costs = space.costs(architecture, task)  # type: ignore[arg-type]
+        for name, bound in constraints.items():
+            if name not in costs and task is not None:
+                raise InvalidParameterError(
+                    f"The 'constraints' parameter of {owner} has no cost {name!r} to "
+                    f"bound, it may bound {list(costs)}. {did_you_mean(name, costs)}"
+                )
+            if costs.get(name, 0.0) > bound:
+                return False
+        return True
+
+    return within
+
+
+def draw_seed(random_state: Any) -> int:
+    """One integer that everything random of a search derives from."""
+    return int(check_random_state(random_state).randint(2**31 - 1))

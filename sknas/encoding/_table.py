@@ -1,0 +1,401 @@
+"""Tables: columns of a frame or an array -> one float array a network can read.
+
+Two steps, so that no statistic of a fold sees its validation rows. A `TableReader`
+learns the layout once (which column is numeric, which words a column uses) and turns
+any container into a `Table` of numbers and codes. A `TableEncoder` learns statistics
+(scale, quantiles, which levels are frequent) from the training rows of one fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sknas._checks import reject
+
+N_EDGES = 49  # quantiles kept of a numeric column: 48 bins, which 8 and 16 divide
+MAX_LEVELS = 255  # levels a category keeps; rarer ones share code 0
+MIN_COUNT = 2.0  # a level seen less often than this is rare
+CLIP = 3.0  # where the smooth clipping saturates
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows as numbers and codes.
+
+    Parameters
+    ----------
+    numeric : ndarray of shape (N, F), float32 or float64
+        Numeric columns, NaN where missing.
+    codes : ndarray of shape (N, G), int64
+        Place of each cell in its column's vocabulary; -1 unknown, the vocabulary's
+        length where missing.
+    """
+
+    numeric: np.ndarray
+    codes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.numeric)
+
+    def take(self, rows: np.ndarray) -> Table:
+        """The given rows."""
+        return Table(self.numeric[rows], self.codes[rows])
+
+
+@dataclass(eq=False)
+class TableReader:
+    """Turns arrays and frames into a `Table`.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the estimator, for messages.
+    categorical_features : "from_dtype", None, or array-like of bool, int or str
+        Columns to read as categories; "from_dtype" takes those of category, string,
+        boolean and object dtype.
+    """
+
+    owner: str
+    categorical_features: Any = "from_dtype"
+    names_: list[str] = field(default_factory=list, init=False)
+    categorical_: list[int] = field(default_factory=list, init=False)
+    vocabularies_: list[pd.Index] = field(default_factory=list, init=False)
+
+    def fit(self, X: np.ndarray | pd.DataFrame) -> TableReader:
+        """Learn which columns are categories, and their words."""
+        self.names_ = _column_names(X)
+        self.categorical_ = self._find_categorical(X)
+        self.vocabularies_ = [
+            _vocabulary(_column(X, place)) for place in self.categorical_
+        ]
+        return self
+
+    def read(self, X: np.ndarray | pd.DataFrame) -> Table:
+        """Read rows with the layout learnt.
+
+        Raises
+        ------
+        ValueError
+            If a numeric column holds text, dates, complex numbers or infinity.
+        """
+        chosen = set(self.categorical_)
+        places = [p for p in range(len(self.names_)) if p not in chosen]
+        if isinstance(X, np.ndarray) and X.dtype != object and not chosen:
+            numeric: np.ndarray = np.asarray(X, dtype=_float_type([X.dtype]))
+        else:
+            columns = [_numbers(_column(X, p), self.names_[p]) for p in places]
+            dtype = _float_type([c.dtype for c in columns])
+            numeric = np.empty((len(X), len(places)), dtype=dtype)
+            for place, column in enumerate(columns):
+                numeric[:, place] = column
+        self._reject_infinity(numeric, places)
+        codes = np.empty((len(X), len(self.categorical_)), dtype=np.int64)
+        for j, (place, words) in enumerate(
+            zip(self.categorical_, self.vocabularies_, strict=True)
+        ):
+            codes[:, j] = _codes(_column(X, place), words)
+        return Table(numeric, codes)
+
+    def _reject_infinity(self, numeric: np.ndarray, places: list[int]) -> None:
+        infinite = np.isinf(numeric).any(axis=0)
+        if infinite.any():
+            name = self.names_[places[int(np.argmax(infinite))]]
+            raise ValueError(
+                f"Column {name!r} of X holds infinity, {self.owner} takes finite "
+                "numbers and NaN: replace it by NaN or by a large number."
+            )
+
+    def _find_categorical(self, X: np.ndarray | pd.DataFrame) -> list[int]:
+        given = self.categorical_features
+        if given is None:
+            return []
+        if isinstance(given, str):
+            if given != "from_dtype":
+                self._reject_categorical(given)
+            return [
+                place
+                for place, name in enumerate(self.names_)
+                if _is_categorical(_column(X, place), name)
+            ]
+        listed = list(given)
+        n_columns = len(self.names_)
+        if all(isinstance(g, bool | np.bool_) for g in listed):
+            if len(listed) != n_columns:
+                self._reject_categorical(given)
+            return [place for place, chosen in enumerate(listed) if chosen]
+        return sorted({self._place(g, n_columns) for g in listed})
+
+    def _place(self, given: Any, n_columns: int) -> int:
+        if isinstance(given, str) and given in self.names_:
+            return self.names_.index(given)
+        if isinstance(given, int | np.integer) and 0 <= given < n_columns:
+            return int(given)
+        self._reject_categorical(given)
+        raise AssertionError  # not reached
+
+    def _reject_categorical(self, given: Any) -> None:
+        reject(
+            self.owner,
+            "categorical_features",
+            given,
+            "'from_dtype', None, a mask of one bool a column, or numbers or names of "
+            "columns of X",
+        )
+
+
+def _column_names(X: np.ndarray | pd.DataFrame) -> list[str]:
+    if isinstance(X, pd.DataFrame):
+        return [str(name) for name in X.columns]
+    return [f"x{place}" for place in range(X.shape[1])]
+
+
+def _column(X: np.ndarray | pd.DataFrame, place: int) -> pd.Series | np.ndarray:
+    return X.iloc[:, place] if isinstance(X, pd.DataFrame) else X[:, place]
+
+
+def _float_type(dtypes: Sequence[Any]) -> type:
+    """float32 if that loses nothing, else float64."""
+    small = dtypes and all(dtype in (np.float32, np.float16) for dtype in dtypes)
+    return np.float32 if small else np.float64
+
+
+def _is_categorical(column: pd.Series | np.ndarray, name: str) -> bool:
+    """Whether a column's dtype is one of words; dates are refused here."""
+    dtype = column.dtype
+    if pd.api.types.is_datetime64_any_dtype(dtype) or dtype.kind in "mM":
+        raise ValueError(
+            f"Column {name!r} of X holds dates ({dtype}), which are not read: turn it "
+            "into numbers or categories first, such as year, month and weekday."
+        )
+    if isinstance(dtype, pd.CategoricalDtype) or dtype.kind in "bUS":
+        return True
+    if pd.api.types.is_bool_dtype(dtype):
+        return True
+    if dtype.kind == "O" or pd.api.types.is_string_dtype(dtype):
+        values = pd.Series(column).dropna()
+        return not all(_is_number(value) for value in values)
+    return False
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool | np.bool_ | str | bytes):
+        return False
+    return hasattr(value, "__float__") and not isinstance(value, complex)
+
+
+def _numbers(column: pd.Series | np.ndarray, name: str) -> np.ndarray:
+    """A numeric column as floats, NaN where missing."""
+    dtype = column.dtype
+    if isinstance(column, np.ndarray) and dtype.kind in "fiub":
+        return column
+    if dtype.kind == "c":
+        raise ValueError(
+            f"Complex data not supported: column {name!r} of X holds it, give the "
+            "real and the imaginary part as two columns."
+        )
+    small = str(dtype).lower() in ("float32", "float[pyarrow]")
+    target = np.float32 if small else np.float64
+    try:
+        return pd.Series(column).to_numpy(dtype=target, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Column {name!r} of X must hold numbers as it did in fit, or be named in "
+            f"'categorical_features': {error}."
+        ) from error
+
+
+def _words(column: pd.Series | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A column's cells as floats or strings, and which of them are missing."""
+    series = pd.Series(column)
+    missing = series.isna().to_numpy()
+    if isinstance(series.dtype, pd.CategoricalDtype):
+        words, _ = _words(pd.Series(series.cat.categories))
+        if not len(words):
+            return np.full(len(series), "", dtype=object), missing
+        return words[series.cat.codes.to_numpy()], missing  # code -1 is missing
+    if pd.api.types.is_numeric_dtype(series.dtype):  # booleans too
+        return series.to_numpy(dtype=np.float64, na_value=np.nan), missing
+    values = series.to_numpy(dtype=object)
+    return np.array([str(value) for value in values], dtype=object), missing
+
+
+def _vocabulary(column: pd.Series | np.ndarray) -> pd.Index:
+    """The words of a column, sorted: independent of the order of rows."""
+    words, missing = _words(column)
+    return pd.Index(np.unique(words[~missing]))
+
+
+def _codes(column: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
+    """Place of each cell in the vocabulary, see `Table`."""
+    words, missing = _words(column)
+    if (words.dtype == object) != (vocabulary.dtype.kind not in "fiub"):
+        # Words where numbers were learnt, or the other way round, are unknown.
+        words = (
+            pd.to_numeric(pd.Series(words), errors="coerce").to_numpy(np.float64)
+            if words.dtype == object
+            else np.array([f"{word:g}" for word in words], dtype=object)
+        )
+    codes = vocabulary.get_indexer(pd.Index(words))
+    codes[missing] = len(vocabulary)
+    return codes
+
+
+@dataclass(eq=False)
+class TableEncoder:
+    """Encodes tables by the statistics of the rows it was fitted on.
+
+    Numeric columns are scaled by median and quartiles and smoothly clipped into
+    (-3, 3); a missing number becomes 0 and sets a column of its own. Two-valued
+    columns become -1 and +1. Other categories become codes, of which 0 stands for
+    rare and unseen levels; a missing category is a level. Columns that are constant
+    on the training rows are left out.
+
+    References
+    ----------
+    Holzmüller, Grinsztajn, Steinwart: Better by Default: Strong Pre-Tuned MLPs and
+    Boosted Trees on Tabular Data. arXiv:2407.04491 (robust scaling, smooth clipping).
+    """
+
+    numeric_: np.ndarray = field(init=False)  # places of the numeric columns kept
+    center_: np.ndarray = field(init=False)
+    scale_: np.ndarray = field(init=False)
+    two_valued_: np.ndarray = field(init=False)  # places, then their low and high
+    bounds_: np.ndarray = field(init=False)
+    indicators_: np.ndarray = field(init=False)  # places of columns with gaps
+    remaps_: list[tuple[int, _Lookup]] = field(init=False)  # column, its levels
+    pairs_: list[tuple[int, _Lookup]] = field(init=False)  # two-valued ones
+    cardinalities_: tuple[int, ...] = field(init=False)
+    edges_: np.ndarray = field(init=False)
+
+    def fit(self, table: Table, weight: np.ndarray) -> TableEncoder:
+        """Learn from the rows of a table, each counting `weight` times."""
+        self._fit_numeric(table.numeric, weight)
+        self._fit_codes(table.codes, weight)
+        scaled = self._scale(table.numeric[:, self.numeric_])
+        levels = np.linspace(0, 1, N_EDGES)
+        self.edges_ = weighted_quantiles(scaled, weight, levels).T.astype(np.float32)
+        return self
+
+    @property
+    def n_numeric(self) -> int:
+        """Numeric columns of the encoded table."""
+        return len(self.numeric_)
+
+    @property
+    def n_binary(self) -> int:
+        """Two-valued columns of the encoded table, at least one if it has no other."""
+        n_binary = len(self.two_valued_) + len(self.indicators_) + len(self.pairs_)
+        is_empty = not (n_binary or self.n_numeric or self.cardinalities_)
+        return n_binary + is_empty
+
+    def transform(self, table: Table) -> np.ndarray:
+        """Encode rows: (N, F) in the precision of the table's numbers."""
+        numeric = table.numeric
+        parts = [self._scale(numeric[:, self.numeric_])]
+        low, high = self.bounds_
+        spread = (numeric[:, self.two_valued_] - low) / (high - low)
+        parts.append(np.nan_to_num(2 * np.clip(spread, 0, 1) - 1))
+        parts.append(2.0 * np.isnan(numeric[:, self.indicators_]) - 1)
+        parts += [signs[table.codes[:, j]][:, None] for j, signs in self.pairs_]
+        if not sum(part.shape[1] for part in parts) + len(self.remaps_):
+            parts.append(np.zeros((len(table), 1)))  # nothing varies
+        parts += [remap[table.codes[:, j]][:, None] for j, remap in self.remaps_]
+        return np.concatenate(parts, axis=1, dtype=numeric.dtype, casting="unsafe")
+
+    def _fit_numeric(self, numeric: np.ndarray, weight: np.ndarray) -> None:
+        levels = np.array([0, 0.25, 0.5, 0.75, 1])
+        low, q25, q50, q75, high = weighted_quantiles(numeric, weight, levels)
+        missing = np.isnan(numeric)
+        varies = high > low  # False where all are missing
+        inner = (numeric > low) & (numeric < high)
+        two_valued = varies & ~inner.any(axis=0)
+        self.two_valued_ = np.flatnonzero(two_valued)
+        self.bounds_ = np.stack([low[two_valued], high[two_valued]])
+        kept = varies & ~two_valued
+        self.numeric_ = np.flatnonzero(kept)
+        with np.errstate(over="ignore"):
+            quartiles = (q75 - q25)[kept]
+            half_range = high[kept] / 2 - low[kept] / 2
+        self.center_ = q50[kept]
+        self.scale_ = np.where(quartiles > 0, quartiles, half_range)
+        self.indicators_ = np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0))
+
+    def _scale(self, kept: np.ndarray) -> np.ndarray:
+        """Robust scaling and smooth clipping; 0 where missing."""
+        with np.errstate(over="ignore"):
+            z = np.clip((kept - self.center_) / self.scale_, -1e6, 1e6)
+        return np.nan_to_num(z / np.sqrt(1 + (z / CLIP) ** 2)).astype(kept.dtype)
+
+    def _fit_codes(self, codes: np.ndarray, weight: np.ndarray) -> None:
+        self.remaps_, self.pairs_ = [], []
+        cardinalities = []
+        for j in range(codes.shape[1]):
+            counts = np.bincount(codes[:, j], weight)  # training rows have no unknown
+            levels, has_rare = _frequent_levels(counts)
+            n_states = len(levels) + has_rare
+            if n_states < 2:
+                continue
+            if n_states == 2:
+                self.pairs_.append((j, _Lookup.signs(levels, has_rare)))
+            else:
+                self.remaps_.append((j, _Lookup.ranks(levels)))
+                cardinalities.append(len(levels))
+        self.cardinalities_ = tuple(cardinalities)
+
+
+class _Lookup:
+    """Array over codes that answers any code, unknown ones too, with a default."""
+
+    def __init__(self, levels: np.ndarray, values: Iterable[float], other: float):
+        self.table = np.full(int(levels.max(initial=0)) + 2, other)
+        self.table[levels] = list(values)  # the last slot stays `other`
+
+    def __getitem__(self, codes: np.ndarray) -> np.ndarray:
+        within = np.where(codes < len(self.table) - 1, codes, -1)
+        return self.table[within]
+
+    @classmethod
+    def ranks(cls, levels: np.ndarray) -> _Lookup:
+        """1, 2, ... for the levels, 0 for any other code."""
+        return cls(levels, range(1, len(levels) + 1), 0.0)
+
+    @classmethod
+    def signs(cls, levels: np.ndarray, has_rare: bool) -> _Lookup:
+        """-1 and +1; any other code is 0, or -1 if rare levels are the second state."""
+        return cls(levels, [1.0] if has_rare else [-1.0, 1.0], -1.0 * has_rare)
+
+
+def _frequent_levels(counts: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Codes to keep, ascending, and whether some seen ones are left out."""
+    seen = np.flatnonzero(counts > 0)
+    frequent = seen[counts[seen] >= MIN_COUNT]
+    by_count = frequent[np.argsort(-counts[frequent], kind="stable")]
+    levels = np.sort(by_count[:MAX_LEVELS])
+    return levels, len(levels) < len(seen)
+
+
+def weighted_quantiles(
+    values: np.ndarray, weight: np.ndarray, levels: np.ndarray
+) -> np.ndarray:
+    """Quantiles of each column of (N, F) as if row i stood there weight[i] times.
+
+    The lower empirical quantile; NaN cells are left out. Returns (len(levels), F),
+    NaN for a column without a number.
+    """
+    quantiles = np.full((len(levels), values.shape[1]), np.nan)
+    order = np.argsort(values, axis=0, kind="stable")  # NaN last
+    for j in range(values.shape[1]):
+        column = values[order[:, j], j]
+        n_known = int(np.sum(~np.isnan(column)))
+        if not n_known:
+            continue
+        total = np.cumsum(weight[order[:n_known, j]])
+        # The tolerance keeps sums of weights and counts of repeats on the same row.
+        at = np.searchsorted(total, levels * total[-1] * (1 - 1e-12))
+        quantiles[:, j] = column[np.minimum(at, n_known - 1)]
+    return quantiles

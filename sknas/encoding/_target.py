@@ -1,0 +1,149 @@
+"""Targets: class labels and regression values <-> what the loss sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_array, column_or_1d
+
+
+@dataclass(eq=False)
+class TargetReader:
+    """Turns y into class codes (N,) int64, labels (N, C) or values (N, C) float.
+
+    Parameters
+    ----------
+    is_classifier : bool
+        Whether y holds classes.
+    """
+
+    is_classifier: bool
+    kind_: str = field(default="", init=False)
+    classes_: Any = field(default=None, init=False)
+    n_outputs_: int = field(default=0, init=False)
+    is_column_: bool = field(default=False, init=False)  # y was one column
+
+    def fit_read(self, y: Any) -> np.ndarray:
+        """Learn the kind of target and read it.
+
+        Raises
+        ------
+        ValueError
+            If y has missing values, is continuous for a classifier, or has several
+            outputs of several classes.
+        """
+        y = _plain(y)
+        return self._read_classes(y) if self.is_classifier else self._read_values(y)
+
+    def _read_values(self, y: np.ndarray) -> np.ndarray:
+        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        if y.ndim > 2:
+            raise ValueError(
+                f"y must be of shape (n_samples,) or (n_samples, n_targets), got "
+                f"{y.shape}."
+            )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        self.is_column_ = y.ndim == 1
+        self.kind_ = "regression"
+        values = y.reshape(len(y), -1)
+        self.n_outputs_ = values.shape[1]
+        return values
+
+    def _read_classes(self, y: np.ndarray) -> np.ndarray:
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        if type_of_target(y) == "multilabel-indicator":
+            self.kind_ = "multilabel"
+            self.n_outputs_ = y.shape[1]
+            self.classes_ = [np.array([0, 1]) for _ in range(y.shape[1])]
+            return check_array(y, dtype=np.float64, input_name="y")
+        if y.ndim == 2:
+            raise ValueError(
+                "y with several outputs must hold 0 and 1 only (multi-label), fit one "
+                "classifier an output for more classes, for example with "
+                "sklearn.multioutput.MultiOutputClassifier."
+            )
+        return self._read_labels(y)
+
+    def _read_labels(self, y: np.ndarray) -> np.ndarray:
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"y must hold at least two classes to train a classifier, got one "
+                f"class, {self.classes_[0]!r} (after rows of zero weight are dropped)."
+            )
+        self.kind_ = "binary" if len(self.classes_) == 2 else "multiclass"
+        self.n_outputs_ = len(self.classes_)
+        return codes.astype(np.int64)
+
+
+def _plain(y: Any) -> np.ndarray:
+    """y as an array of numpy's own types; missing values are refused."""
+    if isinstance(y, pd.DataFrame) or hasattr(y, "to_pandas"):
+        y = y.to_numpy()
+    if isinstance(y, pd.Series | pd.api.extensions.ExtensionArray):
+        y = pd.Series(y)
+        if y.isna().any():
+            raise ValueError("Input y contains NaN.")
+        y = np.asarray(y.tolist()) if len(y) else y.to_numpy()
+    y = np.asarray(y)
+    if y.dtype == object and y.size:
+        if pd.isna(y.ravel()).any():
+            raise ValueError("Input y contains NaN.")
+        if len({type(value) for value in y.ravel()}) == 1:
+            y = np.asarray(y.tolist())  # numbers or strings kept as objects
+    return y
+
+
+@dataclass(frozen=True, eq=False)
+class TargetScale:
+    """Standardises regression targets, and brings predictions back.
+
+    Predictions are clipped to the range of the training targets.
+
+    Parameters
+    ----------
+    mean, std, low, high : ndarray of shape (C,)
+        Statistics of the training targets.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def fit(cls, y: np.ndarray, weight: np.ndarray) -> TargetScale:
+        """Learn from targets (N, C), each row counting `weight` times."""
+        mean = np.average(y, axis=0, weights=weight)
+        variance = np.average((y - mean) ** 2, axis=0, weights=weight)
+        low, high = y.min(axis=0), y.max(axis=0)
+        std = np.where((variance > 0) & (high > low), np.sqrt(variance), 1.0)
+        return cls(mean, std, low, high)
+
+    def __call__(self, y: np.ndarray) -> np.ndarray:
+        """Targets as the loss sees them."""
+        return ((y - self.mean) / self.std).astype(np.float32)
+
+    def restore(self, output: np.ndarray) -> np.ndarray:
+        """Network outputs (N, C) as target values."""
+        values = output.astype(np.float64) * self.std + self.mean
+        return np.clip(values, self.low, self.high)
+
+
+def softmax(output: np.ndarray) -> np.ndarray:
+    """Logits (N, C) as class probabilities, each row summing to 1."""
+    output = output - output.max(axis=1, keepdims=True)
+    exponents = np.exp(output)
+    return exponents / exponents.sum(axis=1, keepdims=True)
+
+
+def sigmoid(output: np.ndarray) -> np.ndarray:
+    """Logits (N, C) as one probability a label."""
+    return 0.5 * (1 + np.tanh(output / 2))

@@ -1,0 +1,13 @@
+"""Errors and warnings of sknas; each derives from the kind scikit-learn would raise."""
+
+
+class InvalidParameterError(ValueError, TypeError):
+    """A parameter has a value or a type that is not allowed."""
+
+
+class SearchFailedError(RuntimeError):
+    """No trial of a search succeeded; the message counts the reasons."""
+
+
+class SearchWarning(UserWarning):
+    """Something about a search that its user should know; given once a fit."""

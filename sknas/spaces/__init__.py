@@ -1,0 +1,25 @@
+"""What can be built: choices, and networks for the architectures they make."""
+
+from sknas._history import Architecture
+from sknas._problem import TaskSpec
+from sknas.spaces._base import DictSpace, Space
+from sknas.spaces._choices import Categorical, Choice, Integer, Real, as_choice
+from sknas.spaces._sampler import UnseenSampler
+from sknas.spaces._table import TableSpace
+
+SPACES = {"table": TableSpace}
+
+__all__ = [
+    "SPACES",
+    "Architecture",
+    "Categorical",
+    "Choice",
+    "DictSpace",
+    "Integer",
+    "Real",
+    "Space",
+    "TableSpace",
+    "TaskSpec",
+    "UnseenSampler",
+    "as_choice",
+]

@@ -1,0 +1,241 @@
+"""What a space is: choices, and a network for architectures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from torch import nn
+
+from sknas._checks import did_you_mean, reject
+from sknas._history import Architecture, Value
+from sknas._problem import TaskSpec
+from sknas.exceptions import InvalidParameterError
+from sknas.spaces._choices import Choice, as_choice
+
+CONSTANT = 0.5  # what an inactive choice is encoded as, in each of its columns
+
+
+class Space(BaseEstimator, ABC):
+    """What can be built: subclass it with `choices` and `build`, the rest follows.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from sknas.nets import Linear, TableInput
+    >>> from sknas.spaces import Integer, Space
+    >>> class OneLayer(Space):
+    ...     @property
+    ...     def choices(self):
+    ...         return {"width": Integer(4, 64, log=True, default=16)}
+    ...     def build(self, architectures, task):
+    ...         (architecture,) = architectures
+    ...         inputs = TableInput(1, task)
+    ...         width = architecture["width"]
+    ...         hidden = Linear(1, inputs.n_features, width)
+    ...         output = Linear(1, width, task.n_outputs)
+    ...         return nn.Sequential(inputs, hidden, nn.ReLU(), output)
+    >>> OneLayer().default_architecture()
+    Architecture(width=16)
+    """
+
+    @property
+    @abstractmethod
+    def choices(self) -> Mapping[str, Choice]:
+        """Ordered names and choices; a condition names a choice before it."""
+
+    @abstractmethod
+    def build(self, architectures: Sequence[Architecture], task: TaskSpec) -> nn.Module:
+        """Untrained networks of K architectures.
+
+        Parameters
+        ----------
+        architectures : sequence of Architecture, of length K
+            Points of this space. `sknas` trains spaces of the user one at a time.
+        task : TaskSpec
+            The layout of the encoded table and the outputs wanted.
+
+        Returns
+        -------
+        nn.Module
+            Maps (N, F), or (K, N, F), to (K, N, C): logits, or standardised targets.
+        """
+
+    def for_task(self, task: TaskSpec) -> Space:
+        """This space without choices that mean nothing for a task."""
+        return self
+
+    def portfolio(self, task: TaskSpec) -> list[Architecture]:
+        """Architectures to start with, the default one first."""
+        default = self.default_architecture()
+        return [] if default is None else [default]
+
+    def describe(self, architecture: Architecture) -> str:
+        """An architecture in words."""
+        return ", ".join(f"{name} {value}" for name, value in architecture.items())
+
+    def costs(self, architecture: Architecture, task: TaskSpec) -> dict[str, float]:
+        """What constraints may bound: the number of parameters, ``n_params``."""
+        return {"n_params": self.n_params(architecture, task)}
+
+    def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
+        """Trained parameters of an architecture's network."""
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            net = self.build([architecture], task)
+        return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+    def default_architecture(self) -> Architecture | None:
+        """The architecture of the choices' defaults; None if one has no default."""
+        values: dict[str, Value] = {}
+        for name, choice in self.choices.items():
+            if choice.is_active(values):
+                if not choice.contains(choice.default):
+                    return None
+                values[name] = choice.default
+        return Architecture(values)
+
+    def fill(self, given: Mapping[str, Value]) -> Architecture:
+        """The architecture with some choices given, the others at their defaults.
+
+        Choices that are given but not active are left out.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a choice is unknown or has no such value.
+        """
+        choices = self.choices
+        for name in given:
+            if name not in choices:
+                question = did_you_mean(name, choices)
+                raise InvalidParameterError(
+                    f"An architecture of {type(self).__name__} has no choice {name!r}, "
+                    f"its choices are {list(choices)}. {question}".strip()
+                )
+        filled: dict[str, Value] = {}
+        for name, choice in choices.items():
+            if choice.is_active(filled):
+                value = given.get(name, choice.default)
+                if not choice.contains(value):
+                    reject(type(self).__name__, name, value, f"a value of {choice!r}")
+                filled[name] = value
+        return Architecture(filled)
+
+    def sample(self, n: int, rng: np.random.Generator) -> list[Architecture]:
+        """Draw `n` architectures, each choice by its prior; repeats may occur."""
+        choices = self.choices
+        drawn = []
+        for _ in range(n):
+            values: dict[str, Value] = {}
+            for name, choice in choices.items():
+                if choice.is_active(values):
+                    values[name] = choice.sample(rng)
+            drawn.append(Architecture(values))
+        return drawn
+
+    def encode(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """Architectures as rows of numbers in [0, 1], of shape (n, d).
+
+        Ordered choices take one column, others one a value; choices of one value take
+        none, and an inactive choice is constant.
+        """
+        choices = self.choices
+        rows = []
+        for architecture in architectures:
+            row: list[float] = []
+            for name, choice in choices.items():
+                if choice.n_columns and name in architecture:
+                    row += choice.encode(architecture[name])
+                else:
+                    row += [CONSTANT] * choice.n_columns
+            rows.append(row)
+        width = sum(choice.n_columns for choice in choices.values())
+        return np.array(rows, dtype=float).reshape(len(rows), width)
+
+    def decode(self, codes: np.ndarray) -> list[Architecture]:
+        """The architectures nearest to rows of numbers (n, d)."""
+        choices = self.choices
+        decoded = []
+        for row in np.asarray(codes, dtype=float):
+            values: dict[str, Value] = {}
+            at = 0
+            for name, choice in choices.items():
+                code = row[at : at + choice.n_columns]
+                at += choice.n_columns
+                if choice.is_active(values):
+                    values[name] = choice.decode(code)
+            decoded.append(Architecture(values))
+        return decoded
+
+    def neighbours(
+        self, architecture: Architecture, n: int, rng: np.random.Generator
+    ) -> list[Architecture]:
+        """Draw `n` architectures that differ in one choice, or sometimes in two."""
+        choices = self.choices
+        free = [name for name in architecture if choices[name].n_values > 1]
+        near = []
+        for _ in range(n if free else 0):
+            values = dict(architecture)
+            n_changes = 1 + (len(free) > 1 and rng.random() < 0.3)
+            for place in rng.choice(len(free), size=n_changes, replace=False):
+                name = free[place]
+                values[name] = choices[name].neighbour(values[name], rng)
+            # Choices may have become active, others not active any more.
+            complete: dict[str, Value] = {}
+            for name, choice in choices.items():
+                if choice.is_active(complete):
+                    known = name in values
+                    complete[name] = values[name] if known else choice.sample(rng)
+            near.append(Architecture(complete))
+        return near
+
+    def enumerate(self) -> Iterator[Architecture]:
+        """All architectures of a finite space, in order."""
+        choices = self.choices
+        names = list(choices)
+
+        def extend(values: dict[str, Value], at: int) -> Iterator[Architecture]:
+            if at == len(names):
+                yield Architecture(values)
+                return
+            choice = choices[names[at]]
+            if not choice.is_active(values):
+                yield from extend(values, at + 1)
+                return
+            for value in choice.values():
+                yield from extend(values | {names[at]: value}, at + 1)
+
+        yield from extend({}, 0)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there are finitely many architectures."""
+        return all(np.isfinite(choice.n_values) for choice in self.choices.values())
+
+
+class DictSpace(Space):
+    """A space of named choices alone, for `sknas.search`; it builds no network.
+
+    Parameters
+    ----------
+    given : mapping of str to Choice, list or tuple
+        The choices, in full or in short form: see `sknas.search`.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = given
+
+    @property
+    def choices(self) -> Mapping[str, Choice]:
+        return {name: as_choice(name, choice) for name, choice in self.given.items()}
+
+    def build(self, architectures: Sequence[Architecture], task: TaskSpec) -> nn.Module:
+        raise TypeError("A dict of choices builds no network, use a Space instead.")
+
+    def costs(self, architecture: Architecture, task: TaskSpec) -> dict[str, float]:
+        numbers = (int, float)
+        return {k: float(v) for k, v in architecture.items() if isinstance(v, numbers)}

@@ -1,0 +1,312 @@
+"""Choices: the named dimensions of a space."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sknas._history import Value
+from sknas.exceptions import InvalidParameterError
+
+When = tuple[str, Sequence[Value]]
+
+
+class Choice(ABC):
+    """One named decision; final kinds: `Categorical`, `Integer`, `Real`.
+
+    Parameters
+    ----------
+    default : value or None
+        The value of a space's default architecture.
+    when : (name, values) or None
+        The choice is active only where the choice `name`, which stands before it, is
+        active with one of `values`.
+    """
+
+    default: Value
+    when: When | None
+
+    @property
+    @abstractmethod
+    def n_values(self) -> float:
+        """Number of different values, infinite for a real range."""
+
+    @property
+    @abstractmethod
+    def n_columns(self) -> int:
+        """Columns of its encoding; none for a choice of one value."""
+
+    @abstractmethod
+    def sample(self, rng: np.random.Generator) -> Value:
+        """Draw a value."""
+
+    @abstractmethod
+    def encode(self, value: Value) -> list[float]:
+        """A value as numbers in [0, 1]."""
+
+    @abstractmethod
+    def decode(self, code: np.ndarray) -> Value:
+        """The value nearest to a code."""
+
+    @abstractmethod
+    def contains(self, value: Value) -> bool:
+        """Whether a value is allowed."""
+
+    @abstractmethod
+    def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
+        """Draw a value near another one, not the same."""
+
+    def values(self) -> Sequence[Value]:
+        """All values of a finite choice, in order."""
+        raise NotImplementedError(f"{self!r} has infinitely many values.")
+
+    def is_active(self, architecture: Mapping[str, Value]) -> bool:
+        """Whether the choice is there, given the choices before it."""
+        if self.when is None:
+            return True
+        name, values = self.when
+        return name in architecture and architecture[name] in values
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if v is not None)
+        return f"{type(self).__name__}({inside})"
+
+
+class Categorical(Choice):
+    """One of some values.
+
+    Parameters
+    ----------
+    options : sequence of bool, int, float, str or None
+        The values; at least one.
+    ordered : bool, default=False
+        Whether values next to each other are alike, as sizes are.
+    weights : sequence of float or None, default=None
+        Prior probability of each value when drawn, up to a factor; equal if None.
+    default, when
+        See `Choice`.
+    """
+
+    def __init__(
+        self,
+        options: Sequence[Value],
+        *,
+        ordered: bool = False,
+        weights: Sequence[float] | None = None,
+        default: Value = None,
+        when: When | None = None,
+    ) -> None:
+        self.options = [_plain(value) for value in options]
+        if not self.options:
+            raise InvalidParameterError("The options of a Categorical must not be [].")
+        self.ordered = ordered
+        self.weights = list(weights) if weights is not None else None
+        self.default = default
+        self.when = when
+
+    @property
+    def n_values(self) -> float:
+        return len(self.options)
+
+    @property
+    def n_columns(self) -> int:
+        if len(self.options) == 1:
+            return 0
+        return 1 if self.ordered or len(self.options) == 2 else len(self.options)
+
+    def _place(self, value: Value) -> int:
+        # bool is an int in Python: True must not be found as 1.
+        pairs = [(type(option), option) for option in self.options]
+        return pairs.index((type(value), value))
+
+    def contains(self, value: Value) -> bool:
+        return any(type(o) is type(value) and o == value for o in self.options)
+
+    def values(self) -> Sequence[Value]:
+        return self.options
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        p = None
+        if self.weights is not None:
+            p = np.array(self.weights) / sum(self.weights)
+        return self.options[int(rng.choice(len(self.options), p=p))]
+
+    def encode(self, value: Value) -> list[float]:
+        place = self._place(value)
+        if self.n_columns == 1:
+            return [place / (len(self.options) - 1)]
+        return [float(j == place) for j in range(self.n_columns)]
+
+    def decode(self, code: np.ndarray) -> Value:
+        if not self.n_columns:
+            return self.options[0]
+        if self.n_columns > 1:
+            return self.options[int(np.argmax(code))]
+        last = len(self.options) - 1
+        return self.options[int(np.clip(round(float(code[0]) * last), 0, last))]
+
+    def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
+        place = self._place(value)
+        others = [j for j in range(len(self.options)) if j != place]
+        if self.ordered:
+            others = [j for j in others if abs(j - place) == 1]
+        return self.options[int(rng.choice(others))] if others else value
+
+
+class _Range(Choice):
+    """A range of numbers, on a linear or a logarithmic scale."""
+
+    def __init__(
+        self,
+        low: float,
+        high: float,
+        *,
+        log: bool = False,
+        default: Value = None,
+        when: When | None = None,
+    ) -> None:
+        if not low < high:
+            raise InvalidParameterError(
+                f"The bounds of a range must ascend, got low={low!r} and high={high!r}."
+            )
+        if log and low <= 0:
+            raise InvalidParameterError(
+                f"The low bound of a log range must be > 0, got {low!r}."
+            )
+        self.low, self.high = low, high
+        self.log = log
+        self.default = default
+        self.when = when
+
+    @property
+    def n_columns(self) -> int:
+        return 1
+
+    def _share(self, value: Any) -> float:
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def _at(self, share: float) -> float:
+        share = min(max(share, 0.0), 1.0)
+        if self.log:
+            return self.low * (self.high / self.low) ** share
+        return self.low + share * (self.high - self.low)
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        return self.decode(rng.random(1))
+
+    def encode(self, value: Value) -> list[float]:
+        return [self._share(value)]
+
+
+class Integer(_Range):
+    """An integer of a range, both bounds included.
+
+    Parameters
+    ----------
+    low, high : int
+        The bounds.
+    log : bool, default=False
+        Whether factors rather than differences are alike.
+    default, when
+        See `Choice`.
+    """
+
+    @property
+    def n_values(self) -> float:
+        return self.high - self.low + 1
+
+    def values(self) -> Sequence[Value]:
+        return range(int(self.low), int(self.high) + 1)
+
+    def contains(self, value: Value) -> bool:
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        return is_integer and self.low <= value <= self.high
+
+    def sample(self, rng: np.random.Generator) -> Value:
+        if not self.log:  # every integer alike, the bounds too
+            return int(rng.integers(int(self.low), int(self.high) + 1))
+        return super().sample(rng)
+
+    def decode(self, code: np.ndarray) -> Value:
+        return round(self._at(float(code[0])))
+
+    def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
+        share = self._share(value) + 0.1 * rng.standard_normal()
+        near = round(self._at(share))
+        if near == value:
+            step = 1 if rng.random() < 0.5 else -1
+            near += step if self.low <= near + step <= self.high else -step
+        return near
+
+
+class Real(_Range):
+    """A number of a range, kept to six digits.
+
+    Parameters
+    ----------
+    low, high : float
+        The bounds.
+    log : bool, default=False
+        Whether factors rather than differences are alike.
+    default, when
+        See `Choice`.
+    """
+
+    @property
+    def n_values(self) -> float:
+        return math.inf
+
+    def contains(self, value: Value) -> bool:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high
+
+    def decode(self, code: np.ndarray) -> Value:
+        value = float(f"{self._at(float(code[0])):.6g}")
+        return min(max(value, self.low), self.high)
+
+    def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
+        share = self._share(value) + 0.1 * rng.standard_normal()
+        return self.decode(np.array([share]))
+
+
+def as_choice(name: str, given: Any) -> Choice:
+    """A choice from its short form.
+
+    Parameters
+    ----------
+    name : str
+        Its name, for messages.
+    given : Choice, list or tuple
+        A list is categorical; ``(low, high)`` an integer range if both are int, else
+        a real one; ``(low, high, "log")`` the same on a logarithmic scale.
+    """
+    if isinstance(given, Choice):
+        return given
+    if isinstance(given, list) and given:
+        return Categorical(given)
+    is_range = isinstance(given, tuple) and len(given) in (2, 3)
+    is_range = is_range and all(_is_number(bound) for bound in given[:2])
+    if is_range and given[2:] in ((), ("log",)):
+        low, high = (_plain(bound) for bound in given[:2])
+        whole = isinstance(low, int) and isinstance(high, int)
+        return (Integer if whole else Real)(low, high, log=len(given) == 3)
+    raise InvalidParameterError(
+        f"The choice {name!r} must be a list of values, (low, high), "
+        f"(low, high, 'log') or a Choice, got {given!r}."
+    )
+
+
+def _is_number(value: Any) -> bool:
+    number = isinstance(value, int | float | np.integer | np.floating)
+    return number and not isinstance(value, bool)
+
+
+def _plain(value: Any) -> Any:
+    """numpy scalars as Python values, so that hashing and JSON agree everywhere."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,78 @@
+"""Drawing architectures that were not proposed before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from sknas._history import Architecture
+from sknas.spaces._base import Space
+
+PATIENCE = 50  # draws without a new architecture before a finite space is listed
+MAX_LISTED = 200_000  # architectures listed at most
+
+
+class UnseenSampler:
+    """Draws feasible architectures of a space, each at most once.
+
+    Parameters
+    ----------
+    space : Space
+        Where to draw.
+    feasible : callable
+        Whether an architecture keeps the constraints.
+    rng : numpy.random.Generator
+        Draws.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        feasible: Callable[[Architecture], bool],
+        rng: np.random.Generator,
+    ) -> None:
+        self.space = space
+        self.feasible = feasible
+        self.rng = rng
+        self._seen: set[str] = set()
+
+    def mark(self, architectures: Iterable[Architecture]) -> None:
+        """Architectures not to be drawn any more."""
+        self.mark_keys(a.key for a in architectures)
+
+    def mark_keys(self, keys: Iterable[str]) -> None:
+        """The same, by their keys."""
+        self._seen.update(keys)
+
+    def unseen(self, architectures: Iterable[Architecture]) -> list[Architecture]:
+        """Those of some architectures that are new and feasible, without repeats."""
+        by_key = {a.key: a for a in architectures}
+        new = [a for key, a in by_key.items() if key not in self._seen]
+        return [a for a in new if self.feasible(a)]
+
+    def draw(self, n: int) -> list[Architecture]:
+        """Up to `n` new architectures; fewer only where the space has no more."""
+        drawn: dict[str, Architecture] = {}
+        misses = 0
+        while len(drawn) < n and misses < PATIENCE:
+            fresh = [
+                a
+                for a in self.unseen(self.space.sample(n - len(drawn), self.rng))
+                if a.key not in drawn
+            ]
+            drawn |= {a.key: a for a in fresh}
+            misses = 0 if fresh else misses + 1
+        if len(drawn) < n and self.space.is_finite:
+            drawn |= {a.key: a for a in self._listed(n - len(drawn), set(drawn))}
+        return list(drawn.values())
+
+    def _listed(self, n: int, drawn: set[str]) -> list[Architecture]:
+        """What random draws missed, found by listing the space."""
+        left: list[Architecture] = []
+        for number, architecture in enumerate(self.space.enumerate()):
+            if number == MAX_LISTED or len(left) == n:
+                break
+            if architecture.key not in drawn and self.unseen([architecture]):
+                left.append(architecture)
+        return left

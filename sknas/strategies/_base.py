@@ -1,0 +1,66 @@
+"""What a strategy is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from sknas._history import Proposal, Trial
+from sknas._problem import Problem
+from sknas.spaces import Space
+
+
+class Strategy(BaseEstimator, ABC):
+    """What to try next, given what was tried.
+
+    Parameters stand in the constructor; the state of a search lives in attributes
+    with a trailing underscore of a clone, so that an object can be used again.
+
+    Examples
+    --------
+    >>> from sknas.spaces import UnseenSampler
+    >>> from sknas.strategies import Proposal, Strategy
+    >>> class Neighbours(Strategy):
+    ...     "Random changes of the best architecture so far."
+    ...     def setup(self, space, problem, rng):
+    ...         self.space_, self.rng_ = space, rng
+    ...         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
+    ...         self.best_ = None
+    ...     def propose(self, n):
+    ...         near = []
+    ...         if self.best_ is not None:
+    ...             near = self.space_.neighbours(self.best_.architecture, n, self.rng_)
+    ...         near = self.sampler_.unseen(near) or self.sampler_.draw(n)
+    ...         self.sampler_.mark(near)
+    ...         return [Proposal(architecture) for architecture in near]
+    ...     def observe(self, trials):
+    ...         self.sampler_.mark(trial.architecture for trial in trials)
+    ...         for trial in trials:
+    ...             if self.best_ is None or trial.order < self.best_.order:
+    ...                 self.best_ = trial
+    """
+
+    @abstractmethod
+    def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
+        """Begin a search.
+
+        Parameters
+        ----------
+        space : Space
+            Where to search.
+        problem : Problem
+            What is known of the work; its task is None in `sknas.search`.
+        rng : numpy.random.Generator
+            Draws everything random.
+        """
+
+    @abstractmethod
+    def propose(self, n: int) -> list[Proposal]:
+        """Up to `n` new proposals; an empty list ends the search."""
+
+    @abstractmethod
+    def observe(self, trials: Sequence[Trial]) -> None:
+        """Take note of trials, also of failed ones and of those not proposed here."""

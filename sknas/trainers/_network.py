@@ -1,0 +1,356 @@
+"""Training of one network, through skorch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sknas._budget import training_length
+from sknas._history import Architecture
+from sknas._optim import (
+    Batches,
+    ScheduledOptimizer,
+    make_optimizer,
+    n_cycles,
+    valleys,
+)
+from sknas._problem import Rows, TaskSpec
+from sknas.spaces import Space
+
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@contextmanager
+def isolated(seed: int, device: str) -> Iterator[None]:
+    """Seed torch and use one thread, and leave both as they were.
+
+    torch has one random state and one thread count a process; the lock keeps fits in
+    different threads from drawing each other's numbers. More than one thread gained
+    nothing on networks of this size and changes the order of sums.
+    """
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=devices):
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            torch.manual_seed(seed)
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
+
+
+class DivergedError(ArithmeticError):
+    """The loss or the output of a network is not finite any more."""
+
+
+class _TrainingEnd(Exception):  # noqa: N818 - an end is no error
+    """Leaves skorch's loop in the middle of an epoch."""
+
+
+class WeightedLoss(nn.Module):
+    """Mean of weighted row losses, summed over the K networks.
+
+    Parameters
+    ----------
+    kind : {"binary", "multiclass", "multilabel", "regression"}
+        Cross-entropy, binary cross-entropy or squared error.
+    label_smoothing : float, default=0.0
+        Share of a class label spread over all classes.
+
+    Notes
+    -----
+    **Shape**: output (K, N, C); y (N,) classes or (N, C); weight (N,) -> ().
+    """
+
+    def __init__(self, kind: str, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.kind = kind
+        self.label_smoothing = label_smoothing
+
+    def forward(self, output: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        k, n = output.shape[:2]
+        if self.kind in ("binary", "multiclass"):
+            losses = functional.cross_entropy(
+                output.flatten(0, 1),  # (K * N, C)
+                y.expand(k, n).flatten(),
+                reduction="none",
+                label_smoothing=self.label_smoothing,
+            ).view(k, n)
+        elif self.kind == "multilabel":
+            losses = functional.binary_cross_entropy_with_logits(
+                output, y.expand_as(output), reduction="none"
+            ).mean(dim=2)
+        else:
+            losses = (output - y).square().mean(dim=2)  # (K, N)
+        return (losses * weight).mean(dim=1).sum()
+
+
+class TensorNet(NeuralNet):
+    """A skorch net over tensors that lie in memory.
+
+    The module answers (K, N, C). Batches come from `Batches`, the learning rate from a
+    `Conductor`; callbacks and hooks of skorch work as always, but nothing is recorded
+    for each batch.
+    """
+
+    @property
+    def _default_callbacks(self) -> list[Any]:
+        return []
+
+    def get_dataset(self, X: Any, y: Any = None) -> Any:
+        return X if y is None else super().get_dataset(X, y)
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        return dataset if training else super().get_iterator(dataset, training)
+
+    def initialize_optimizer(self, triggered_directly: Any = None) -> TensorNet:
+        self.optimizer_ = make_optimizer(self.module_, self.optimizer)
+        return self
+
+    def get_loss(
+        self, y_pred: Tensor, y_true: Any, X: Any = None, training: bool = False
+    ) -> Tensor:
+        y, weight = y_true
+        return self.criterion_(y_pred, y, weight)
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
+        x, y, weight = batch
+        self.optimizer_.zero_grad(set_to_none=True)
+        y_pred = self.infer(x, **fit_params)
+        loss = self.get_loss(y_pred, (y, weight), X=x, training=True)
+        loss.backward()
+        self.optimizer_.step()
+        return {"loss": loss, "y_pred": y_pred}
+
+    def run_single_epoch(
+        self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
+    ) -> None:
+        if iterator is None:
+            return
+        losses = []
+        for batch in iterator:
+            self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **params)
+            losses.append(step["loss"].detach())
+            self.notify("on_batch_end", batch=batch, training=training, **step)
+        self.history.record(f"{prefix}_loss", float(torch.stack(losses).mean()))
+
+
+class Conductor(Callback):
+    """Sets the learning rate of each step, looks at annealed networks, and ends.
+
+    Parameters
+    ----------
+    training : Training
+        How to train.
+    valid_x : Tensor or None
+        Rows to answer wherever the learning rate is zero.
+    n_epochs, n_batches : int
+        Length of the training and of an epoch.
+    """
+
+    def __init__(
+        self, training: Training, valid_x: Tensor | None, n_epochs: int, n_batches: int
+    ) -> None:
+        self.training = training
+        self.valid_x = valid_x
+        self.n_batches = n_batches
+        self.n_steps = n_epochs * n_batches
+        self.last = max(1, round(training.stop * self.n_steps))
+        points = valleys(self.n_steps, n_cycles(self.n_steps))
+        self.points = [point for point in points if point <= self.last]
+        self.step = 0
+        self.outputs: list[np.ndarray] = []
+        self.stops: list[tuple[float, int]] = []
+        self.is_cut = False
+
+    def on_train_begin(self, net: TensorNet, **kwargs: Any) -> None:
+        net._set_training(True)  # once, not each batch as skorch does
+        architecture = self.training.architecture
+        lr = architecture.get("lr", architecture.get("sgd_lr", 1e-3))
+        decay = architecture.get("weight_decay", 0.0)
+        self.schedule = ScheduledOptimizer(
+            net.optimizer_, float(lr), float(decay), self.n_steps
+        )
+
+    def on_batch_begin(self, net: TensorNet, **kwargs: Any) -> None:
+        self.schedule.prepare(self.step)
+
+    def on_batch_end(self, net: TensorNet, **kwargs: Any) -> None:
+        self.step += 1
+        if self.valid_x is not None and self.step in self.points:
+            self._look(net, self.valid_x)
+        deadline = self.training.deadline
+        self.is_cut = deadline is not None and time.monotonic() > deadline
+        if self.step >= self.last or self.is_cut:
+            raise _TrainingEnd
+
+    def on_epoch_end(self, net: TensorNet, **kwargs: Any) -> None:
+        if not np.isfinite(net.history[-1, "train_loss"]):
+            raise DivergedError("the loss became infinite or NaN")
+
+    def _look(self, net: TensorNet, valid_x: Tensor) -> None:
+        net._set_training(False)
+        output = evaluate(net.module_, valid_x)
+        net._set_training(True)
+        if not np.isfinite(output).all():
+            raise DivergedError("the predictions became infinite or NaN")
+        self.outputs.append(output)
+        n_epochs = -(-self.step // self.n_batches)
+        self.stops.append((self.step / self.n_steps, n_epochs))
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """How to train an architecture.
+
+    Parameters
+    ----------
+    space : Space
+        Builds the network.
+    architecture : Architecture
+        What to build, and the training choices. Choices a space does not have take
+        these values: AdamW at 1e-3, no weight decay, the default batch size.
+    task : TaskSpec
+        Layout of the rows and the kind of target.
+    n_steps : int
+        Steps of a full training at the default batch size.
+    max_epochs : int or None
+        Bound of epochs.
+    seed : int
+        Seeds weights, dropout and the order of batches.
+    device : str
+        Where to train.
+    deadline : float or None
+        End of the time on the monotonic clock, in seconds.
+    stop : float, default=1.0
+        Share of the schedule after which to stop.
+    """
+
+    space: Space
+    architecture: Mapping[str, Any]
+    task: TaskSpec
+    n_steps: int
+    max_epochs: int | None
+    seed: int
+    device: str = "cpu"
+    deadline: float | None = None
+    stop: float = 1.0
+
+
+@dataclass(eq=False)
+class TrainedNetwork:
+    """What came of a training.
+
+    Parameters
+    ----------
+    net : TensorNet
+        The trained network, on the CPU, its optimiser dropped.
+    outputs : list of ndarray of shape (N, C)
+        Answers to the validation rows where the learning rate was zero.
+    stops : list of (float, int)
+        Share of the schedule and epochs at each of them.
+    is_cut : bool
+        Whether the time ran out first.
+    n_params : int
+        Trained parameters.
+    """
+
+    net: TensorNet
+    outputs: list[np.ndarray]
+    stops: list[tuple[float, int]]
+    is_cut: bool
+    n_params: int
+
+
+def train_network(
+    training: Training, train: Rows, valid_x: np.ndarray | None = None
+) -> TrainedNetwork:
+    """Train one network.
+
+    Parameters
+    ----------
+    training : Training
+        How to train.
+    train : Rows
+        What to train on.
+    valid_x : ndarray of shape (N, F) or None
+        Rows to answer on the way.
+
+    Raises
+    ------
+    DivergedError
+        If loss or answers become infinite or NaN.
+    """
+    with isolated(training.seed, training.device):
+        return _train(training, train, valid_x)
+
+
+def _train(
+    training: Training, train: Rows, valid_x: np.ndarray | None
+) -> TrainedNetwork:
+    architecture, task = training.architecture, training.task
+    batch_size = architecture.get("batch_size", 256)
+    n_epochs, n_batches = training_length(
+        float(train.weight.sum()), training.n_steps, batch_size, training.max_epochs
+    )
+    module = training.space.build([Architecture(architecture)], task)
+    device = training.device
+    x, y, weight = (
+        torch.tensor(array, device=device) for array in (train.x, train.y, train.weight)
+    )
+    weight = (weight / weight.mean()).to(x.dtype)
+    generator = torch.Generator().manual_seed(training.seed)
+    batches = Batches((x, y, weight), n_batches, generator)
+    watched = None if valid_x is None else torch.tensor(valid_x, device=device)
+    conductor = Conductor(training, watched, n_epochs, len(batches))
+    net = TensorNet(
+        module,
+        criterion=WeightedLoss(task.kind, architecture.get("label_smoothing", 0.0)),
+        optimizer=architecture.get("optimizer", "adamw"),
+        max_epochs=n_epochs,
+        train_split=None,
+        callbacks=[("conductor", conductor)],
+        device=device,
+        verbose=0,
+    ).initialize()
+    try:
+        net.notify("on_train_begin", X=batches, y=None)
+        net.fit_loop(batches)
+    except _TrainingEnd:
+        pass  # fit_loop itself lets Ctrl-C through, fit would not
+    return TrainedNetwork(
+        _at_rest(net),
+        conductor.outputs,
+        conductor.stops,
+        conductor.is_cut and conductor.step < conductor.last,
+        sum(p.numel() for p in module.parameters() if p.requires_grad),
+    )
+
+
+def _at_rest(net: TensorNet) -> TensorNet:
+    """Drop what only training needs; a net on the CPU loads on any machine."""
+    net.optimizer_ = None  # type: ignore[assignment]
+    net.set_params(callbacks=None)
+    net.callbacks_ = []
+    net.module_.to("cpu").eval()
+    net.device = "cpu"
+    return net
+
+
+@torch.no_grad()
+def evaluate(module: nn.Module, x: Tensor, chunk: int = 8_192) -> np.ndarray:
+    """Answers (N, C) of one network to rows (N, F), a bounded number at a time."""
+    parts = [module(part)[0] for part in x.split(chunk)]
+    return torch.cat(parts).cpu().numpy()

@@ -1,0 +1,212 @@
+"""The reference trainer: one network after another, through skorch."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sknas._history import Proposal, Trial
+from sknas._problem import Fold, Problem, Rows
+from sknas._scoring import mean_score
+from sknas.spaces import Space
+from sknas.trainers._base import Trainer
+from sknas.trainers._network import DivergedError, Training, train_network
+from sknas.trainers._workers import run_tasks
+
+OUT_OF_TIME = "out of time"
+INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, eq=False)
+class _FoldOutcome:
+    """What came of a proposal on a fold; `reason` is empty where all went well."""
+
+    reason: str = ""
+    outputs: tuple[np.ndarray, ...] = ()
+    stops: tuple[tuple[float, int], ...] = ()
+    n_params: int = 0
+    seconds: float = 0.0
+
+
+class SkorchTrainer(Trainer):
+    """Trains each proposal on each fold by itself.
+
+    The number of epochs is chosen jointly over the folds, among the few points where
+    the learning rate is zero, by the mean score.
+
+    References
+    ----------
+    Tietz, Fan, Nouri, Bossan: skorch: A scikit-learn compatible neural network library
+    that wraps PyTorch. 2017.
+
+    Examples
+    --------
+    >>> from sknas import NASClassifier
+    >>> from sknas.trainers import SkorchTrainer
+    >>> search = NASClassifier(trainer=SkorchTrainer())
+    """
+
+    def setup(self, space: Space) -> None:
+        self.space_ = space
+        self.seconds_: list[float] = []
+
+    def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
+        tasks = [
+            (self._training(proposal, fold, problem), fold.train, fold.valid.x)
+            for proposal in proposals
+            for fold in problem.folds
+        ]
+        usual = float(np.mean(self.seconds_)) if self.seconds_ else 0.0
+        outcomes = run_tasks(train_fold, tasks, problem.n_jobs, usual * len(proposals))
+        trials = []
+        try:
+            for proposal in proposals:
+                trials.append(_trial(proposal, outcomes, problem))
+        except KeyboardInterrupt:
+            left = proposals[len(trials) :]
+            trials += [Trial(p, status="stopped", reason=INTERRUPTED) for p in left]
+        self.seconds_ += [trial.seconds for trial in trials if trial.status == "ok"]
+        return trials
+
+    def _training(self, proposal: Proposal, fold: Fold, problem: Problem) -> Training:
+        return Training(
+            space=self.space_,
+            architecture=dict(proposal.architecture),
+            task=fold.task,
+            n_steps=problem.n_steps,
+            max_epochs=problem.max_epochs,
+            seed=proposal.seed,
+            device=problem.device,
+            deadline=problem.deadline,
+        )
+
+
+def train_fold(training: Training, train: Rows, valid_x: np.ndarray) -> _FoldOutcome:
+    """Train on one fold; whatever goes wrong becomes a reason."""
+    started = time.monotonic()
+    if training.deadline is not None and started > training.deadline:
+        return _FoldOutcome(OUT_OF_TIME)
+    try:
+        trained = train_network(training, train, valid_x)
+    except Exception as error:
+        return _FoldOutcome(failure_reason(error), seconds=time.monotonic() - started)
+    return _FoldOutcome(
+        OUT_OF_TIME if trained.is_cut else "",
+        tuple(trained.outputs),
+        tuple(trained.stops),
+        trained.n_params,
+        time.monotonic() - started,
+    )
+
+
+def failure_reason(error: Exception) -> str:
+    """An error as the reason of a failed trial."""
+    if isinstance(error, DivergedError):
+        return str(error)
+    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if is_memory or "can't allocate memory" in str(error):
+        return "out of memory"
+    return f"{type(error).__name__}: {error}"
+
+
+def _trial(
+    proposal: Proposal, outcomes: Iterator[_FoldOutcome], problem: Problem
+) -> Trial:
+    """Gather a proposal's folds, choose where to stop, and score."""
+    folds = [next(outcomes) for _ in problem.folds]
+    seconds = tuple(fold.seconds for fold in folds)
+    told: dict[str, Any] = {"fold_seconds": seconds, "seconds": sum(seconds)}
+    reasons = [fold.reason for fold in folds if fold.reason]
+    if reasons:
+        failed = [reason for reason in reasons if reason != OUT_OF_TIME]
+        status = "failed" if failed else "stopped"
+        return Trial(proposal, status=status, reason=(failed or reasons)[0], **told)
+    started = time.monotonic()
+    try:
+        best = _best_point(folds, problem)
+    except Exception as error:  # of a scorer the user wrote
+        return Trial(proposal, status="failed", reason=failure_reason(error), **told)
+    if best is None:
+        reason = f"no score: {getattr(problem.score, 'reason', 'it is NaN')}"
+        return Trial(proposal, status="failed", reason=reason, **told)
+    told["seconds"] += time.monotonic() - started
+    share, n_epochs = folds[0].stops[best.place]
+    return Trial(
+        proposal,
+        score=best.score,
+        loss=best.loss,
+        fold_scores=tuple(best.fold_scores),
+        stop=share,
+        n_epochs=n_epochs,
+        n_params=folds[0].n_params,
+        predictions=best.predictions,
+        **told,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """The scores of a proposal at one annealed point of its schedule."""
+
+    place: int
+    score: float
+    loss: float
+    fold_scores: list[float]
+    predictions: np.ndarray
+
+
+def _best_point(folds: list[_FoldOutcome], problem: Problem) -> _Point | None:
+    """The point of the best mean score; the lower loss, then the later one."""
+    n_points = min(len(fold.outputs) for fold in folds)
+    points = []
+    for place in range(n_points):
+        outputs = [fold.outputs[place] for fold in folds]
+        points.append(_score_point(place, outputs, problem))
+    scored = [point for point in points if np.isfinite(point.score)]
+    return max(scored, key=lambda p: (p.score, -p.loss, p.place), default=None)
+
+
+def _score_point(place: int, outputs: list[np.ndarray], problem: Problem) -> _Point:
+    assert problem.task is not None and problem.score is not None
+    scores, losses = [], []
+    total = np.zeros((problem.n_rows, problem.task.n_outputs))
+    count = np.zeros(problem.n_rows)
+    for fold, output in zip(problem.folds, outputs, strict=True):
+        predictions = fold.restore(output)
+        scores.append(problem.score(predictions, fold.valid_rows))
+        losses.append(validation_loss(fold.task.kind, output, fold.valid))
+        total[fold.valid_rows] += predictions
+        count[fold.valid_rows] += 1
+    with np.errstate(invalid="ignore"):
+        averaged = (total / count[:, None]).astype(np.float32)  # NaN where none
+    score = mean_score(scores)
+    if np.isnan(score):  # folds too small for this score, such as R2 of one row
+        seen = np.flatnonzero(count)
+        score = problem.score(averaged[seen], seen)
+    return _Point(place, score, float(np.mean(losses)), scores, averaged)
+
+
+def validation_loss(kind: str, output: np.ndarray, rows: Rows) -> float:
+    """Weighted mean loss of answers (N, C), without label smoothing."""
+    output = output.astype(np.float64)
+    if kind in ("binary", "multiclass"):
+        shifted = output - output.max(axis=1, keepdims=True)
+        log_sum = np.log(np.exp(shifted).sum(axis=1))
+        losses = log_sum - shifted[np.arange(len(rows)), rows.y]
+    elif kind == "multilabel":
+        losses = (np.logaddexp(0, output) - rows.y * output).mean(axis=1)
+    else:
+        losses = ((output - rows.y) ** 2).mean(axis=1)
+    return float(np.average(losses, weights=rows.weight))
+
+
+def count_reasons(trials: Iterable[Trial]) -> str:
+    """The reasons of trials without a score, the commonest first."""
+    reasons = Counter(t.reason for t in trials if t.status != "ok")
+    return "; ".join(f"{n} x {reason}" for reason, n in reasons.most_common())

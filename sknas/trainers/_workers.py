@@ -1,0 +1,52 @@
+"""Tasks in this process, or in worker processes where that pays."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import joblib
+from joblib.parallel import get_active_backend
+
+WORTH_WORKERS = 4.0  # seconds of work from which starting workers, about 3 s once, pays
+
+
+def count_workers(n_jobs: int | None) -> int:
+    """Workers for a value of `n_jobs`.
+
+    None takes all cores that affinity and cgroup allow, and one inside a worker of
+    joblib; a number is read as joblib reads it.
+    """
+    if n_jobs is not None:
+        return joblib.effective_n_jobs(n_jobs)
+    backend, _ = get_active_backend()
+    is_worker = multiprocessing.parent_process() is not None
+    if is_worker or (backend.nesting_level or 0) > 0:
+        return 1
+    return joblib.cpu_count()
+
+
+def run_tasks(
+    function: Callable[..., Any],
+    tasks: Sequence[tuple[Any, ...]],
+    n_jobs: int,
+    seconds: float,
+) -> Iterator[Any]:
+    """Results of `function` for each task, in order, as they are ready.
+
+    Parameters
+    ----------
+    function : callable
+        Pure: its result depends on its task alone.
+    tasks : sequence of tuple
+        Arguments of each call.
+    n_jobs : int
+        Workers that may be used.
+    seconds : float
+        About how long all tasks take in one process; short work stays in this one.
+    """
+    if n_jobs == 1 or len(tasks) == 1 or seconds < WORTH_WORKERS:
+        return (function(*task) for task in tasks)
+    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
+    return parallel(joblib.delayed(function)(*task) for task in tasks)

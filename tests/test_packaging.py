@@ -1,0 +1,168 @@
+"""The package as others get it: the wheel, and the versions it asks for."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+import zipfile
+from email.parser import Parser
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import sknas
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+DEPENDENCIES = [Requirement(line) for line in PROJECT["dependencies"]]
+EXTRAS = {
+    extra: [Requirement(line) for line in lines]
+    for extra, lines in PROJECT["optional-dependencies"].items()
+}
+
+# Imports every module of the package, and says where it found the package.
+IMPORT_ALL = """
+import importlib, importlib.metadata, json, pkgutil, sys
+import sknas
+for module in pkgutil.walk_packages(sknas.__path__, "sknas."):
+    importlib.import_module(module.name)
+print(json.dumps({
+    "file": sknas.__file__,
+    "version": sknas.__version__,
+    "metadata": importlib.metadata.version("sknas"),
+    "path": sys.path,
+}))
+"""
+
+
+def read_pins(name):
+    """Read a file of constraints: the pinned version of each package, in order."""
+    pins = {}
+    for line in (ROOT / name).read_text().splitlines():
+        if line and not line.startswith("#"):
+            package, version = line.split("==")
+            pins[canonicalize_name(package)] = Version(version)
+    return pins
+
+
+def run(*command, cwd):
+    """Run a command and return what it printed; show all of it if it fails."""
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    # No isolation: the back end is installed, and a test uses no network.
+    out = tmp_path_factory.mktemp("wheel")
+    build = (sys.executable, "-I", "-m", "build", "--wheel", "--no-isolation")
+    run(*build, "--outdir", str(out), str(ROOT), cwd=out)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_wheel_holds_only_the_package(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    info = f"sknas-{sknas.__version__}.dist-info"
+    assert "sknas/__init__.py" in names
+    assert "sknas/py.typed" in names
+    assert f"{info}/licenses/LICENSE" in names
+    assert {name.split("/")[0] for name in names} == {"sknas", info}
+    code = [name for name in names if name.startswith("sknas/")]
+    assert {Path(name).suffix for name in code} <= {".py", ".typed"}
+
+
+def test_wheel_holds_every_module(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.endswith(".py")}
+    assert packed == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "sknas").rglob("*.py")
+    }
+
+
+def test_wheel_metadata(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        info = f"sknas-{sknas.__version__}.dist-info"
+        metadata = Parser().parsestr(archive.read(f"{info}/METADATA").decode())
+    assert metadata["Name"] == "sknas"
+    assert metadata["Version"] == sknas.__version__
+    assert metadata["Requires-Python"] == PROJECT["requires-python"]
+    assert metadata["License-Expression"] == "BSD-3-Clause"
+    # What a user gets with a plain install: no tool of a developer is among it.
+    required = [Requirement(line) for line in metadata.get_all("Requires-Dist")]
+    plain = {str(one) for one in required if one.marker is None}
+    assert plain == {str(one) for one in DEPENDENCIES}
+
+
+def test_wheel_imports_in_a_clean_environment(wheel, tmp_path):
+    env = tmp_path / "env"
+    venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt").create(env)
+    where = {"base": str(env), "platbase": str(env)}
+    site = Path(sysconfig.get_path("purelib", "venv", where))
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    # The dependencies come from here. A .pth file in a folder that is itself named
+    # by a .pth file isn't read, so an editable install doesn't bring the checkout.
+    here = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    (site / "dependencies.pth").write_text("\n".join(sorted(here)) + "\n")
+
+    python = Path(sysconfig.get_path("scripts", "venv", where)) / "python"
+    found = json.loads(run(str(python), "-I", "-c", IMPORT_ALL, cwd=tmp_path))
+
+    assert Path(found["file"]).resolve().parent == (site / "sknas").resolve()
+    assert str(ROOT) not in found["path"]
+    assert found["version"] == found["metadata"] == sknas.__version__
+
+
+def test_each_dependency_has_a_floor_and_no_ceiling():
+    for requirement in DEPENDENCIES:
+        operators = [part.operator for part in requirement.specifier]
+        assert operators == [">="], f"{requirement}: want one floor"
+
+
+def test_floors_are_those_of_the_constraints():
+    pins = read_pins("constraints-floor.txt")
+    for requirement in DEPENDENCIES:
+        (floor,) = requirement.specifier
+        assert pins[canonicalize_name(requirement.name)] == Version(floor.version)
+
+
+def test_floor_constraints_pin_the_same_tools():
+    pins, tested = read_pins("constraints-floor.txt"), read_pins("constraints.txt")
+    direct = {canonicalize_name(requirement.name) for requirement in DEPENDENCIES}
+    for name in pins.keys() - direct:
+        assert pins[name] == tested[name], name
+    tools = {canonicalize_name(requirement.name) for requirement in EXTRAS["test"]}
+    assert tools <= pins.keys()
+
+
+def test_constraints_pin_all_that_is_asked_for():
+    pins = read_pins("constraints.txt")
+    for requirement in chain(DEPENDENCIES, *EXTRAS.values()):
+        version = pins[canonicalize_name(requirement.name)]
+        assert version in requirement.specifier, f"{requirement}: pinned to {version}"
+
+
+@pytest.mark.parametrize("name", ["constraints.txt", "constraints-floor.txt"])
+def test_constraints_pin_torch_first(name):
+    # Left free, torch brings gigabytes of packages for a device few have.
+    assert next(iter(read_pins(name))) == "torch"
+
+
+def test_changelog_has_a_place_for_this_version():
+    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert {"Unreleased", sknas.__version__} & set(headings)
+
+
+def test_ci_can_be_run():
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
