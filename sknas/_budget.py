@@ -4,7 +4,7 @@
 batch size    256 up to 256 rows (one batch), then 64 below 2,000 rows,
               128 below 8,000, 256 below 30,000, 512 below 100,000, 1024
 steps         n_rows, but at least 60 and at most 1,500
-trials        4 at 100 rows, growing with the square root: 13 at 1,000;
+trials        3 at 100 rows, growing with the square root: 9 at 1,000;
               at least 3, at most 16
 ============  =======================================================
 """
@@ -38,7 +38,7 @@ def default_steps(n_rows: float) -> int:
 def default_trials(n_rows: float) -> int:
     """Trials of a search whose budget is not given."""
     low, high = N_TRIALS
-    return int(min(max(round(4 * math.sqrt(n_rows / 100)), low), high))
+    return int(min(max(round(3 * math.sqrt(n_rows / 100)), low), high))
 
 
 def training_length(
@@ -104,5 +104,5 @@ def plan_budget(
     if n_folds * n_steps > n_allowed and n_rows >= MIN_HOLDOUT_ROWS:
         n_folds = 1
     if n_folds * n_steps > n_allowed:
-        n_steps = int(max(n_allowed / n_folds, MIN_STEPS))
+        n_steps = min(n_steps, int(max(n_allowed / n_folds, MIN_STEPS)))
     return Budget(max_trials, n_steps, n_folds)

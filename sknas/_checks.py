@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
-from sknas.exceptions import InvalidParameterError
+from sknas.exceptions import InvalidParameterError, SearchWarning
 
 
 def reject(owner: str, name: str, value: Any, allowed: str, advice: str = "") -> None:
@@ -58,7 +61,10 @@ def check_positive(
     return float(value)
 
 
-def check_instance(owner: str, name: str, value: Any, kind: type, allowed: str) -> None:
-    """An object of class `kind`."""
-    if not isinstance(value, kind):
-        reject(owner, name, value, allowed)
+def warn_user(message: str) -> None:
+    """Warn of something about a search, at the line outside sknas that began it."""
+    inside = str(Path(__file__).parent)
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, SearchWarning, stacklevel=level)

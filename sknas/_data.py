@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def read_data(
     kept = sample_weight > 0
     splits = None
     if not is_split_by_us(cv):
-        splits = given_splits(cv, X, np.asarray(y), groups, kept)
+        splits = given_splits(reader.owner, cv, X, np.asarray(y), groups, kept)
     rows = np.flatnonzero(kept)
     X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
     table = reader.fit(X).read(X)
@@ -130,8 +131,11 @@ def class_factor(
     strangers = [label for label in class_weight if label not in known]
     if strangers:
         reject(owner, "class_weight", class_weight, f"a dict with labels of y, {known}")
-    factor = np.array([float(class_weight.get(label, 1.0)) for label in known])
-    if not (factor >= 0).all() or not factor[y].any():
+    weights = [class_weight.get(label, 1.0) for label in known]
+    are_numbers = all(isinstance(weight, Real) for weight in weights)
+    factor = np.array([float(weight) if are_numbers else -1.0 for weight in weights])
+    is_right = (factor >= 0).all() and np.isfinite(factor).all()
+    if not is_right or not factor[y].any():
         reject(owner, "class_weight", class_weight, f"{allowed}, weights >= 0")
     return factor[y]
 

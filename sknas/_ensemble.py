@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,12 +13,14 @@ import torch
 from sknas._history import Architecture, History, Trial
 from sknas._problem import Fold, Problem
 from sknas.spaces import Space
-from sknas.trainers import TensorNet, Training, train_network
+from sknas.trainers import TensorNet, TrainedNetwork, Training, train_network
 from sknas.trainers._network import evaluate
 from sknas.trainers._workers import run_tasks
 
 N_CANDIDATES = 25  # best trials that may enter an ensemble
 N_ROUNDS = 40  # members drawn, with replacement
+SAFE = 0.8  # share of the time left that a refit is planned for
+HURRY = 1.0  # seconds that the first member gets after Ctrl-C
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,13 +142,18 @@ def _greedy(
     return best_counts
 
 
+def refit_seconds(trial: Trial) -> float:
+    """About how long a trial's network takes to train again, in one process."""
+    return trial.stop * float(np.mean(trial.fold_seconds or (0.0,)))
+
+
 def refit(
-    chosen: list[tuple[Trial, float]], space: Space, problem: Problem, seconds: float
+    chosen: list[tuple[Trial, float]], space: Space, problem: Problem
 ) -> Ensemble:
     """Train the chosen trials on all rows, the heaviest first.
 
-    What the deadline does not allow is left out, but the first is always there, as
-    far as it got.
+    Members for which there is no time are left out; the first is always there, its
+    learning rate brought down in time. Ctrl-C ends with what there is.
 
     Parameters
     ----------
@@ -155,25 +163,44 @@ def refit(
         Builds their networks.
     problem : Problem
         Holds all rows, encoded.
-    seconds : float
-        About how long it takes in one process.
     """
     full = problem.full
     assert full is not None
-    tasks = [
-        (_training(trial, space, problem, full), full.train) for trial, _ in chosen
+    planned = _in_time(chosen, problem)
+    trainings = [_training(trial, space, problem, full) for trial, _ in planned]
+    tasks = [(training, full.train) for training in trainings]
+    seconds = sum(refit_seconds(trial) for trial, _ in planned)
+    trained: list[TrainedNetwork] = []
+    try:
+        for network in run_tasks(train_network, tasks, problem, seconds):
+            trained.append(network)
+    except KeyboardInterrupt:
+        if not trained:
+            hurried = replace(trainings[0], deadline=time.monotonic() + HURRY)
+            trained.append(train_network(hurried, full.train))
+    members = [
+        Member(trial.architecture, network.net, weight)
+        for place, ((trial, weight), network) in enumerate(
+            zip(planned, trained, strict=False)
+        )
+        if place == 0 or not network.is_cut
     ]
-    members: list[Member] = []
-    for (trial, weight), trained in zip(
-        chosen, run_tasks(train_network, tasks, problem.n_jobs, seconds), strict=True
-    ):
-        is_first = not members
-        if trained.is_cut and not is_first:
-            continue
-        members.append(Member(trial.architecture, trained.net, weight))
     total = sum(member.weight for member in members)
     shares = tuple(replace(m, weight=m.weight / total) for m in members)
     return Ensemble(shares, full.restore, problem.device)
+
+
+def _in_time(
+    chosen: list[tuple[Trial, float]], problem: Problem
+) -> list[tuple[Trial, float]]:
+    """The members there is time for, at least one."""
+    left = SAFE * problem.seconds_left
+    planned, seconds = chosen[:1], refit_seconds(chosen[0][0])
+    for trial, weight in chosen[1:]:
+        seconds += refit_seconds(trial) / problem.n_jobs
+        if seconds < left:
+            planned.append((trial, weight))
+    return planned
 
 
 def _training(trial: Trial, space: Space, problem: Problem, full: Fold) -> Training:
@@ -187,4 +214,5 @@ def _training(trial: Trial, space: Space, problem: Problem, full: Fold) -> Train
         device=problem.device,
         deadline=problem.deadline,
         stop=trial.stop,
+        is_final=True,
     )

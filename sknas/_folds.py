@@ -19,8 +19,7 @@ from sklearn.model_selection import (
     check_cv,
 )
 
-from sknas._checks import reject
-from sknas.exceptions import SearchWarning
+from sknas._checks import reject, warn_user
 
 Split = tuple[np.ndarray, np.ndarray]  # row numbers to train on, to validate on
 
@@ -34,19 +33,28 @@ def is_split_by_us(cv: Any) -> bool:
 
 def check_folds(owner: str, cv: Any) -> None:
     """Refuse a `cv` that is no way to split rows."""
-    allowed = (
-        "'auto', an int >= 2, a scikit-learn splitter or an iterable of (train, test) "
-        "row numbers"
-    )
     if is_split_by_us(cv):
-        if cv != "auto" and (isinstance(cv, str) or cv < 2):
-            reject(owner, "cv", cv, allowed)
-    elif not hasattr(cv, "split") and not isinstance(cv, Iterable):
-        reject(owner, "cv", cv, allowed)
+        is_wrong = cv != "auto" and (isinstance(cv, str) or cv < 2)
+    else:
+        is_splitter = hasattr(cv, "split") and not isinstance(cv, type)
+        is_wrong = not (is_splitter or isinstance(cv, Iterable))
+    if is_wrong:
+        reject(owner, "cv", cv, _ALLOWED)
+
+
+_ALLOWED = (
+    "'auto', an int >= 2, a scikit-learn splitter or an iterable of (train, test) row "
+    "numbers"
+)
 
 
 def given_splits(
-    cv: Any, X: Any, y: np.ndarray, groups: np.ndarray | None, kept: np.ndarray
+    owner: str,
+    cv: Any,
+    X: Any,
+    y: np.ndarray,
+    groups: np.ndarray | None,
+    kept: np.ndarray,
 ) -> list[Split]:
     """Splits of a user's splitter or iterable, on the rows that are kept.
 
@@ -61,9 +69,12 @@ def given_splits(
     """
     number = np.cumsum(kept) - 1  # of a kept row among the kept ones
     splits = []
-    for train, test in check_cv(cv).split(X, y, groups):
-        parts = [np.arange(len(kept))[rows] for rows in (train, test)]
-        splits.append(tuple(number[rows[kept[rows]]] for rows in parts))
+    for pair in check_cv(cv).split(X, y, groups):
+        try:
+            train, test = (np.arange(len(kept))[rows] for rows in pair)
+        except (TypeError, ValueError, IndexError):
+            reject(owner, "cv", cv, _ALLOWED)
+        splits.append((number[train[kept[train]]], number[test[kept[test]]]))
     if not any(len(train) and len(test) for train, test in splits):
         raise ValueError(
             f"The splits of cv={cv!r} leave no rows to train or to validate on, give "
@@ -92,7 +103,7 @@ def made_splits(
     ValueError
         If there are fewer rows (or groups) than an explicit `cv` asks for.
     """
-    units = len(y) if groups is None else len(np.unique(groups))
+    units = _count_units(np.ones(len(y), dtype=bool), groups)
     what = "rows" if groups is None else "groups"
     if cv != "auto" and units < cv:
         reject(owner, "cv", cv, f"at most the number of different {what}, {units}")
@@ -106,9 +117,15 @@ def made_splits(
     validated = np.ones(len(y), dtype=bool)
     if stratify:
         n_folds, validated = _without_rare(owner, y, n_folds, cv)
-    if not validated.any():  # every class is rare: better than nothing
-        stratify, validated = False, ~validated
+        if groups is not None:  # no group is split, not even by a rare class
+            validated &= ~np.isin(groups, groups[~validated])
+    units = _count_units(validated, groups)
+    if units < 2:  # all classes are rare: to validate them is better than nothing
+        stratify, validated = False, np.ones(len(y), dtype=bool)
+        units = _count_units(validated, groups)
+    n_folds = min(n_folds, units)
     rows = np.flatnonzero(validated)
+    stratify = stratify and _has_room(y[rows], n_folds)
     splitter = _splitter(n_folds, stratify, groups is not None, seed)
     groups = None if groups is None else groups[rows]
     rest = np.flatnonzero(~validated)
@@ -120,6 +137,20 @@ def made_splits(
         (np.sort(np.concatenate([rows[train], rest])), rows[test])
         for train, test in pairs
     ]
+
+
+def _has_room(y: np.ndarray, n_folds: int) -> bool:
+    """Whether each class can be on either side of each split."""
+    if n_folds == 1:
+        return len(np.unique(y)) <= HOLDOUT * len(y)
+    return int(np.bincount(y).max()) >= n_folds
+
+
+def _count_units(chosen: np.ndarray, groups: np.ndarray | None) -> int:
+    """Rows, or groups, that folds may be made of."""
+    if groups is None:
+        return int(chosen.sum())
+    return len(np.unique(groups[chosen]))
 
 
 def _without_rare(
@@ -135,11 +166,9 @@ def _without_rare(
     least = max(n_folds, 2)
     rare = np.flatnonzero((counts > 0) & (counts < least))
     if len(rare):
-        warnings.warn(
+        warn_user(
             f"{len(rare)} of {np.count_nonzero(counts)} classes have fewer than "
-            f"{least} different rows: they are trained on, but no fold validates them.",
-            SearchWarning,
-            stacklevel=2,
+            f"{least} different rows: they are trained on, but no fold validates them."
         )
     return n_folds, ~np.isin(y, rare)
 

@@ -70,7 +70,8 @@ class Proposal:
     architecture : Architecture
         What to train.
     rung : int, default=0
-        The training length asked for: 0 is the full one.
+        Number of the rung to train to; longer trainings have higher ones, and where
+        there is one length only it is 0.
     origin : {"default", "known", "portfolio", "proposed", "re-score"}
         Where the architecture comes from.
     number : int, default=0
@@ -188,6 +189,8 @@ class History:
         succeeded = self.succeeded
         if not succeeded:
             raise ValueError("No trial of this history succeeded, so none is best.")
+        highest = succeeded[0].proposal.rung
+        succeeded = [t for t in succeeded if t.proposal.rung == highest]
         scores: dict[str, list[float]] = {}
         for trial in succeeded:
             scores.setdefault(trial.architecture.key, []).append(-trial.order[1])

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+MAX_NORM = 1.0  # of the gradient of matrices, and of other parameters
 
 OPTIMIZERS = ("adamw", "rmsprop", "momentum", "sgd")
 
@@ -110,16 +113,13 @@ class ScheduledOptimizer:
         self.optimizer = optimizer
         self.lr = lr
         self.weight_decay = weight_decay
-        self.n_steps = n_steps
         self.cycles = n_cycles(n_steps)
         (decayed, *_) = optimizer.param_groups
         self._decayed: list[Tensor] = decayed["params"]
 
     @torch.no_grad()
-    def prepare(self, step: int) -> None:
-        """Set the learning rate of a step, from 0, and decay the weights."""
-        # Half a step on: neither the first nor the last step is at rate 0.
-        progress = (step + 0.5) / self.n_steps
+    def prepare(self, progress: float) -> None:
+        """Set the learning rate at a share of the training, and decay the weights."""
         lr = self.lr * coslog(progress, self.cycles)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -152,4 +152,12 @@ def make_optimizer(net: nn.Module, name: str) -> Optimizer:
     if name == "rmsprop":
         return torch.optim.RMSprop(groups, alpha=0.95)
     momentum = 0.9 if name == "momentum" else 0.0
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+    sgd = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+    # Plain gradient steps can be arbitrarily long; adaptive ones can't.
+    sgd.register_step_pre_hook(_clip_gradients)
+    return sgd
+
+
+def _clip_gradients(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    for group in optimizer.param_groups:
+        nn.utils.clip_grad_norm_(group["params"], MAX_NORM)

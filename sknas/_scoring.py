@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.dummy import DummyClassifier
 from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
@@ -33,7 +35,7 @@ def find_scorer(owner: str, scoring: Any, is_classifier: bool) -> Callable[..., 
         return get_scorer(scoring)
     if not callable(scoring):
         reject(owner, "scoring", scoring, "a scorer name, a callable or None")
-    return check_scoring(BaseEstimator(), scoring=scoring, allow_none=True)
+    return check_scoring(DummyClassifier(), scoring=scoring)
 
 
 def reads_probabilities(scorer: Callable[..., float]) -> bool:
@@ -48,7 +50,7 @@ def takes_weight(scorer: Callable[..., float]) -> bool:
     return "sample_weight" in inspect.signature(function).parameters
 
 
-class _Predicted(BaseEstimator):
+class _Predicted(BaseEstimator, ABC):
     """An estimator that has already predicted: what scorers are handed."""
 
     def __init__(self, predictions: np.ndarray, classes: Any) -> None:
@@ -58,13 +60,20 @@ class _Predicted(BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return True
 
+    @abstractmethod
+    def predict(self, X: Any) -> np.ndarray:
+        """What a label scorer reads."""
+
 
 class _PredictedClasses(ClassifierMixin, _Predicted):
     def predict(self, X: Any) -> np.ndarray:
         return labels(self.predictions, self.classes_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        return self.predictions
+        shares = self.predictions.astype(np.float64)
+        if isinstance(self.classes_, list):  # one probability a label
+            return shares
+        return shares / shares.sum(axis=1, keepdims=True)  # 1 in double precision too
 
 
 class _PredictedValues(RegressorMixin, _Predicted):
@@ -110,22 +119,28 @@ class RowScorer:
         self.y = y
         self.weight = weight
         self.classes = classes
-        self.reason = "the scorer returned NaN"
+        self.reason = ""  # why the last score was undefined
         self._takes_weight = takes_weight(scorer)
 
     def __call__(self, predictions: np.ndarray, rows: np.ndarray) -> float:
         """Score of predictions (N', C) for the given row numbers, NaN if undefined."""
         weight = self.weight[rows]
-        is_equal = bool(np.all(weight == 1))
-        if not is_equal and not self._takes_weight and np.all(weight % 1 == 0):
-            repeats = weight.astype(int)
-            rows, predictions = rows.repeat(repeats), predictions.repeat(repeats, 0)
-        options = {}
-        if self._takes_weight and not is_equal:
-            options["sample_weight"] = weight
         if len(rows) == 1:  # R2 wants two rows
-            rows, predictions = rows.repeat(2), predictions.repeat(2, 0)
-            options = {}
+            weight = np.array([2.0])
+        is_whole = bool(np.all(weight % 1 == 0))
+        if np.all(weight == 1):
+            return self._score(predictions, rows, {})
+        if self._takes_weight and len(rows) > 1:
+            score = self._score(predictions, rows, {"sample_weight": weight})
+            # Some metrics take weights only to refuse them.
+            if not (np.isnan(score) and "sample_weight" in self.reason and is_whole):
+                return score
+        repeats = weight.astype(int) if is_whole else np.ones(len(rows), dtype=int)
+        return self._score(predictions.repeat(repeats, 0), rows.repeat(repeats), {})
+
+    def _score(
+        self, predictions: np.ndarray, rows: np.ndarray, options: dict[str, Any]
+    ) -> float:
         cls = _PredictedValues if self.classes is None else _PredictedClasses
         X = np.empty((len(rows), 1))
         if self.X is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,8 @@ class TableReader:
     def fit(self, X: np.ndarray | pd.DataFrame) -> TableReader:
         """Learn which columns are categories, and their words."""
         self.names_ = _column_names(X)
+        for place, name in enumerate(self.names_):
+            _reject_complex(_column(X, place), name)
         self.categorical_ = self._find_categorical(X)
         self.vocabularies_ = [
             _vocabulary(_column(X, place)) for place in self.categorical_
@@ -85,7 +88,7 @@ class TableReader:
         """
         chosen = set(self.categorical_)
         places = [p for p in range(len(self.names_)) if p not in chosen]
-        if isinstance(X, np.ndarray) and X.dtype != object and not chosen:
+        if isinstance(X, np.ndarray) and X.dtype.kind in "fiub" and not chosen:
             numeric: np.ndarray = np.asarray(X, dtype=_float_type([X.dtype]))
         else:
             columns = [_numbers(_column(X, p), self.names_[p]) for p in places]
@@ -117,14 +120,15 @@ class TableReader:
         if isinstance(given, str):
             if given != "from_dtype":
                 self._reject_categorical(given)
-            return [
-                place
-                for place, name in enumerate(self.names_)
-                if _is_categorical(_column(X, place), name)
-            ]
+            for place, name in enumerate(self.names_):
+                _reject_dates(_column(X, place), name)
+            places = range(len(self.names_))
+            return [place for place in places if _is_categorical(_column(X, place))]
+        if not isinstance(given, Iterable):
+            self._reject_categorical(given)
         listed = list(given)
         n_columns = len(self.names_)
-        if all(isinstance(g, bool | np.bool_) for g in listed):
+        if listed and all(isinstance(g, bool | np.bool_) for g in listed):
             if len(listed) != n_columns:
                 self._reject_categorical(given)
             return [place for place, chosen in enumerate(listed) if chosen]
@@ -164,45 +168,68 @@ def _float_type(dtypes: Sequence[Any]) -> type:
     return np.float32 if small else np.float64
 
 
-def _is_categorical(column: pd.Series | np.ndarray, name: str) -> bool:
-    """Whether a column's dtype is one of words; dates are refused here."""
+def _is_categorical(column: pd.Series | np.ndarray) -> bool:
+    """Whether a column's dtype, or what an object column holds, is words."""
     dtype = column.dtype
-    if pd.api.types.is_datetime64_any_dtype(dtype) or dtype.kind in "mM":
+    if isinstance(dtype, pd.CategoricalDtype | pd.StringDtype) or dtype.kind in "US":
+        return True
+    if dtype.kind == "O" and not pd.api.types.is_extension_array_dtype(dtype):
+        held = pd.api.types.infer_dtype(column, skipna=True)
+        if held in ("mixed", "mixed-integer"):
+            cells = pd.Series(column).dropna()
+            return any(isinstance(c, bool) or not isinstance(c, Number) for c in cells)
+        return held not in (*_NUMBERS, "empty")
+    return pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_string_dtype(dtype)
+
+
+_SMALL = ("float16", "float32", "halffloat[pyarrow]", "float[pyarrow]")
+
+# What pandas infers of the cells of an object column.
+_NUMBERS = ("integer", "floating", "mixed-integer-float", "decimal")
+_DATES = (
+    "datetime64",
+    "datetime",
+    "date",
+    "timedelta64",
+    "timedelta",
+    "time",
+    "period",
+)
+
+
+def _reject_dates(column: pd.Series | np.ndarray, name: str) -> None:
+    dtype = column.dtype
+    is_date = dtype.kind in "mM" or isinstance(dtype, pd.PeriodDtype)
+    is_date |= isinstance(dtype, pd.DatetimeTZDtype)
+    if dtype.kind == "O" and not isinstance(
+        dtype, pd.CategoricalDtype | pd.StringDtype
+    ):
+        is_date |= pd.api.types.infer_dtype(column, skipna=True) in _DATES
+    if is_date:
         raise ValueError(
             f"Column {name!r} of X holds dates ({dtype}), which are not read: turn it "
             "into numbers or categories first, such as year, month and weekday."
         )
-    if isinstance(dtype, pd.CategoricalDtype) or dtype.kind in "bUS":
-        return True
-    if pd.api.types.is_bool_dtype(dtype):
-        return True
-    if dtype.kind == "O" or pd.api.types.is_string_dtype(dtype):
-        values = pd.Series(column).dropna()
-        return not all(_is_number(value) for value in values)
-    return False
 
 
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool | np.bool_ | str | bytes):
-        return False
-    return hasattr(value, "__float__") and not isinstance(value, complex)
-
-
-def _numbers(column: pd.Series | np.ndarray, name: str) -> np.ndarray:
-    """A numeric column as floats, NaN where missing."""
-    dtype = column.dtype
-    if isinstance(column, np.ndarray) and dtype.kind in "fiub":
-        return column
-    if dtype.kind == "c":
+def _reject_complex(column: pd.Series | np.ndarray, name: str) -> None:
+    if column.dtype.kind == "c":
         raise ValueError(
             f"Complex data not supported: column {name!r} of X holds it, give the "
             "real and the imaginary part as two columns."
         )
-    small = str(dtype).lower() in ("float32", "float[pyarrow]")
-    target = np.float32 if small else np.float64
+
+
+def _numbers(column: pd.Series | np.ndarray, name: str) -> np.ndarray:
+    """A numeric column as floats, NaN where missing."""
+    _reject_dates(column, name)
+    dtype = column.dtype
+    if isinstance(column, np.ndarray) and dtype.kind in "fiub":
+        return column
+    target = np.float32 if str(dtype).lower() in _SMALL else np.float64
     try:
         return pd.Series(column).to_numpy(dtype=target, na_value=np.nan)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Column {name!r} of X must hold numbers as it did in fit, or be named in "
             f"'categorical_features': {error}."
@@ -210,38 +237,33 @@ def _numbers(column: pd.Series | np.ndarray, name: str) -> np.ndarray:
 
 
 def _words(column: pd.Series | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A column's cells as floats or strings, and which of them are missing."""
+    """The different words of a column, and the place of each cell's, -1 if missing."""
     series = pd.Series(column)
-    missing = series.isna().to_numpy()
-    if isinstance(series.dtype, pd.CategoricalDtype):
-        words, _ = _words(pd.Series(series.cat.categories))
-        if not len(words):
-            return np.full(len(series), "", dtype=object), missing
-        return words[series.cat.codes.to_numpy()], missing  # code -1 is missing
-    if pd.api.types.is_numeric_dtype(series.dtype):  # booleans too
-        return series.to_numpy(dtype=np.float64, na_value=np.nan), missing
-    values = series.to_numpy(dtype=object)
-    return np.array([str(value) for value in values], dtype=object), missing
+    try:
+        places, uniques = pd.factorize(series)
+    except TypeError:  # cells that can't be hashed
+        places, uniques = pd.factorize(series.map(str, na_action="ignore"))
+    return np.array([_word(value) for value in uniques], dtype=object), places
+
+
+def _word(value: Any) -> str:
+    """A category as text; the same for 1, 1.0 and "1", and for True and "True"."""
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def _vocabulary(column: pd.Series | np.ndarray) -> pd.Index:
     """The words of a column, sorted: independent of the order of rows."""
-    words, missing = _words(column)
-    return pd.Index(np.unique(words[~missing]))
+    words, _ = _words(column)
+    return pd.Index(sorted(set(words)), dtype=object)
 
 
 def _codes(column: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
     """Place of each cell in the vocabulary, see `Table`."""
-    words, missing = _words(column)
-    if (words.dtype == object) != (vocabulary.dtype.kind not in "fiub"):
-        # Words where numbers were learnt, or the other way round, are unknown.
-        words = (
-            pd.to_numeric(pd.Series(words), errors="coerce").to_numpy(np.float64)
-            if words.dtype == object
-            else np.array([f"{word:g}" for word in words], dtype=object)
-        )
-    codes = vocabulary.get_indexer(pd.Index(words))
-    codes[missing] = len(vocabulary)
+    words, places = _words(column)
+    codes = np.append(vocabulary.get_indexer(pd.Index(words, dtype=object)), 0)[places]
+    codes[places == -1] = len(vocabulary)
     return codes
 
 
@@ -262,6 +284,7 @@ class TableEncoder:
     """
 
     numeric_: np.ndarray = field(init=False)  # places of the numeric columns kept
+    unit_: np.ndarray = field(init=False)  # largest absolute number of each
     center_: np.ndarray = field(init=False)
     scale_: np.ndarray = field(init=False)
     two_valued_: np.ndarray = field(init=False)  # places, then their low and high
@@ -297,9 +320,7 @@ class TableEncoder:
         """Encode rows: (N, F) in the precision of the table's numbers."""
         numeric = table.numeric
         parts = [self._scale(numeric[:, self.numeric_])]
-        low, high = self.bounds_
-        spread = (numeric[:, self.two_valued_] - low) / (high - low)
-        parts.append(np.nan_to_num(2 * np.clip(spread, 0, 1) - 1))
+        parts.append(self._sign(numeric[:, self.two_valued_]))
         parts.append(2.0 * np.isnan(numeric[:, self.indicators_]) - 1)
         parts += [signs[table.codes[:, j]][:, None] for j, signs in self.pairs_]
         if not sum(part.shape[1] for part in parts) + len(self.remaps_):
@@ -318,17 +339,26 @@ class TableEncoder:
         self.bounds_ = np.stack([low[two_valued], high[two_valued]])
         kept = varies & ~two_valued
         self.numeric_ = np.flatnonzero(kept)
-        with np.errstate(over="ignore"):
-            quartiles = (q75 - q25)[kept]
-            half_range = high[kept] / 2 - low[kept] / 2
-        self.center_ = q50[kept]
+        # In units of the largest number, as differences of huge ones overflow.
+        self.unit_ = np.maximum(-low, high)[kept]
+        marks = np.stack([low, q25, q50, q75, high])[:, kept] / self.unit_
+        self.center_ = marks[2]
+        quartiles, half_range = marks[3] - marks[1], (marks[4] - marks[0]) / 2
         self.scale_ = np.where(quartiles > 0, quartiles, half_range)
         self.indicators_ = np.flatnonzero(missing.any(axis=0) & ~missing.all(axis=0))
 
+    def _sign(self, kept: np.ndarray) -> np.ndarray:
+        """-1 for the lower of two values, +1 for the upper one; 0 where missing."""
+        low, high = self.bounds_
+        with np.errstate(all="ignore"):  # halves keep huge values finite
+            share = (kept / 2 - low / 2) / (high / 2 - low / 2)
+        share = np.where(kept >= high, 1.0, np.where(kept <= low, 0.0, share))
+        return np.nan_to_num(2 * share - 1)
+
     def _scale(self, kept: np.ndarray) -> np.ndarray:
         """Robust scaling and smooth clipping; 0 where missing."""
-        with np.errstate(over="ignore"):
-            z = np.clip((kept - self.center_) / self.scale_, -1e6, 1e6)
+        with np.errstate(all="ignore"):
+            z = np.clip((kept / self.unit_ - self.center_) / self.scale_, -1e6, 1e6)
         return np.nan_to_num(z / np.sqrt(1 + (z / CLIP) ** 2)).astype(kept.dtype)
 
     def _fit_codes(self, codes: np.ndarray, weight: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_array, column_or_1d
+from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
 
 
 @dataclass(eq=False)
@@ -55,6 +55,8 @@ class TargetReader:
         return values
 
     def _read_classes(self, y: np.ndarray) -> np.ndarray:
+        if y.dtype.kind == "f":
+            assert_all_finite(y, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         check_classification_targets(y)
@@ -75,8 +77,9 @@ class TargetReader:
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
-                f"y must hold at least two classes to train a classifier, got one "
-                f"class, {self.classes_[0]!r} (after rows of zero weight are dropped)."
+                "y must hold at least two classes to train a classifier, got one "
+                f"class, {self.classes_.tolist()[0]!r} "
+                "(after rows of zero weight are dropped)."
             )
         self.kind_ = "binary" if len(self.classes_) == 2 else "multiclass"
         self.n_outputs_ = len(self.classes_)
@@ -121,10 +124,13 @@ class TargetScale:
     @classmethod
     def fit(cls, y: np.ndarray, weight: np.ndarray) -> TargetScale:
         """Learn from targets (N, C), each row counting `weight` times."""
-        mean = np.average(y, axis=0, weights=weight)
-        variance = np.average((y - mean) ** 2, axis=0, weights=weight)
         low, high = y.min(axis=0), y.max(axis=0)
-        std = np.where((variance > 0) & (high > low), np.sqrt(variance), 1.0)
+        mean = np.clip(np.average(y, axis=0, weights=weight), low, high)
+        # Relative to the largest distance, squares of huge and tiny values are finite.
+        largest = np.abs(y - mean).max(axis=0)
+        unit = np.where((high > low) & (largest > 0), largest, 1.0)
+        variance = np.average(((y - mean) / unit) ** 2, axis=0, weights=weight)
+        std = np.where(variance > 0, unit * np.sqrt(variance), 1.0)
         return cls(mean, std, low, high)
 
     def __call__(self, y: np.ndarray) -> np.ndarray:

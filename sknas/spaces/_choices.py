@@ -191,6 +191,11 @@ class _Range(Choice):
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
+    def _near(self, value: Any, rng: np.random.Generator) -> float:
+        """A share of the range near that of a value, reflected at the bounds."""
+        share = abs(self._share(value) + 0.1 * rng.standard_normal())
+        return 1 - abs(1 - share)
+
     def _at(self, share: float) -> float:
         share = min(max(share, 0.0), 1.0)
         if self.log:
@@ -237,8 +242,7 @@ class Integer(_Range):
         return round(self._at(float(code[0])))
 
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
-        share = self._share(value) + 0.1 * rng.standard_normal()
-        near = round(self._at(share))
+        near = round(self._at(self._near(value, rng)))
         if near == value:
             step = 1 if rng.random() < 0.5 else -1
             near += step if self.low <= near + step <= self.high else -step
@@ -271,8 +275,7 @@ class Real(_Range):
         return min(max(value, self.low), self.high)
 
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
-        share = self._share(value) + 0.1 * rng.standard_normal()
-        return self.decode(np.array([share]))
+        return self.decode(np.array([self._near(value, rng)]))
 
 
 def as_choice(name: str, given: Any) -> Choice:

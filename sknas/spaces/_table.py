@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from sklearn.base import clone
 from torch import nn
 
@@ -54,7 +55,7 @@ class TableSpace(Space):
         The optimiser, always with decoupled weight decay.
     lr : (float, float), default=(3e-4, 3e-2)
         Range of the peak learning rate of "adamw" and "rmsprop".
-    sgd_lr : (float, float), default=(1e-2, 1.0)
+    sgd_lr : (float, float), default=(1e-2, 0.5)
         Range of the peak learning rate of "momentum" and "sgd".
     batch_size : sequence of int, default=(32, 64, 128, 256, 512, 1024)
         Rows of a batch; sizes far from the default of a table are left out.
@@ -92,7 +93,7 @@ class TableSpace(Space):
         embedding_size: Sequence[int] = (4, 8, 16),
         optimizer: Sequence[str] = OPTIMIZERS,
         lr: tuple[float, float] = (3e-4, 3e-2),
-        sgd_lr: tuple[float, float] = (1e-2, 1.0),
+        sgd_lr: tuple[float, float] = (1e-2, 0.5),
         batch_size: Sequence[int] = (32, 64, 128, 256, 512, 1024),
         weight_decay: Sequence[float] = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3),
         label_smoothing: Sequence[float] = (0.0, 0.05, 0.1),
@@ -125,14 +126,14 @@ class TableSpace(Space):
             "activation": self._words("activation", ACTIVATIONS, "silu"),
             "normalisation": self._words("normalisation", NORMALISATIONS, "none"),
             "residual": self._words("residual", (False, True), False),
-            "dropout": self._sizes("dropout", 0.1),
+            "dropout": self._sizes("dropout", 0.2),
             "numeric_embedding": self._words(
                 "numeric_embedding", ("none", "piecewise"), "piecewise"
             ),
-            "n_bins": self._sizes("n_bins", 16, when=piecewise),
+            "n_bins": self._sizes("n_bins", 48, when=piecewise),
             "embedding_size": self._sizes("embedding_size", 8),
             "optimizer": self._words("optimizer", OPTIMIZERS, "adamw"),
-            "lr": _range(*self._bounds("lr"), 3e-3, log=True, when=adaptive),
+            "lr": _range(*self._bounds("lr"), 1e-2, log=True, when=adaptive),
             "sgd_lr": _range(
                 *self._bounds("sgd_lr"),
                 0.1,
@@ -151,7 +152,7 @@ class TableSpace(Space):
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             allowed = "a tuple or list of one value or more"
             reject(type(self).__name__, name, values, allowed)
-        return list(values)
+        return [v.item() if isinstance(v, np.generic) else v for v in values]
 
     def _words(self, name: str, known: Any, default: Any) -> Categorical:
         """A choice among words; the first one is the default if `default` is out."""
@@ -164,8 +165,9 @@ class TableSpace(Space):
         """A choice among numbers; the one nearest to `default` is the default."""
         values = self._values(name)
         low, high = _SIZES[name]
-        if not all(isinstance(v, int | float) and low <= v <= high for v in values):
-            allowed = f"a choice of numbers from {low} to {high}"
+        if not all(_is_within(v, low, high) for v in values):
+            what = "ints" if isinstance(low, int) else "numbers"
+            allowed = f"a choice of {what} from {low} to {high}"
             reject(type(self).__name__, name, values, allowed)
         if name == "n_bins" and any(48 % value for value in values):
             reject(type(self).__name__, name, values, "a choice of divisors of 48")
@@ -175,8 +177,10 @@ class TableSpace(Space):
     def _bounds(self, name: str) -> tuple[float, float]:
         values = self._values(name)
         low, high = _SIZES[name]
-        if len(values) != 2 or not low <= values[0] <= values[1] <= high:
-            allowed = f"two ascending numbers from {low} to {high}"
+        are_within = len(values) == 2 and all(_is_within(v, low, high) for v in values)
+        if not are_within or values[0] > values[1]:
+            what = "ints" if isinstance(low, int) else "numbers"
+            allowed = f"two ascending {what} from {low} to {high}"
             reject(type(self).__name__, name, values, allowed)
         return values[0], values[1]
 
@@ -277,8 +281,14 @@ SHAPE = (
 
 # Points that did well on other tables, tried after the default one.
 KNOWN: tuple[dict[str, Any], ...] = (
-    {"depth": 2, "width": 256, "activation": "relu", "dropout": 0.2, "n_bins": 48},
-    {"depth": 3, "width": 128, "activation": "selu", "numeric_embedding": "none"},
+    {"width": 256, "activation": "relu", "n_bins": 16, "lr": 5e-3},
+    {
+        "depth": 3,
+        "activation": "selu",
+        "numeric_embedding": "none",
+        "dropout": 0.1,
+        "lr": 3e-3,
+    },
 )
 
 _SIZES = {
@@ -305,6 +315,12 @@ _TITLES = {
     "momentum": "SGD with momentum",
     "sgd": "SGD",
 }
+
+
+def _is_within(value: Any, low: float, high: float) -> bool:
+    """Whether a value is a number within bounds; an int if the bounds are ints."""
+    kinds = int if isinstance(low, int) else int | float
+    return isinstance(value, kinds) and value is not True and low <= value <= high
 
 
 def _range(

@@ -196,7 +196,8 @@ def _gaussian_process(n_columns: int, seed: int) -> GaussianProcessRegressor:
 
 
 def _forest(cls: type, n_columns: int, seed: int) -> Any:
-    return cls(n_estimators=100, min_samples_leaf=2, random_state=seed)
+    # Larger leaves, such as scikit-optimize's 3, are too smooth for few trials.
+    return cls(n_estimators=100, min_samples_leaf=1, random_state=seed)
 
 
 SURROGATES = {

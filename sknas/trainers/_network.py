@@ -28,6 +28,8 @@ from sknas._optim import (
 from sknas._problem import Rows, TaskSpec
 from sknas.spaces import Space
 
+DIVERGED = "the loss became infinite or NaN"
+
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -108,6 +110,16 @@ class TensorNet(NeuralNet):
     def _default_callbacks(self) -> list[Any]:
         return []
 
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if self.initialized_:
+            del state["module"]  # it is module_, which would be written twice
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("module", self.__dict__.get("module_"))
+
     def get_dataset(self, X: Any, y: Any = None) -> Any:
         return X if y is None else super().get_dataset(X, y)
 
@@ -174,6 +186,7 @@ class Conductor(Callback):
         self.outputs: list[np.ndarray] = []
         self.stops: list[tuple[float, int]] = []
         self.is_cut = False
+        self.started = time.monotonic()
 
     def on_train_begin(self, net: TensorNet, **kwargs: Any) -> None:
         net._set_training(True)  # once, not each batch as skorch does
@@ -185,7 +198,14 @@ class Conductor(Callback):
         )
 
     def on_batch_begin(self, net: TensorNet, **kwargs: Any) -> None:
-        self.schedule.prepare(self.step)
+        # Half a step on: neither the first nor the last step is at rate 0.
+        progress = (self.step + 0.5) / self.n_steps
+        deadline = self.training.deadline
+        if self.training.is_final and deadline is not None:
+            passed = time.monotonic() - self.started
+            share = passed / max(deadline - self.started, 1e-9)
+            progress = max(progress, self.training.stop * min(share, 1.0))
+        self.schedule.prepare(progress)
 
     def on_batch_end(self, net: TensorNet, **kwargs: Any) -> None:
         self.step += 1
@@ -198,14 +218,14 @@ class Conductor(Callback):
 
     def on_epoch_end(self, net: TensorNet, **kwargs: Any) -> None:
         if not np.isfinite(net.history[-1, "train_loss"]):
-            raise DivergedError("the loss became infinite or NaN")
+            raise DivergedError(DIVERGED)
 
     def _look(self, net: TensorNet, valid_x: Tensor) -> None:
         net._set_training(False)
         output = evaluate(net.module_, valid_x)
         net._set_training(True)
         if not np.isfinite(output).all():
-            raise DivergedError("the predictions became infinite or NaN")
+            raise DivergedError(DIVERGED)
         self.outputs.append(output)
         n_epochs = -(-self.step // self.n_batches)
         self.stops.append((self.step / self.n_steps, n_epochs))
@@ -236,6 +256,10 @@ class Training:
         End of the time on the monotonic clock, in seconds.
     stop : float, default=1.0
         Share of the schedule after which to stop.
+    is_final : bool, default=False
+        Whether the schedule gives way to the deadline, so that a network for which
+        the time is short ends with a learning rate of zero all the same. Networks to
+        be compared never do.
     """
 
     space: Space
@@ -247,6 +271,7 @@ class Training:
     device: str = "cpu"
     deadline: float | None = None
     stop: float = 1.0
+    is_final: bool = False
 
 
 @dataclass(eq=False)

@@ -63,7 +63,7 @@ class SkorchTrainer(Trainer):
             for fold in problem.folds
         ]
         usual = float(np.mean(self.seconds_)) if self.seconds_ else 0.0
-        outcomes = run_tasks(train_fold, tasks, problem.n_jobs, usual * len(proposals))
+        outcomes = run_tasks(train_fold, tasks, problem, usual * len(proposals))
         trials = []
         try:
             for proposal in proposals:
@@ -133,7 +133,8 @@ def _trial(
     except Exception as error:  # of a scorer the user wrote
         return Trial(proposal, status="failed", reason=failure_reason(error), **told)
     if best is None:
-        reason = f"no score: {getattr(problem.score, 'reason', 'it is NaN')}"
+        why = getattr(problem.score, "reason", "") or "the scorer returned NaN"
+        reason = f"no score: {why.rstrip('.')}"
         return Trial(proposal, status="failed", reason=reason, **told)
     told["seconds"] += time.monotonic() - started
     share, n_epochs = folds[0].stops[best.place]

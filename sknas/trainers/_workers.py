@@ -9,7 +9,11 @@ from typing import Any
 import joblib
 from joblib.parallel import get_active_backend
 
-WORTH_WORKERS = 4.0  # seconds of work from which starting workers, about 3 s once, pays
+from sknas._problem import Problem
+
+# Workers start once, in about 3 s, and in up to 10 s on a busy machine.
+WORTH_WORKERS = 4.0  # seconds of work from which they are used
+ROOM_FOR_WORKERS = 12.0  # seconds that must be left
 
 
 def count_workers(n_jobs: int | None) -> int:
@@ -30,7 +34,7 @@ def count_workers(n_jobs: int | None) -> int:
 def run_tasks(
     function: Callable[..., Any],
     tasks: Sequence[tuple[Any, ...]],
-    n_jobs: int,
+    problem: Problem,
     seconds: float,
 ) -> Iterator[Any]:
     """Results of `function` for each task, in order, as they are ready.
@@ -41,12 +45,13 @@ def run_tasks(
         Pure: its result depends on its task alone.
     tasks : sequence of tuple
         Arguments of each call.
-    n_jobs : int
-        Workers that may be used.
+    problem : Problem
+        Says how many workers may be used, and until when.
     seconds : float
         About how long all tasks take in one process; short work stays in this one.
     """
-    if n_jobs == 1 or len(tasks) == 1 or seconds < WORTH_WORKERS:
+    is_worth = seconds >= WORTH_WORKERS and problem.seconds_left >= ROOM_FOR_WORKERS
+    if problem.n_jobs == 1 or len(tasks) == 1 or not is_worth:
         return (function(*task) for task in tasks)
-    parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator")
+    parallel = joblib.Parallel(n_jobs=problem.n_jobs, return_as="generator")
     return parallel(joblib.delayed(function)(*task) for task in tasks)

@@ -1,0 +1,440 @@
+"""What the two estimators share: the line from X and y to what predicts."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from functools import partial
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
+
+from sknas._baselines import default_score, simple_scores
+from sknas._budget import Budget, plan_budget
+from sknas._checks import check_integer, check_positive, reject, warn_user
+from sknas._data import Data, encode_fold, make_scorer, read_data, split_rows
+from sknas._ensemble import choose_members, refit, refit_seconds
+from sknas._folds import check_folds
+from sknas._history import History, Trial, cv_results
+from sknas._problem import Problem
+from sknas._progress import Progress
+from sknas._scoring import find_scorer, reads_probabilities
+from sknas._search import (
+    Search,
+    draw_seed,
+    find_part,
+    first_proposals,
+    make_feasible,
+)
+from sknas.encoding import TableReader, TargetReader
+from sknas.exceptions import SearchFailedError
+from sknas.spaces import SPACES, Space
+from sknas.strategies import STRATEGIES, Strategy
+from sknas.trainers import TRAINERS, TensorNet, Trainer
+from sknas.trainers._network import DIVERGED
+from sknas.trainers._skorch import INTERRUPTED, count_reasons
+from sknas.trainers._workers import count_workers
+
+AUTO_ENSEMBLE = 5  # networks of ``ensemble_size=None`` at the most
+FIRST_SHARE = 0.75  # of the time for the default network, before any pace is known
+OTHERS_SHARE = 0.2  # of the time for further networks of the ensemble
+MARGIN = 0.2  # seconds for what comes between search and refit
+CHUNK_CELLS = 2**24  # encoded cells that `predict` holds at once
+
+
+class BaseNAS(BaseEstimator, ABC):
+    """What both estimators share; see `NASClassifier` and `NASRegressor`."""
+
+    _is_classifier: bool
+
+    @abstractmethod
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the target of each row."""
+
+    def __init__(
+        self,
+        search_space: str | Space = "auto",
+        strategy: str | Strategy = "bayesian",
+        trainer: str | Trainer = "auto",
+        *,
+        max_trials: int | None = None,
+        max_time: float | None = None,
+        max_epochs: int | None = None,
+        cv: Any = "auto",
+        scoring: Any = None,
+        ensemble_size: int | None = None,
+        categorical_features: Any = "from_dtype",
+        image_shape: tuple[int, ...] | None = None,
+        channel_axis: str | int = "auto",
+        constraints: Any = None,
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.search_space = search_space
+        self.strategy = strategy
+        self.trainer = trainer
+        self.max_trials = max_trials
+        self.max_time = max_time
+        self.max_epochs = max_epochs
+        self.cv = cv
+        self.scoring = scoring
+        self.ensemble_size = ensemble_size
+        self.categorical_features = categorical_features
+        self.image_shape = image_shape
+        self.channel_axis = channel_axis
+        self.constraints = constraints
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> Self:
+        """Search an architecture, then train it on all rows.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features)
+            Numbers, categories, strings and booleans; missing values are read.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            How often each row counts, everywhere: a weight of 2 is the row given
+            twice, a weight of 0 the row left out. Weights that sum to less than the
+            number of rows are scaled up to it.
+        groups : array-like of shape (n_samples,), default=None
+            Rows of one group are never split between training and validation.
+
+        Returns
+        -------
+        self
+            The fitted estimator. Ctrl-C ends the search and returns the best so far.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a parameter is wrong; it is a ValueError and a TypeError.
+        ValueError
+            If X or y can't be used.
+        SearchFailedError
+            If no architecture could be trained.
+        """
+        started = time.monotonic()
+        self._check_parameters()
+        data, seed, X = self._read_training_data(X, y, sample_weight, groups)
+        budget = plan_budget(data.weight.sum(), self.max_trials, self.max_time)
+        space, problem = self._make_problem(data, budget, seed, X, started)
+        with Progress(self.verbose, budget.n_trials, self.max_time) as progress:
+            simple = simple_scores(problem)
+            self._check_score(problem, simple["dummy"])
+            history = self._search(space, problem, budget, seed, progress)
+            self.baseline_scores_ = {"default": default_score(history), **simple}
+            progress.note("refit")
+            self._finish(space, problem, history)
+        self.search_time_ = time.monotonic() - started
+        return self
+
+    def _check_parameters(self) -> None:
+        owner = type(self).__name__
+        check_integer(owner, "max_trials", self.max_trials, 1, optional=True)
+        check_positive(owner, "max_time", self.max_time, optional=True)
+        check_integer(owner, "max_epochs", self.max_epochs, 1, optional=True)
+        check_integer(owner, "ensemble_size", self.ensemble_size, 1, optional=True)
+        if not isinstance(self.verbose, bool):
+            check_integer(owner, "verbose", self.verbose, 0)
+        check_folds(owner, self.cv)
+        if not (self.n_jobs is None or isinstance(self.n_jobs, Integral)) or (
+            self.n_jobs == 0
+        ):
+            reject(owner, "n_jobs", self.n_jobs, "None or an int other than 0")
+        try:
+            check_random_state(self.random_state)
+        except ValueError:
+            allowed = "an int from 0 to 2**32 - 1, a RandomState or None"
+            reject(owner, "random_state", self.random_state, allowed)
+        find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy)
+        self._find_space()
+        self._find_trainer()
+        self.scorer_ = find_scorer(owner, self.scoring, self._is_classifier)
+        self._find_device()
+
+    def _check_score(self, problem: Problem, score: float) -> None:
+        """Refuse a scorer that can't score this target, before anything is trained."""
+        why = getattr(problem.score, "reason", "")
+        if np.isnan(score) and why:
+            raise ValueError(
+                f"The 'scoring' parameter of {type(self).__name__} must fit y, "
+                f"got {self.scoring!r}: {why.rstrip('.')}."
+            )
+
+    def _find_space(self) -> Space:
+        owner = type(self).__name__
+        if self.image_shape is not None:
+            reject(owner, "image_shape", self.image_shape, "None for a table")
+        if self.channel_axis != "auto":
+            reject(owner, "channel_axis", self.channel_axis, "'auto' for a table")
+        known = {"auto": SPACES["table"], **SPACES}
+        return find_part(owner, "search_space", self.search_space, known, Space)
+
+    def _find_trainer(self) -> Trainer:
+        known = {"auto": TRAINERS["skorch"], **TRAINERS}
+        name = type(self).__name__
+        return find_part(name, "trainer", self.trainer, known, Trainer)
+
+    def _find_device(self) -> str:
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            kind = torch.device(self.device).type
+        except (RuntimeError, TypeError):
+            kind = ""
+        known = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+        if kind not in known:
+            allowed = "'auto' or a device of this machine: " + " or ".join(known)
+            reject(type(self).__name__, "device", self.device, allowed)
+        return str(self.device)
+
+    def _read_training_data(
+        self, X: Any, y: Any, sample_weight: Any, groups: Any
+    ) -> tuple[Data, int, Any]:
+        """Read and check what `fit` was given; fits the readers."""
+        owner = type(self).__name__
+        if y is None:
+            raise ValueError(
+                f"This {owner} estimator requires y to be passed, but the target y is "
+                "None"
+            )
+        X = self._check_x(X, reset=True)
+        if not hasattr(y, "to_numpy"):  # a series or frame keeps its dtype
+            y = np.asarray(y)
+        check_consistent_length(X, y, groups)
+        weight = _check_sample_weight(
+            sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        )
+        if not weight.any():
+            raise ValueError(
+                "Sample weights must contain at least one non-zero number, all are 0."
+            )
+        self._reader = TableReader(owner, self.categorical_features)
+        self._target = TargetReader(self._is_classifier)
+        data = read_data(
+            X,
+            y,
+            weight,
+            groups,
+            reader=self._reader,
+            target=self._target,
+            cv=self.cv,
+            class_weight=getattr(self, "class_weight", None),
+        )
+        return data, draw_seed(self.random_state), X
+
+    def _check_x(self, X: Any, *, reset: bool) -> np.ndarray | pd.DataFrame:
+        """X as an array or a pandas frame, its shape and names checked."""
+        least = 2 if reset else 1
+        if sparse.issparse(X):
+            raise TypeError(
+                f"{type(self).__name__} does not take sparse X, give a dense array: "
+                "X.toarray()."
+            )
+        if not isinstance(X, pd.DataFrame) and hasattr(X, "get_column"):  # polars
+            X = pd.DataFrame(
+                {name: X.get_column(name).to_numpy() for name in X.columns}
+            )
+        if isinstance(X, list | tuple):
+            X = _array_of_cells(X)
+        if not isinstance(X, pd.DataFrame):
+            if getattr(X, "ndim", 2) > 2:
+                raise ValueError(
+                    f"X must have 2 dimensions for search_space={self.search_space!r}, "
+                    f"got an array of shape {X.shape}: give one row a sample."
+                )
+            return validate_data(
+                self,
+                X,
+                reset=reset,
+                dtype=None,
+                ensure_all_finite=False,
+                ensure_min_samples=least,
+            )
+        n_rows, n_columns = X.shape
+        for found, wanted, what in (
+            (n_rows, least, "sample"),
+            (n_columns, 1, "feature"),
+        ):
+            if found < wanted:
+                raise ValueError(
+                    f"Found array with {found} {what}(s) (shape={X.shape}) while a "
+                    f"minimum of {wanted} is required by {type(self).__name__}."
+                )
+        return validate_data(self, X, reset=reset, skip_check_array=True)
+
+    def _make_problem(
+        self, data: Data, budget: Budget, seed: int, X: Any, started: float
+    ) -> tuple[Space, Problem]:
+        """Split, encode each split, and encode all rows for the refit."""
+        target = self._target
+        probabilistic = reads_probabilities(self.scorer_)
+        encode = partial(encode_fold, data, target=target, probabilistic=probabilistic)
+        owner = type(self).__name__
+        splits = split_rows(data, owner, self.cv, target, budget.n_folds, seed)
+        folds = tuple(encode(train, valid)[0] for train, valid in splits)
+        nothing = np.arange(0)
+        full, self._encoder = encode(np.arange(len(data)), nothing)
+        space = self._find_space().for_task(full.task)
+        deadline = None if self.max_time is None else started + float(self.max_time)
+        return space, Problem(
+            task=full.task,
+            folds=folds,
+            full=full,
+            n_rows=len(data),
+            score=make_scorer(self.scorer_, self.scoring, X, data, target),
+            feasible=make_feasible(owner, self.constraints, space, full.task),
+            n_steps=budget.n_steps,
+            max_epochs=self.max_epochs,
+            device=self._find_device(),
+            deadline=deadline,
+            n_jobs=count_workers(self.n_jobs),
+        )
+
+    def _search(
+        self,
+        space: Space,
+        problem: Problem,
+        budget: Budget,
+        seed: int,
+        progress: Progress,
+    ) -> History:
+        owner = type(self).__name__
+        search = Search(
+            space=space,
+            strategy=find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy),
+            trainer=self._find_trainer(),
+            problem=problem,
+            seed=seed,
+            max_trials=budget.n_trials,
+            deadline=partial(self._search_deadline, problem),
+            on_trials=progress.show,
+        )
+        return search.run(first_proposals(space, problem.task, problem.feasible))
+
+    def _search_deadline(self, problem: Problem, history: History) -> float | None:
+        """When to stop searching, so that the refit fits into the time."""
+        if problem.deadline is None or self.max_time is None:
+            return None
+        if not history.succeeded:
+            return problem.deadline - (1 - FIRST_SHARE) * self.max_time
+        best = history.succeeded[: self._ensemble_size()]
+        first, *others = (1.2 * refit_seconds(trial) for trial in best)
+        # The others of the ensemble are worth some search, the first is a must.
+        others_share = min(sum(others) / problem.n_jobs, OTHERS_SHARE * self.max_time)
+        reserve = min(first, 0.5 * self.max_time) + others_share
+        return problem.deadline - MARGIN - reserve
+
+    def _ensemble_size(self) -> int:
+        return AUTO_ENSEMBLE if self.ensemble_size is None else int(self.ensemble_size)
+
+    def _finish(self, space: Space, problem: Problem, history: History) -> None:
+        """From the history to the fitted attributes."""
+        if history.succeeded:
+            _warn_of_failures(history)
+            chosen = choose_members(history, problem, self._ensemble_size())
+            best = history.best
+        else:
+            best = self._make_do(space, problem, history)
+            chosen = [(best, 1.0)]
+        self.ensemble_ = refit(chosen, space, problem)
+        self.best_architecture_ = best.architecture
+        self.best_score_ = float("nan") if best.score is None else best.score
+        self.history_ = history.without_predictions()
+        self.cv_results_ = cv_results(self.history_)
+        self.n_trials_ = len(history)
+        self.stop_reason_ = history.stop_reason
+        if self._is_classifier:
+            self.classes_ = self._target.classes_
+
+    def _make_do(self, space: Space, problem: Problem, history: History) -> Trial:
+        """The default network, where time ended before any trial did."""
+        if history.stop_reason == INTERRUPTED:
+            raise KeyboardInterrupt
+        stopped = [trial for trial in history if trial.status == "stopped"]
+        first = stopped or [
+            Trial(p) for p in first_proposals(space, problem.task, problem.feasible)
+        ]
+        if history.stop_reason != "max_time" or not first:
+            raise SearchFailedError(
+                f"None of {len(history)} trials succeeded, {count_reasons(history)}."
+                if len(history)
+                else "No architecture keeps the constraints, loosen 'constraints'."
+            )
+        warn_user(
+            f"max_time={self.max_time!r} seconds are too short to validate one "
+            "network: the default one is trained as far as time allows, without a "
+            "score; give more time."
+        )
+        return Trial(first[0].proposal)
+
+    @property
+    def network_(self) -> TensorNet:
+        """The skorch net of `ensemble_`'s heaviest member."""
+        check_is_fitted(self)
+        return self.ensemble_.members[0].network
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "ensemble_")
+
+    def _predictions(self, X: Any) -> np.ndarray:
+        """Probabilities or values (N, C), a bounded number of rows at a time."""
+        check_is_fitted(self)
+        X = self._check_x(X, reset=False)
+        n_columns = max(self.n_features_in_, 1) * 64
+        n_rows = int(np.clip(CHUNK_CELLS // n_columns, 256, 65_536))
+        parts = []
+        modules: dict[Any, list[torch.nn.Module]] = {}
+        for start in range(0, len(X), n_rows):
+            rows = slice(start, start + n_rows)
+            part = X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
+            table = self._reader.read(part)
+            x = self._encoder.transform(table)
+            if x.dtype not in modules:
+                modules[x.dtype] = self.ensemble_.modules(x.dtype)
+            parts.append(self.ensemble_.predict(modules[x.dtype], x).astype(x.dtype))
+        return np.concatenate(parts)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _array_of_cells(X: Any) -> np.ndarray:
+    """Rows of a list as an array; cells keep their types where some are strings."""
+    array = np.asarray(X)
+    return np.array(X, dtype=object) if array.dtype.kind in "US" else array
+
+
+def _warn_of_failures(history: History) -> None:
+    """Warn, unless only a few bold proposals diverged: those are part of a search."""
+    failed = [trial for trial in history if trial.status == "failed"]
+    are_few = 2 * len(failed) < len(history)
+    if failed and not (are_few and all(t.reason == DIVERGED for t in failed)):
+        reasons = count_reasons(failed)
+        warn_user(f"{len(failed)} of {len(history)} trials failed: {reasons}.")
