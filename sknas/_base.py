@@ -20,6 +20,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
     validate_data,
 )
+from threadpoolctl import threadpool_limits
 
 from sknas._baselines import default_score, simple_scores
 from sknas._budget import Budget, plan_budget
@@ -30,7 +31,7 @@ from sknas._folds import check_folds
 from sknas._history import History, Trial, cv_results
 from sknas._problem import Problem
 from sknas._progress import Progress
-from sknas._scoring import find_scorer, reads_probabilities
+from sknas._scoring import RowLoss, find_scorer, reads_probabilities
 from sknas._search import (
     Search,
     draw_seed,
@@ -134,6 +135,12 @@ class BaseNAS(BaseEstimator, ABC):
         SearchFailedError
             If no architecture could be trained.
         """
+        # One thread a process: workers do not take each other's cores.
+        with threadpool_limits(limits=1):
+            self._fit(X, y, sample_weight, groups)
+        return self
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> None:
         started = time.monotonic()
         self._check_parameters()
         data, seed, X = self._read_training_data(X, y, sample_weight, groups)
@@ -147,7 +154,6 @@ class BaseNAS(BaseEstimator, ABC):
             progress.note("refit")
             self._finish(space, problem, history)
         self.search_time_ = time.monotonic() - started
-        return self
 
     def _check_parameters(self) -> None:
         owner = type(self).__name__
@@ -296,6 +302,7 @@ class BaseNAS(BaseEstimator, ABC):
         folds = tuple(encode(train, valid)[0] for train, valid in splits)
         nothing = np.arange(0)
         full, self._encoder = encode(np.arange(len(data)), nothing)
+        self._encoder.forget_words(self._reader)
         space = self._find_space().for_task(full.task)
         deadline = None if self.max_time is None else started + float(self.max_time)
         return space, Problem(
@@ -304,6 +311,7 @@ class BaseNAS(BaseEstimator, ABC):
             full=full,
             n_rows=len(data),
             score=make_scorer(self.scorer_, self.scoring, X, data, target),
+            loss=RowLoss(data.y, data.loss_weight, target.kind_),
             feasible=make_feasible(owner, self.constraints, space, full.task),
             n_steps=budget.n_steps,
             max_epochs=self.max_epochs,
@@ -358,13 +366,21 @@ class BaseNAS(BaseEstimator, ABC):
         else:
             best = self._make_do(space, problem, history)
             chosen = [(best, 1.0)]
-        self.ensemble_ = refit(chosen, space, problem)
+        taken = [trial.proposal.number for trial, _ in chosen]
+        spare = [t for t in history.succeeded if t.proposal.number not in taken]
+        refitted = refit(chosen, spare, space, problem)
+        if refitted.failures:
+            reasons = "; ".join(refitted.failures)
+            warn_user(f"Some networks could not be trained on all rows: {reasons}.")
+        self.ensemble_ = refitted.ensemble
+        self.search_space_ = space
         self.best_architecture_ = best.architecture
         self.best_score_ = float("nan") if best.score is None else best.score
         self.history_ = history.without_predictions()
         self.cv_results_ = cv_results(self.history_)
         self.n_trials_ = len(history)
-        self.stop_reason_ = history.stop_reason
+        is_cut = refitted.is_interrupted
+        self.stop_reason_ = INTERRUPTED if is_cut else history.stop_reason
         if self._is_classifier:
             self.classes_ = self._target.classes_
 
@@ -372,15 +388,16 @@ class BaseNAS(BaseEstimator, ABC):
         """The default network, where time ended before any trial did."""
         if history.stop_reason == INTERRUPTED:
             raise KeyboardInterrupt
-        stopped = [trial for trial in history if trial.status == "stopped"]
-        first = stopped or [
+        if any(trial.status == "failed" for trial in history):
+            raise SearchFailedError(
+                f"None of {len(history)} trials succeeded, {count_reasons(history)}."
+            )
+        first = list(history) or [
             Trial(p) for p in first_proposals(space, problem.task, problem.feasible)
         ]
         if history.stop_reason != "max_time" or not first:
             raise SearchFailedError(
-                f"None of {len(history)} trials succeeded, {count_reasons(history)}."
-                if len(history)
-                else "No architecture keeps the constraints, loosen 'constraints'."
+                "No architecture keeps the constraints, loosen 'constraints'."
             )
         warn_user(
             f"max_time={self.max_time!r} seconds are too short to validate one "

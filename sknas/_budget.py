@@ -41,18 +41,62 @@ def default_trials(n_rows: float) -> int:
     return int(min(max(round(3 * math.sqrt(n_rows / 100)), low), high))
 
 
+@dataclass(frozen=True)
+class Length:
+    """Length of a training.
+
+    Parameters
+    ----------
+    n_steps : int
+        Optimiser steps.
+    n_batches : int
+        Batches of an epoch.
+    planned : int
+        Steps on the whole table, which decide the cycles of the learning rate: a
+        share of the schedule is the same point in every fold and in the refit.
+    """
+
+    n_steps: int
+    n_batches: int
+    planned: int
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs begun."""
+        return -(-self.n_steps // self.n_batches)
+
+
 def training_length(
-    n_rows: float, n_steps: int, batch_size: int, max_epochs: int | None
-) -> tuple[int, int]:
-    """Epochs of a training, and its batches an epoch.
+    n_rows: float,
+    n_train: float,
+    n_steps: int,
+    batch_size: int,
+    max_epochs: int | None,
+) -> Length:
+    """Length of a training on a part of a table.
 
     Smaller batches take more steps, as the square root: between the same number of
     steps and the same number of epochs.
+
+    Parameters
+    ----------
+    n_rows, n_train : float
+        Rows of the table and of the part to train on.
+    n_steps : int
+        Steps of a full training at the default batch size.
+    batch_size : int
+        Rows of a batch.
+    max_epochs : int or None
+        Bound of epochs.
     """
-    per_epoch = max(1, math.ceil(n_rows / batch_size))
-    steps = n_steps * math.sqrt(default_batch_size(n_rows) / batch_size)
-    epochs = max(1, round(steps / per_epoch))
-    return min(epochs, max_epochs or epochs), per_epoch
+    wanted = n_steps * math.sqrt(default_batch_size(n_rows) / batch_size)
+    steps, batches = [], []
+    for size in (n_rows, n_train):
+        per_epoch = max(1, math.ceil(size / batch_size))
+        bound = math.inf if max_epochs is None else max_epochs * per_epoch
+        batches.append(per_epoch)
+        steps.append(int(max(1, min(round(wanted), bound))))
+    return Length(steps[1], batches[1], steps[0])
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,18 @@ import numpy as np
 import torch
 
 from sknas._history import Architecture, History, Trial
-from sknas._problem import Fold, Problem
+from sknas._problem import Fold, Problem, Rows
+from sknas.exceptions import SearchFailedError
 from sknas.spaces import Space
 from sknas.trainers import TensorNet, TrainedNetwork, Training, train_network
 from sknas.trainers._network import evaluate
+from sknas.trainers._skorch import failure_reason
 from sknas.trainers._workers import run_tasks
 
 N_CANDIDATES = 25  # best trials that may enter an ensemble
 N_ROUNDS = 40  # members drawn, with replacement
+LOSS_SHARE = 0.5  # weight of the loss beside the score, in their deviations
+PATIENCE = 10  # draws without a better score after which no more are made
 SAFE = 0.8  # share of the time left that a refit is planned for
 HURRY = 1.0  # seconds that the first member gets after Ctrl-C
 
@@ -119,27 +123,49 @@ def _greedy(
     library: np.ndarray, rows: np.ndarray, problem: Problem, size: int
 ) -> np.ndarray:
     """How often each trial is drawn."""
-    assert problem.score is not None
+    value = _value(library, rows, problem)
     counts = np.zeros(len(library))
     total = np.zeros(library.shape[1:])
-    best_score, best_counts = -np.inf, counts
+    best_value, best_counts = -np.inf, np.eye(len(library))[0]
     for n_drawn in range(1, N_ROUNDS + 1):
         is_full = np.count_nonzero(counts) >= size
         open_to = [j for j in range(len(library)) if counts[j] or not is_full]
         if n_drawn == 1:
             open_to = [0]  # the best trial is always in
-        scores = [problem.score((total + library[j]) / n_drawn, rows) for j in open_to]
-        if not np.isfinite(scores).any():
-            break
-        place = open_to[int(np.nanargmax(scores))]
+        values = [value((total + library[j]) / n_drawn) for j in open_to]
+        place = open_to[int(np.argmax(values))]
         total = total + library[place]
         counts = counts.copy()
         counts[place] += 1
-        if np.nanmax(scores) > best_score:
-            best_score, best_counts = float(np.nanmax(scores)), counts
-    if not best_counts.any():
-        best_counts[0] = 1
+        if max(values) > best_value:
+            best_value, best_counts = max(values), counts
+        elif n_drawn - best_counts.sum() >= PATIENCE:
+            break
     return best_counts
+
+
+def _value(
+    library: np.ndarray, rows: np.ndarray, problem: Problem
+) -> Callable[[np.ndarray], float]:
+    """What predictions are worth: the score, and a share of the loss.
+
+    Scores such as accuracy have steps, on which a greedy search gets stuck; the loss
+    has none. Both are measured by how much they vary between the trials.
+    """
+    score, loss = problem.score, problem.loss
+    assert score is not None and loss is not None
+    scores = np.array([score(p, rows) for p in library])
+    losses = np.array([loss(p, rows) for p in library])
+    of_score = 1 / (np.nanstd(scores) or 1.0) if np.isfinite(scores).any() else 0.0
+    of_loss = LOSS_SHARE / (np.std(losses) or 1.0)
+
+    def value(predictions: np.ndarray) -> float:
+        scored = score(predictions, rows) * of_score if of_score else 0.0
+        return float(np.nan_to_num(scored, nan=-np.inf)) - of_loss * loss(
+            predictions, rows
+        )
+
+    return value
 
 
 def refit_seconds(trial: Trial) -> float:
@@ -147,22 +173,42 @@ def refit_seconds(trial: Trial) -> float:
     return trial.stop * float(np.mean(trial.fold_seconds or (0.0,)))
 
 
+@dataclass(frozen=True, eq=False)
+class Refitted:
+    """What came of a refit: what predicts, what failed, whether Ctrl-C ended it."""
+
+    ensemble: Ensemble
+    failures: tuple[str, ...] = ()
+    is_interrupted: bool = False
+
+
 def refit(
-    chosen: list[tuple[Trial, float]], space: Space, problem: Problem
-) -> Ensemble:
+    chosen: list[tuple[Trial, float]],
+    spare: list[Trial],
+    space: Space,
+    problem: Problem,
+) -> Refitted:
     """Train the chosen trials on all rows, the heaviest first.
 
     Members for which there is no time are left out; the first is always there, its
-    learning rate brought down in time. Ctrl-C ends with what there is.
+    learning rate brought down in time. Where none can be trained, the spare trials
+    take their place, one by one. Ctrl-C ends with what there is.
 
     Parameters
     ----------
     chosen : list of (Trial, float)
         Trials and weights.
+    spare : list of Trial
+        Others, the best first.
     space : Space
         Builds their networks.
     problem : Problem
         Holds all rows, encoded.
+
+    Raises
+    ------
+    SearchFailedError
+        If no network can be trained.
     """
     full = problem.full
     assert full is not None
@@ -170,24 +216,52 @@ def refit(
     trainings = [_training(trial, space, problem, full) for trial, _ in planned]
     tasks = [(training, full.train) for training in trainings]
     seconds = sum(refit_seconds(trial) for trial, _ in planned)
-    trained: list[TrainedNetwork] = []
+    outcomes: list[TrainedNetwork | str] = []
+    is_interrupted = False
     try:
-        for network in run_tasks(train_network, tasks, problem, seconds):
-            trained.append(network)
+        for outcome in run_tasks(_train_or_tell, tasks, problem, seconds):
+            outcomes.append(outcome)
     except KeyboardInterrupt:
-        if not trained:
+        is_interrupted = True
+        if not any(isinstance(outcome, TrainedNetwork) for outcome in outcomes):
             hurried = replace(trainings[0], deadline=time.monotonic() + HURRY)
-            trained.append(train_network(hurried, full.train))
-    members = [
-        Member(trial.architecture, network.net, weight)
-        for place, ((trial, weight), network) in enumerate(
-            zip(planned, trained, strict=False)
+            outcomes = [_train_or_tell(hurried, full.train)]
+    members = _members(planned, outcomes)
+    for trial in spare:
+        if members:
+            break
+        outcomes.append(
+            _train_or_tell(_training(trial, space, problem, full), full.train)
         )
-        if place == 0 or not network.is_cut
-    ]
+        members = _members([(trial, 1.0)], outcomes[-1:])
+    failures = tuple(outcome for outcome in outcomes if isinstance(outcome, str))
+    if not members:
+        raise SearchFailedError(
+            f"No network could be trained on all rows: {'; '.join(failures)}."
+        )
+    ensemble = Ensemble(members, full.restore, problem.device)
+    return Refitted(ensemble, failures, is_interrupted)
+
+
+def _train_or_tell(training: Training, rows: Rows) -> TrainedNetwork | str:
+    """A trained network, or why there is none."""
+    try:
+        return train_network(training, rows)
+    except Exception as error:
+        return failure_reason(error)
+
+
+def _members(
+    planned: list[tuple[Trial, float]], outcomes: list[TrainedNetwork | str]
+) -> tuple[Member, ...]:
+    """Members of what was trained to the end, or at least the first one."""
+    members: list[Member] = []
+    for (trial, weight), outcome in zip(planned, outcomes, strict=False):
+        if isinstance(outcome, str) or (members and outcome.is_cut):
+            continue
+        members.append(Member(trial.architecture, outcome.net, weight))
     total = sum(member.weight for member in members)
-    shares = tuple(replace(m, weight=m.weight / total) for m in members)
-    return Ensemble(shares, full.restore, problem.device)
+    return tuple(replace(m, weight=m.weight / total) for m in members)
 
 
 def _in_time(

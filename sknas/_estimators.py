@@ -89,6 +89,9 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         What predicts: networks and their weights.
     network_ : TensorNet
         The skorch net of its heaviest member.
+    search_space_ : Space
+        The space searched, without choices that mean nothing for this table; its
+        ``describe`` puts an architecture into words.
     scorer_ : callable
         The scorer.
     n_trials_ : int
@@ -281,6 +284,9 @@ class NASRegressor(RegressorMixin, BaseNAS):
         What predicts: networks and their weights.
     network_ : TensorNet
         The skorch net of its heaviest member.
+    search_space_ : Space
+        The space searched, without choices that mean nothing for this table; its
+        ``describe`` puts an architecture into words.
     scorer_ : callable
         The scorer.
     n_trials_ : int

@@ -69,11 +69,9 @@ def given_splits(
     """
     number = np.cumsum(kept) - 1  # of a kept row among the kept ones
     splits = []
-    for pair in check_cv(cv).split(X, y, groups):
-        try:
-            train, test = (np.arange(len(kept))[rows] for rows in pair)
-        except (TypeError, ValueError, IndexError):
-            reject(owner, "cv", cv, _ALLOWED)
+    if not hasattr(cv, "split"):
+        cv = _pairs(owner, cv, len(kept))
+    for train, test in check_cv(cv).split(X, y, groups):
         splits.append((number[train[kept[train]]], number[test[kept[test]]]))
     if not any(len(train) and len(test) for train, test in splits):
         raise ValueError(
@@ -81,6 +79,16 @@ def given_splits(
             "splits with both."
         )
     return [(train, test) for train, test in splits if len(train) and len(test)]
+
+
+def _pairs(owner: str, cv: Any, n_rows: int) -> list[Split]:
+    """Row numbers of an iterable of (train, test), which may be masks."""
+    pairs = list(cv)
+    try:
+        return [tuple(np.arange(n_rows)[np.asarray(r)] for r in p) for p in pairs]
+    except (TypeError, ValueError, IndexError):
+        reject(owner, "cv", pairs, _ALLOWED)
+        raise
 
 
 def made_splits(

@@ -101,8 +101,8 @@ class Trial:
         Validation score, greater is better; None without one.
     loss : float or None
         Validation loss, which orders trials of the same score.
-    fold_scores, fold_seconds : tuple of float
-        One value a fold; seconds of training.
+    fold_scores, fold_seconds, score_seconds : tuple of float
+        One value a fold: its score, seconds of training and of scoring.
     stop : float, default=1.0
         Share of the planned training after which the score was best.
     n_epochs : int, default=0
@@ -123,6 +123,7 @@ class Trial:
     loss: float | None = None
     fold_scores: tuple[float, ...] = ()
     fold_seconds: tuple[float, ...] = ()
+    score_seconds: tuple[float, ...] = ()
     stop: float = 1.0
     n_epochs: int = 0
     n_params: int = 0
@@ -237,7 +238,7 @@ class History:
         for record in content["trials"]:
             proposal = record.pop("proposal")
             proposal["architecture"] = Architecture(proposal["architecture"])
-            for name in ("fold_scores", "fold_seconds"):
+            for name in ("fold_scores", "fold_seconds", "score_seconds"):
                 record[name] = tuple(record[name])
             trials.append(Trial(Proposal(**proposal), **record))
         return cls(tuple(trials), content["stop_reason"])
@@ -263,12 +264,16 @@ def cv_results(history: History) -> dict[str, Any]:
     n_folds = max((len(t.fold_scores) for t in trials), default=0)
     splits = np.full((len(trials), n_folds), np.nan)
     seconds = np.full((len(trials), n_folds), np.nan)
+    scoring = np.full((len(trials), n_folds), np.nan)
     for row, trial in enumerate(trials):
         splits[row, : len(trial.fold_scores)] = trial.fold_scores
         seconds[row, : len(trial.fold_seconds)] = trial.fold_seconds
+        scoring[row, : len(trial.score_seconds)] = trial.score_seconds
     results: dict[str, Any] = {
         "mean_fit_time": _row_statistic(np.mean, seconds),
         "std_fit_time": _row_statistic(np.std, seconds),
+        "mean_score_time": _row_statistic(np.mean, scoring),
+        "std_score_time": _row_statistic(np.std, scoring),
         "params": [dict(t.architecture) for t in trials],
         **_parameter_columns(trials),
     }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-MAX_NORM = 1.0  # of the gradient of matrices, and of other parameters
+MAX_NORM = 1.0  # of the whole gradient
 
 OPTIMIZERS = ("adamw", "rmsprop", "momentum", "sgd")
 
@@ -88,19 +88,21 @@ def flat_cos(progress: float) -> float:
     return 1.0 if progress < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * progress - 1)))
 
 
-class ScheduledOptimizer:
-    """An optimiser, its learning rate and decoupled weight decay, step by step.
+class Schedule:
+    """Sets the learning rate of an optimiser, and decays weights apart from it.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
         Has no weight decay of its own.
+    decayed : list of Tensor
+        The parameters that decay.
     lr : float
         Peak learning rate.
     weight_decay : float
-        Share that weights lose a step, times the learning rate.
-    n_steps : int
-        Length of the training.
+        Share that they lose a step, times the learning rate.
+    cycles : int
+        Cycles of `coslog`.
 
     References
     ----------
@@ -108,14 +110,18 @@ class ScheduledOptimizer:
     """
 
     def __init__(
-        self, optimizer: Optimizer, lr: float, weight_decay: float, n_steps: int
+        self,
+        optimizer: Optimizer,
+        decayed: list[Tensor],
+        lr: float,
+        weight_decay: float,
+        cycles: int,
     ) -> None:
         self.optimizer = optimizer
+        self.decayed = decayed
         self.lr = lr
         self.weight_decay = weight_decay
-        self.cycles = n_cycles(n_steps)
-        (decayed, *_) = optimizer.param_groups
-        self._decayed: list[Tensor] = decayed["params"]
+        self.cycles = cycles
 
     @torch.no_grad()
     def prepare(self, progress: float) -> None:
@@ -123,36 +129,38 @@ class ScheduledOptimizer:
         lr = self.lr * coslog(progress, self.cycles)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        if self.weight_decay:
+        if self.weight_decay and self.decayed:
             shrink = 1 - lr * self.weight_decay * flat_cos(progress)
-            torch._foreach_mul_(self._decayed, max(shrink, 0.0))
+            torch._foreach_mul_(self.decayed, max(shrink, 0.0))
+
+
+def decayed_parameters(net: nn.Module) -> list[Tensor]:
+    """Matrices named ``weight``: biases, scales and embeddings do not decay."""
+    return [
+        parameter
+        for path, parameter in net.named_parameters()
+        if path.rpartition(".")[2] == "weight" and parameter.ndim >= 2
+    ]
 
 
 def make_optimizer(net: nn.Module, name: str) -> Optimizer:
-    """An optimiser over two groups of parameters: those that decay, and the others.
-
-    Matrices named ``weight`` decay; biases, scales and embeddings do not.
+    """An optimiser over all parameters; rate and weight decay are left to `Schedule`.
 
     Parameters
     ----------
     net : nn.Module
         The network to train.
     name : {"adamw", "rmsprop", "momentum", "sgd"}
-        Kind of optimiser; its weight decay is left to `ScheduledOptimizer`.
+        Kind of optimiser.
     """
-    decayed: list[Tensor] = []
-    free: list[Tensor] = []
-    for path, parameter in net.named_parameters():
-        is_matrix = path.rpartition(".")[2] == "weight" and parameter.ndim >= 2
-        (decayed if is_matrix else free).append(parameter)
-    groups = [{"params": decayed}, {"params": free}]
+    parameters = list(net.parameters())
     if name == "adamw":
         # beta2 = 0.95 measured better than 0.999 on short trainings (arXiv:2407.04491)
-        return torch.optim.Adam(groups, betas=(0.9, 0.95), fused=True)
+        return torch.optim.Adam(parameters, betas=(0.9, 0.95), fused=True)
     if name == "rmsprop":
-        return torch.optim.RMSprop(groups, alpha=0.95)
+        return torch.optim.RMSprop(parameters, alpha=0.95)
     momentum = 0.9 if name == "momentum" else 0.0
-    sgd = torch.optim.SGD(groups, lr=0.0, momentum=momentum, nesterov=momentum > 0)
+    sgd = torch.optim.SGD(parameters, lr=0.0, momentum=momentum, nesterov=momentum > 0)
     # Plain gradient steps can be arbitrarily long; adaptive ones can't.
     sgd.register_step_pre_hook(_clip_gradients)
     return sgd

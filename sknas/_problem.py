@@ -116,6 +116,8 @@ class Problem:
         Rows of the table that out-of-fold predictions cover.
     score : callable or None
         (predictions, row numbers) -> score, greater is better, NaN if undefined.
+    loss : callable or None
+        (predictions, row numbers) -> mean loss: smooth where a score has steps.
     feasible : callable
         Whether an architecture keeps the constraints.
     n_steps : int
@@ -135,6 +137,7 @@ class Problem:
     full: Fold | None = None
     n_rows: int = 0
     score: Callable[[np.ndarray, np.ndarray], float] | None = None
+    loss: Callable[[np.ndarray, np.ndarray], float] | None = None
     feasible: Callable[[Architecture], bool] = _always
     n_steps: int = 0
     max_epochs: int | None = None

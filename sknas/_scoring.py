@@ -133,7 +133,7 @@ class RowScorer:
         if self._takes_weight and len(rows) > 1:
             score = self._score(predictions, rows, {"sample_weight": weight})
             # Some metrics take weights only to refuse them.
-            if not (np.isnan(score) and "sample_weight" in self.reason and is_whole):
+            if not (np.isnan(score) and "sample_weight" in self.reason):
                 return score
         repeats = weight.astype(int) if is_whole else np.ones(len(rows), dtype=int)
         return self._score(predictions.repeat(repeats, 0), rows.repeat(repeats), {})
@@ -156,6 +156,38 @@ class RowScorer:
                 self.reason = str(error)
                 return float("nan")
         return float(score)
+
+
+class RowLoss:
+    """Log-loss or squared error of predictions for some rows of a table.
+
+    Parameters
+    ----------
+    y : ndarray of shape (N,) or (N, C)
+        Class codes, 0/1 labels, or values.
+    weight : ndarray of shape (N,)
+        How often each row counts.
+    kind : {"binary", "multiclass", "multilabel", "regression"}
+        The kind of target.
+    """
+
+    def __init__(self, y: np.ndarray, weight: np.ndarray, kind: str) -> None:
+        self.y = y
+        self.weight = weight
+        self.kind = kind
+
+    def __call__(self, predictions: np.ndarray, rows: np.ndarray) -> float:
+        """Mean loss of predictions (N', C) for the given row numbers."""
+        y = self.y[rows]
+        if self.kind == "regression":
+            losses = ((predictions - y) ** 2).mean(axis=1)
+        elif self.kind == "multilabel":
+            right = np.where(y > 0, predictions, 1 - predictions)
+            losses = -np.log(np.maximum(right, 1e-7)).mean(axis=1)
+        else:
+            right = predictions[np.arange(len(rows)), y]
+            losses = -np.log(np.maximum(right, 1e-7))
+        return float(np.average(losses, weights=self.weight[rows]))
 
 
 def mean_score(scores: list[float]) -> float:

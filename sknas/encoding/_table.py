@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype
 
 from sknas._checks import reject
 
@@ -174,7 +175,7 @@ def _is_categorical(column: pd.Series | np.ndarray) -> bool:
     if isinstance(dtype, pd.CategoricalDtype | pd.StringDtype) or dtype.kind in "US":
         return True
     if dtype.kind == "O" and not pd.api.types.is_extension_array_dtype(dtype):
-        held = pd.api.types.infer_dtype(column, skipna=True)
+        held = infer_dtype(column, skipna=True)
         if held in ("mixed", "mixed-integer"):
             cells = pd.Series(column).dropna()
             return any(isinstance(c, bool) or not isinstance(c, Number) for c in cells)
@@ -204,7 +205,7 @@ def _reject_dates(column: pd.Series | np.ndarray, name: str) -> None:
     if dtype.kind == "O" and not isinstance(
         dtype, pd.CategoricalDtype | pd.StringDtype
     ):
-        is_date |= pd.api.types.infer_dtype(column, skipna=True) in _DATES
+        is_date |= infer_dtype(column, skipna=True) in _DATES
     if is_date:
         raise ValueError(
             f"Column {name!r} of X holds dates ({dtype}), which are not read: turn it "
@@ -223,6 +224,7 @@ def _reject_complex(column: pd.Series | np.ndarray, name: str) -> None:
 def _numbers(column: pd.Series | np.ndarray, name: str) -> np.ndarray:
     """A numeric column as floats, NaN where missing."""
     _reject_dates(column, name)
+    _reject_complex(column, name)
     dtype = column.dtype
     if isinstance(column, np.ndarray) and dtype.kind in "fiub":
         return column
@@ -239,10 +241,10 @@ def _numbers(column: pd.Series | np.ndarray, name: str) -> np.ndarray:
 def _words(column: pd.Series | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different words of a column, and the place of each cell's, -1 if missing."""
     series = pd.Series(column)
-    try:
-        places, uniques = pd.factorize(series)
-    except TypeError:  # cells that can't be hashed
-        places, uniques = pd.factorize(series.map(str, na_action="ignore"))
+    if series.dtype == np.dtype(object) and infer_dtype(series) != "string":
+        # Cells that can't be hashed, or that Python takes for equal: 1 and True.
+        series = series.map(_word, na_action="ignore")
+    places, uniques = pd.factorize(series)
     return np.array([_word(value) for value in uniques], dtype=object), places
 
 
@@ -303,6 +305,19 @@ class TableEncoder:
         levels = np.linspace(0, 1, N_EDGES)
         self.edges_ = weighted_quantiles(scaled, weight, levels).T.astype(np.float32)
         return self
+
+    def forget_words(self, reader: TableReader) -> None:
+        """Drop the words of a reader that no level stands for, such as rare ones.
+
+        Nothing changes but the size: what is forgotten was coded as unknown before.
+        """
+        lookups = dict([*self.remaps_, *self.pairs_])
+        for j, words in enumerate(reader.vocabularies_):
+            kept = np.zeros(len(words), dtype=bool)
+            if j in lookups:
+                kept = lookups[j].is_level(len(words))
+                lookups[j].renumber(kept)
+            reader.vocabularies_[j] = words[kept]
 
     @property
     def n_numeric(self) -> int:
@@ -388,6 +403,16 @@ class _Lookup:
     def __getitem__(self, codes: np.ndarray) -> np.ndarray:
         within = np.where(codes < len(self.table) - 1, codes, -1)
         return self.table[within]
+
+    def is_level(self, n_words: int) -> np.ndarray:
+        """Which words have a code of their own."""
+        return self[np.arange(n_words)] != self.table[-1]
+
+    def renumber(self, kept: np.ndarray) -> None:
+        """Take the places of the kept words alone; a missing cell follows them."""
+        missing = self[np.array([len(kept)])]
+        values = self[np.flatnonzero(kept)]
+        self.table = np.concatenate([values, missing, self.table[-1:]])
 
     @classmethod
     def ranks(cls, levels: np.ndarray) -> _Lookup:

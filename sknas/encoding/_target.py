@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import expit
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
 
@@ -152,4 +153,4 @@ def softmax(output: np.ndarray) -> np.ndarray:
 
 def sigmoid(output: np.ndarray) -> np.ndarray:
     """Logits (N, C) as one probability a label."""
-    return 0.5 * (1 + np.tanh(output / 2))
+    return expit(output)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sknas._problem import TaskSpec
 
 MAX_ONE_HOT = 8  # categories of at most so many levels are one-hot
-MAX_BIN_COLUMNS = 1_024  # columns all piecewise-linear codes together may take
+MAX_BIN_COLUMNS = 512  # columns all piecewise-linear codes together may take
 SCALE_SPEED = 6.0  # how much faster than weights the input scale learns
 
 

@@ -61,6 +61,13 @@ class Linear(nn.Module):
 class LayerNorm(nn.Module):
     """Normalises the features of each row, with a scale and a shift a network.
 
+    Parameters
+    ----------
+    k : int
+        Number of networks.
+    n_features : int
+        Features of a row (H).
+
     Notes
     -----
     **Shape**: (K, N, H) -> (K, N, H).
@@ -82,6 +89,15 @@ class LayerNorm(nn.Module):
 
 class BatchNorm(nn.Module):
     """Normalises each feature over the rows of a batch, per network.
+
+    Parameters
+    ----------
+    k : int
+        Number of networks.
+    n_features : int
+        Features of a row (H).
+    momentum : float, default=0.1
+        Share of a batch in the running statistics.
 
     Notes
     -----
@@ -140,11 +156,14 @@ class Dropout(nn.Module):
     def __init__(self, p: Sequence[float]) -> None:
         super().__init__()
         self.is_active = any(p)
+        self.shared = float(p[0]) if len(set(p)) == 1 else None
         self.register_buffer("keep", 1 - torch.tensor(list(p))[:, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and self.is_active):
             return x
+        if self.shared is not None:
+            return functional.dropout(x, self.shared)
         # The networks share the random numbers, which cost more than the product.
         kept = torch.rand(x.shape[1:], device=x.device) < self.keep  # (K, N, H)
         return x * kept / self.keep

@@ -224,6 +224,12 @@ class DictSpace(Space):
     ----------
     given : mapping of str to Choice, list or tuple
         The choices, in full or in short form: see `sknas.search`.
+
+    Examples
+    --------
+    >>> from sknas.spaces import DictSpace
+    >>> DictSpace({"kind": ["a", "b"], "size": (1, 9)}).is_finite
+    True
     """
 
     def __init__(self, given: Mapping[str, Any]) -> None:

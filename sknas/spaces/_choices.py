@@ -18,13 +18,19 @@ When = tuple[str, Sequence[Value]]
 class Choice(ABC):
     """One named decision; final kinds: `Categorical`, `Integer`, `Real`.
 
-    Parameters
+    Attributes
     ----------
     default : value or None
         The value of a space's default architecture.
     when : (name, values) or None
         The choice is active only where the choice `name`, which stands before it, is
         active with one of `values`.
+
+    Examples
+    --------
+    >>> from sknas.spaces import Categorical, Choice
+    >>> isinstance(Categorical(["relu", "silu"]), Choice)
+    True
     """
 
     default: Value
@@ -87,8 +93,17 @@ class Categorical(Choice):
         Whether values next to each other are alike, as sizes are.
     weights : sequence of float or None, default=None
         Prior probability of each value when drawn, up to a factor; equal if None.
-    default, when
-        See `Choice`.
+    default : value or None, default=None
+        The value of a space's default architecture.
+    when : (name, values) or None, default=None
+        The condition under which the choice is there, see `Choice`.
+
+    Examples
+    --------
+    >>> from sknas.spaces import Categorical
+    >>> width = Categorical([32, 64, 128], ordered=True, default=64)
+    >>> width.encode(128), width.contains(96)
+    ([1.0], False)
     """
 
     def __init__(
@@ -177,7 +192,7 @@ class _Range(Choice):
             raise InvalidParameterError(
                 f"The low bound of a log range must be > 0, got {low!r}."
             )
-        self.low, self.high = low, high
+        self.low, self.high = _plain(low), _plain(high)
         self.log = log
         self.default = default
         self.when = when
@@ -218,8 +233,17 @@ class Integer(_Range):
         The bounds.
     log : bool, default=False
         Whether factors rather than differences are alike.
-    default, when
-        See `Choice`.
+    default : int or None, default=None
+        The value of a space's default architecture.
+    when : (name, values) or None, default=None
+        The condition under which the choice is there, see `Choice`.
+
+    Examples
+    --------
+    >>> from sknas.spaces import Integer
+    >>> width = Integer(8, 512, log=True)
+    >>> width.encode(64)
+    [0.5]
     """
 
     @property
@@ -258,8 +282,18 @@ class Real(_Range):
         The bounds.
     log : bool, default=False
         Whether factors rather than differences are alike.
-    default, when
-        See `Choice`.
+    default : float or None, default=None
+        The value of a space's default architecture.
+    when : (name, values) or None, default=None
+        The condition under which the choice is there, see `Choice`.
+
+    Examples
+    --------
+    >>> from sknas.spaces import Categorical, Real
+    >>> optimizer = Categorical(["adamw", "sgd"])
+    >>> momentum = Real(0.0, 0.99, when=("optimizer", ["sgd"]))
+    >>> momentum.is_active({"optimizer": "adamw"})
+    False
     """
 
     @property
@@ -288,6 +322,17 @@ def as_choice(name: str, given: Any) -> Choice:
     given : Choice, list or tuple
         A list is categorical; ``(low, high)`` an integer range if both are int, else
         a real one; ``(low, high, "log")`` the same on a logarithmic scale.
+
+    Returns
+    -------
+    Choice
+        The choice in full.
+
+    Examples
+    --------
+    >>> from sknas.spaces import as_choice
+    >>> as_choice("lr", (1e-4, 1e-1, "log"))
+    Real(low=0.0001, high=0.1, log=True)
     """
     if isinstance(given, Choice):
         return given

@@ -24,6 +24,15 @@ class UnseenSampler:
         Whether an architecture keeps the constraints.
     rng : numpy.random.Generator
         Draws.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sknas.spaces import DictSpace, UnseenSampler
+    >>> space = DictSpace({"size": (1, 3)})
+    >>> sampler = UnseenSampler(space, lambda a: True, np.random.default_rng(0))
+    >>> sorted(architecture["size"] for architecture in sampler.draw(5))
+    [1, 2, 3]
     """
 
     def __init__(

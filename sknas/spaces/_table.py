@@ -21,6 +21,7 @@ from sknas.spaces._choices import Categorical, Choice, Integer, Real
 
 ADAPTIVE = ("adamw", "rmsprop")  # their steps do not grow with the gradient
 BINS = (8, 16, 48)
+ROWS_PER_BIN = 16  # finer codes than that would learn rows by heart
 
 
 class TableSpace(Space):
@@ -48,7 +49,8 @@ class TableSpace(Space):
     numeric_embedding : sequence of str, default=("none", "piecewise")
         Numbers as they are, or with piecewise-linear codes beside them.
     n_bins : sequence of int, default=(8, 16, 48)
-        Bins of the codes, divisors of 48; only with "piecewise".
+        Bins of the codes, divisors of 48; only with "piecewise". Those that would hold
+        fewer than 16 rows are left out.
     embedding_size : sequence of int, default=(4, 8, 16)
         Length of the vectors of categories with more than 8 levels.
     optimizer : sequence of str, default=("adamw", "rmsprop", "momentum", "sgd")
@@ -186,6 +188,9 @@ class TableSpace(Space):
 
     def for_task(self, task: TaskSpec) -> TableSpace:
         changes: dict[str, Any] = {"batch_size": self._batch_sizes(task.n_rows)}
+        bins = self._values("n_bins")
+        wide = [n for n in bins if n * ROWS_PER_BIN <= task.n_rows]
+        changes["n_bins"] = tuple(wide) or (min(bins),)
         if not task.n_numeric:
             changes["numeric_embedding"] = ("none",)
         if max(task.cardinalities, default=0) <= MAX_ONE_HOT:

@@ -13,7 +13,21 @@ from sknas.spaces import Space
 
 
 class Trainer(BaseEstimator, ABC):
-    """Trains and scores proposals; state lives in a clone, as in a strategy."""
+    """Trains and scores proposals; state lives in a clone, as in a strategy.
+
+    Examples
+    --------
+    >>> from sknas.strategies import Trial
+    >>> from sknas.trainers import Trainer
+    >>> class Largest(Trainer):
+    ...     "Trains nothing: the largest network wins."
+    ...     def setup(self, space):
+    ...         self.space_ = space
+    ...     def train(self, proposals, problem):
+    ...         task = problem.task
+    ...         sizes = [self.space_.n_params(p.architecture, task) for p in proposals]
+    ...         return [Trial(p, score=s) for p, s in zip(proposals, sizes)]
+    """
 
     @abstractmethod
     def setup(self, space: Space) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sknas._budget import training_length
+from sknas._budget import Length, training_length
 from sknas._history import Architecture
 from sknas._optim import (
     Batches,
-    ScheduledOptimizer,
+    Schedule,
+    decayed_parameters,
     make_optimizer,
     n_cycles,
     valleys,
@@ -35,21 +36,28 @@ _ONE_AT_A_TIME = threading.RLock()
 
 @contextmanager
 def isolated(seed: int, device: str) -> Iterator[None]:
-    """Seed torch and use one thread, and leave both as they were.
+    """Seed torch, use one thread and single precision; leave all as it was.
 
     torch has one random state and one thread count a process; the lock keeps fits in
     different threads from drawing each other's numbers. More than one thread gained
     nothing on networks of this size and changes the order of sums.
     """
     devices = [torch.device(device)] if device.startswith("cuda") else []
-    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=devices):
-        n_threads = torch.get_num_threads()
+    with (
+        _ONE_AT_A_TIME,
+        torch.random.fork_rng(devices=devices),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+    ):
+        n_threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
         torch.set_num_threads(1)
+        torch.set_default_dtype(torch.float32)
         try:
             torch.manual_seed(seed)
             yield
         finally:
             torch.set_num_threads(n_threads)
+            torch.set_default_dtype(dtype)
 
 
 class DivergedError(ArithmeticError):
@@ -168,19 +176,20 @@ class Conductor(Callback):
         How to train.
     valid_x : Tensor or None
         Rows to answer wherever the learning rate is zero.
-    n_epochs, n_batches : int
-        Length of the training and of an epoch.
+    length : Length
+        Steps and batches.
     """
 
     def __init__(
-        self, training: Training, valid_x: Tensor | None, n_epochs: int, n_batches: int
+        self, training: Training, valid_x: Tensor | None, length: Length
     ) -> None:
         self.training = training
         self.valid_x = valid_x
-        self.n_batches = n_batches
-        self.n_steps = n_epochs * n_batches
+        self.n_batches = length.n_batches
+        self.n_steps = length.n_steps
+        self.cycles = n_cycles(length.planned)
         self.last = max(1, round(training.stop * self.n_steps))
-        points = valleys(self.n_steps, n_cycles(self.n_steps))
+        points = valleys(self.n_steps, self.cycles)
         self.points = [point for point in points if point <= self.last]
         self.step = 0
         self.outputs: list[np.ndarray] = []
@@ -193,8 +202,12 @@ class Conductor(Callback):
         architecture = self.training.architecture
         lr = architecture.get("lr", architecture.get("sgd_lr", 1e-3))
         decay = architecture.get("weight_decay", 0.0)
-        self.schedule = ScheduledOptimizer(
-            net.optimizer_, float(lr), float(decay), self.n_steps
+        self.schedule = Schedule(
+            net.optimizer_,
+            decayed_parameters(net.module_),
+            float(lr),
+            float(decay),
+            self.cycles,
         )
 
     def on_batch_begin(self, net: TensorNet, **kwargs: Any) -> None:
@@ -313,6 +326,11 @@ def train_network(
     valid_x : ndarray of shape (N, F) or None
         Rows to answer on the way.
 
+    Returns
+    -------
+    TrainedNetwork
+        The network, and its answers on the way.
+
     Raises
     ------
     DivergedError
@@ -327,8 +345,12 @@ def _train(
 ) -> TrainedNetwork:
     architecture, task = training.architecture, training.task
     batch_size = architecture.get("batch_size", 256)
-    n_epochs, n_batches = training_length(
-        float(train.weight.sum()), training.n_steps, batch_size, training.max_epochs
+    length = training_length(
+        task.n_rows,
+        float(train.weight.sum()),
+        training.n_steps,
+        batch_size,
+        training.max_epochs,
     )
     module = training.space.build([Architecture(architecture)], task)
     device = training.device
@@ -337,14 +359,16 @@ def _train(
     )
     weight = (weight / weight.mean()).to(x.dtype)
     generator = torch.Generator().manual_seed(training.seed)
-    batches = Batches((x, y, weight), n_batches, generator)
+    batches = Batches((x, y, weight), length.n_batches, generator)
     watched = None if valid_x is None else torch.tensor(valid_x, device=device)
-    conductor = Conductor(training, watched, n_epochs, len(batches))
+    # Merged rows may be fewer than the batches their weights ask for.
+    length = replace(length, n_batches=len(batches))
+    conductor = Conductor(training, watched, length)
     net = TensorNet(
         module,
         criterion=WeightedLoss(task.kind, architecture.get("label_smoothing", 0.0)),
         optimizer=architecture.get("optimizer", "adamw"),
-        max_epochs=n_epochs,
+        max_epochs=length.n_epochs,
         train_split=None,
         callbacks=[("conductor", conductor)],
         device=device,
@@ -375,7 +399,7 @@ def _at_rest(net: TensorNet) -> TensorNet:
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, x: Tensor, chunk: int = 8_192) -> np.ndarray:
+def evaluate(module: nn.Module, x: Tensor, chunk: int = 1_024) -> np.ndarray:
     """Answers (N, C) of one network to rows (N, F), a bounded number at a time."""
     parts = [module(part)[0] for part in x.split(chunk)]
     return torch.cat(parts).cpu().numpy()

@@ -143,6 +143,7 @@ def _trial(
         score=best.score,
         loss=best.loss,
         fold_scores=tuple(best.fold_scores),
+        score_seconds=tuple(best.seconds),
         stop=share,
         n_epochs=n_epochs,
         n_params=folds[0].n_params,
@@ -159,6 +160,7 @@ class _Point:
     score: float
     loss: float
     fold_scores: list[float]
+    seconds: list[float]
     predictions: np.ndarray
 
 
@@ -175,12 +177,14 @@ def _best_point(folds: list[_FoldOutcome], problem: Problem) -> _Point | None:
 
 def _score_point(place: int, outputs: list[np.ndarray], problem: Problem) -> _Point:
     assert problem.task is not None and problem.score is not None
-    scores, losses = [], []
+    scores, losses, seconds = [], [], []
     total = np.zeros((problem.n_rows, problem.task.n_outputs))
     count = np.zeros(problem.n_rows)
     for fold, output in zip(problem.folds, outputs, strict=True):
+        started = time.monotonic()
         predictions = fold.restore(output)
         scores.append(problem.score(predictions, fold.valid_rows))
+        seconds.append(time.monotonic() - started)
         losses.append(validation_loss(fold.task.kind, output, fold.valid))
         total[fold.valid_rows] += predictions
         count[fold.valid_rows] += 1
@@ -190,7 +194,7 @@ def _score_point(place: int, outputs: list[np.ndarray], problem: Problem) -> _Po
     if np.isnan(score):  # folds too small for this score, such as R2 of one row
         seen = np.flatnonzero(count)
         score = problem.score(averaged[seen], seen)
-    return _Point(place, score, float(np.mean(losses)), scores, averaged)
+    return _Point(place, score, float(np.mean(losses)), scores, seconds, averaged)
 
 
 def validation_loss(kind: str, output: np.ndarray, rows: Rows) -> float:

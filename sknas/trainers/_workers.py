@@ -12,7 +12,7 @@ from joblib.parallel import get_active_backend
 from sknas._problem import Problem
 
 # Workers start once, in about 3 s, and in up to 10 s on a busy machine.
-WORTH_WORKERS = 4.0  # seconds of work from which they are used
+WORTH_WORKERS = 8.0  # seconds of work from which they are used
 ROOM_FOR_WORKERS = 12.0  # seconds that must be left
 
 

@@ -1,0 +1,70 @@
+"""
+Quick start
+===========
+
+`fit` searches a network for a table and trains what it found on all rows. What
+follows is scikit-learn as you know it.
+"""
+
+# %%
+# The table
+# ---------
+# 569 tumours, 30 numbers each, two classes. A quarter of the rows is held out: the
+# scores of a search are the best of many, so they flatter. Only rows that the search
+# has not seen tell what the network is worth.
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_breast_cancer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sknas import NASClassifier
+from sknas.spaces import TableSpace
+
+X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
+
+# %%
+# The search
+# ----------
+# ``max_trials`` says how many architectures are trained, ``max_time`` how many seconds
+# all may take. With neither, the number of rows decides.
+search = NASClassifier(max_trials=5, scoring="neg_log_loss", random_state=0)
+search.fit(X_train, y_train)
+print(TableSpace().describe(search.best_architecture_))
+
+# %%
+# The answer is a small ensemble of the networks that the search found.
+for member in search.ensemble_.members:
+    print(f"{member.weight:.2f} {TableSpace().describe(member.architecture)}")
+
+# %%
+# What it is worth
+# ----------------
+# On rows that were held out, beside a linear model, which is hard to beat on this
+# table. One row of 143 is 0.007 of accuracy, so small differences mean nothing.
+linear = make_pipeline(StandardScaler(), LogisticRegression()).fit(X_train, y_train)
+for name, model in {"search": search, "linear": linear}.items():
+    loss = log_loss(y_test, model.predict_proba(X_test))
+    print(f"{name}: accuracy {model.score(X_test, y_test):.3f}, log loss {loss:.3f}")
+
+# %%
+# The picture of a search
+# -----------------------
+# ``history_`` holds the trials in the order in which they were trained, and
+# ``baseline_scores_`` what the default network, a linear and a dummy model reach on
+# the same folds.
+scores = [trial.score for trial in search.history_]
+fig, ax = plt.subplots(layout="constrained")
+ax.plot(scores, "o", color="C0", alpha=0.5, label="a trial")
+ax.step(
+    range(len(scores)), np.fmax.accumulate(scores), where="post", label="best so far"
+)
+for name, style in (("default", "--"), ("linear", ":")):
+    ax.axhline(search.baseline_scores_[name], color="0.4", ls=style, label=name)
+ax.set(xlabel="trial", ylabel="validation score (negative log loss)")
+ax.legend()
+plt.show()

@@ -1,0 +1,75 @@
+"""Tables and tasks that several test files read."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sknas._problem import TaskSpec
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def numeric_table(rng):
+    """X (60, 5) of float64 without gaps, and two classes that X tells apart."""
+    X = rng.normal(size=(60, 5))
+    return X, (X[:, 0] + 0.3 * rng.normal(size=60) > 0).astype(int)
+
+
+@pytest.fixture
+def mixed_frame(rng):
+    """A frame of 48 rows with a column of each kind, most of them with gaps."""
+    n = 48
+
+    def with_gaps(values):
+        return [None if row % 7 == 3 else value for row, value in enumerate(values)]
+
+    words = rng.choice(["red", "green", "blue", "grey"], n)
+    levels = pd.CategoricalDtype(["low", "middle", "high"], ordered=True)
+    return pd.DataFrame(
+        {
+            "number": rng.normal(size=n),
+            "gaps": pd.array(with_gaps(rng.normal(size=n)), dtype="Float64"),
+            "integer": pd.array(with_gaps(rng.integers(0, 9, n)), dtype="Int64"),
+            "flag": rng.random(n) < 0.5,
+            "flag_gaps": pd.array(with_gaps(rng.random(n) < 0.5), dtype="boolean"),
+            "word": with_gaps(words),
+            "level": pd.Series(rng.choice(levels.categories, n), dtype=levels),
+            "many": [f"id{number}" for number in rng.integers(0, 12, n)],
+            "constant": np.ones(n),
+            "nothing": [None] * n,
+        }
+    )
+
+
+@pytest.fixture
+def task(rng):
+    """Three classes, 3 numbers, 2 flags, a category of 4 levels and one of 20."""
+    edges = np.sort(rng.normal(size=(3, 49)), axis=1).astype(np.float32)
+    return TaskSpec(
+        kind="multiclass",
+        n_outputs=3,
+        n_rows=1_000,
+        n_numeric=3,
+        n_binary=2,
+        cardinalities=(4, 20),
+        edges=edges,
+    )
+
+
+@pytest.fixture
+def encoded_rows(task, rng):
+    """Rows (10, F) as `task` says, with unknown categories in the first row."""
+    codes = [rng.integers(0, c + 1, 10) for c in task.cardinalities]
+    x = np.column_stack(
+        [
+            rng.normal(size=(10, task.n_numeric)),
+            rng.choice([-1.0, 0.0, 1.0], (10, task.n_binary)),
+            *codes,
+        ]
+    ).astype(np.float32)
+    x[0, task.n_numeric + task.n_binary :] = 0
+    return x

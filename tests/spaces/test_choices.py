@@ -1,0 +1,249 @@
+"""The named dimensions of a space."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from sknas.exceptions import InvalidParameterError
+from sknas.spaces import Categorical, Choice, Integer, Real, as_choice
+
+CHOICES = {
+    "words": Categorical(["a", "b", "c"]),
+    "two words": Categorical(["a", "b"]),
+    "one word": Categorical(["a"]),
+    "flags": Categorical([False, True]),
+    "sizes": Categorical([8, 16, 64, 128], ordered=True),
+    "mixed": Categorical([None, 0, 1, 0.5, "1", True]),
+    "weighted": Categorical(["a", "b", "c"], weights=[1, 2, 0]),
+    "integer": Integer(-3, 4),
+    "two integers": Integer(0, 1),
+    "log integer": Integer(1, 10**9, log=True),
+    "large integer": Integer(0, 10**12),
+    "real": Real(-1.0, 2.5),
+    "log real": Real(1e-5, 1e-1, log=True),
+    "odd bounds": Real(1 / 3, 2 / 3),
+    "bounds of ints": Real(0, 1),
+}
+FREE = [name for name, choice in CHOICES.items() if choice.n_values > 1]
+
+
+def alike(one, other):
+    """Equal and of the same type: True is not 1."""
+    return one == other and type(one) is type(other)
+
+
+def drawn(choice, rng, n=60):
+    return [choice.sample(rng) for _ in range(n)]
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_draws_are_allowed_plain_values_that_json_keeps(name, rng):
+    choice = CHOICES[name]
+    for value in drawn(choice, rng):
+        assert choice.contains(value)
+        assert type(value) in (bool, int, float, str, type(None))
+        assert alike(json.loads(json.dumps(value)), value)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_decoding_an_encoded_value_gives_it_back(name, rng):
+    choice = CHOICES[name]
+    values = drawn(choice, rng)
+    if choice.n_values < 100:
+        values += list(choice.values())
+    for value in values:
+        code = choice.encode(value) if choice.n_columns else []
+        assert len(code) == choice.n_columns
+        assert all(0 <= number <= 1 for number in code)
+        assert alike(choice.decode(np.array(code)), value)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_any_code_is_a_value(name, rng):
+    choice = CHOICES[name]
+    for code in rng.uniform(-0.5, 1.5, (50, choice.n_columns)):
+        value = choice.decode(code)
+        assert choice.contains(value) and type(value) in (
+            bool,
+            int,
+            float,
+            str,
+            type(None),
+        )
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_a_neighbour_is_another_value(name, rng):
+    choice = CHOICES[name]
+    values = drawn(choice, rng)
+    if not isinstance(choice, Categorical):
+        values += [choice.low, choice.high] * 20
+    for value in values:
+        near = choice.neighbour(value, rng)
+        assert choice.contains(near) and not alike(near, value)
+
+
+def test_neighbours_of_ordered_choices_are_near(rng):
+    sizes = CHOICES["sizes"]
+    assert {sizes.neighbour(16, rng) for _ in range(50)} == {8, 64}
+    assert {sizes.neighbour(8, rng) for _ in range(50)} == {16}
+    real = Real(0.0, 1.0)
+    steps = [abs(real.neighbour(0.5, rng) - 0.5) for _ in range(300)]
+    assert max(steps) < 0.5 and 0.03 < np.mean(steps) < 0.15
+
+
+def test_neighbours_of_unordered_choices_are_all_others(rng):
+    words = CHOICES["words"]
+    assert {words.neighbour("a", rng) for _ in range(50)} == {"b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("name", "n_values", "n_columns"),
+    [
+        ("words", 3, 3),
+        ("two words", 2, 1),
+        ("one word", 1, 0),
+        ("sizes", 4, 1),
+        ("integer", 8, 1),
+        ("log integer", 10**9, 1),
+        ("real", math.inf, 1),
+    ],
+)
+def test_numbers_of_values_and_of_columns(name, n_values, n_columns):
+    assert CHOICES[name].n_values == n_values
+    assert CHOICES[name].n_columns == n_columns
+
+
+def test_all_values_of_finite_choices():
+    assert list(CHOICES["words"].values()) == ["a", "b", "c"]
+    assert list(CHOICES["integer"].values()) == list(range(-3, 5))
+    with pytest.raises(NotImplementedError, match="infinitely many values"):
+        CHOICES["real"].values()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("words", "d"),
+        ("flags", 1),
+        ("flags", 0),
+        ("sizes", 16.0),
+        ("sizes", True),
+        ("integer", 5),
+        ("integer", 2.0),
+        ("two integers", True),
+        ("real", 3.0),
+        ("real", math.nan),
+        ("real", "1"),
+        ("real", True),
+        ("real", None),
+    ],
+)
+def test_values_that_are_not_allowed(name, value):
+    assert not CHOICES[name].contains(value)
+
+
+def test_integers_are_drawn_alike_and_log_ranges_by_factors(rng):
+    counts = np.bincount([Integer(0, 3).sample(rng) for _ in range(4_000)])
+    assert (np.abs(counts - 1_000) < 150).all()
+    logs = [math.log10(Real(1e-4, 1.0, log=True).sample(rng)) for _ in range(2_000)]
+    assert abs(np.mean(logs) + 2) < 0.1
+    logs = [math.log2(Integer(1, 1024, log=True).sample(rng)) for _ in range(2_000)]
+    assert abs(np.median(logs) - 5) < 0.5
+
+
+def test_weights_are_odds(rng):
+    counts = {"a": 0, "b": 0, "c": 0}
+    for value in drawn(CHOICES["weighted"], rng, 3_000):
+        counts[value] += 1
+    assert counts["c"] == 0 and 0.4 < counts["a"] / counts["b"] < 0.6
+
+
+def test_reals_are_kept_to_six_digits(rng):
+    for value in drawn(CHOICES["log real"], rng):
+        assert float(f"{value:.6g}") == value
+
+
+def test_numpy_values_become_plain_ones(rng):
+    choice = Categorical(np.array([1, 2]))
+    assert [type(value) for value in choice.values()] == [int, int]
+    real = Real(np.float64(1 / 3), np.float64(2 / 3))
+    assert type(real.decode(np.array([0.0]))) is float  # BUG: np.float64
+    assert type(Integer(np.int64(1), np.int64(5)).sample(rng)) is int
+
+
+def test_a_condition_names_a_choice_and_its_values():
+    choice = Real(0.0, 1.0, when=("optimizer", ("sgd", "momentum")))
+    assert choice.is_active({"optimizer": "sgd"})
+    assert not choice.is_active({"optimizer": "adamw"})
+    assert not choice.is_active({})
+    assert Real(0.0, 1.0).is_active({})
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_repr_can_be_read_back(name):
+    choice = CHOICES[name]
+    again = eval(repr(choice), {c.__name__: c for c in (Categorical, Integer, Real)})
+    assert repr(again) == repr(choice)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Categorical([]), "The options of a Categorical must not be []."),
+        (
+            lambda: Integer(3, 3),
+            "The bounds of a range must ascend, got low=3 and high=3.",
+        ),
+        (
+            lambda: Real(2.0, 1.0),
+            "The bounds of a range must ascend, got low=2.0 and high=1.0.",
+        ),
+        (
+            lambda: Real(0.0, 1.0, log=True),
+            "The low bound of a log range must be > 0, got 0.0.",
+        ),
+    ],
+)
+def test_choices_that_make_no_sense(make, message):
+    with pytest.raises(InvalidParameterError, match=re.escape(message)):
+        make()
+
+
+# ------------------------------------------------------------------------ short forms
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a", "b"], Categorical(["a", "b"])),
+        ([1], Categorical([1])),
+        ((1, 5), Integer(1, 5)),
+        ((1, 5, "log"), Integer(1, 5, log=True)),
+        ((1, 5.0), Real(1, 5.0)),
+        ((0.1, 5, "log"), Real(0.1, 5, log=True)),
+        ((np.int64(1), np.int64(5)), Integer(1, 5)),
+        ((np.float32(1), 5), Real(1.0, 5)),
+        (Integer(1, 2, default=2), Integer(1, 2, default=2)),
+    ],
+    ids=str,
+)
+def test_short_forms(given, expected):
+    choice = as_choice("x", given)
+    assert isinstance(choice, Choice) and repr(choice) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [5, "ab", [], (), (1,), (1, "a"), (1, 2, 3), (1, 2, "exp"), (True, 3), None],
+)
+def test_what_is_no_short_form(given):
+    message = (
+        "The choice 'x' must be a list of values, (low, high), (low, high, 'log') or a "
+        f"Choice, got {given!r}."
+    )
+    with pytest.raises(InvalidParameterError, match=re.escape(message)):
+        as_choice("x", given)

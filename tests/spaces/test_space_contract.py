@@ -1,0 +1,396 @@
+"""What every space must do."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from torch import nn
+
+from sknas.nets import Linear, TableInput
+from sknas.spaces import (
+    SPACES,
+    Architecture,
+    Categorical,
+    Choice,
+    DictSpace,
+    Integer,
+    Real,
+    Space,
+    TableSpace,
+)
+
+KINDS = {"binary": 2, "multiclass": 3, "multilabel": 4, "regression": 2}
+
+
+class OwnSpace(Space):
+    """As a user writes one: conditions upon conditions, choices of one value."""
+
+    def __init__(self, widest=64):
+        self.widest = widest
+
+    @property
+    def choices(self):
+        return {
+            "hidden": Categorical([False, True], default=True),
+            "width": Integer(
+                4, self.widest, log=True, default=8, when=("hidden", [True])
+            ),
+            "gate": Categorical(
+                ["none", "tanh"], default="none", when=("width", [4, 5])
+            ),
+            "slope": Real(0.1, 1.0, default=0.5, when=("gate", ["tanh"])),
+            "bias": Categorical([True], default=True),
+        }
+
+    def build(self, architectures, task):
+        nets = []
+        for architecture in architectures:
+            inputs = TableInput(1, task)
+            width, end = inputs.n_features, []
+            if architecture["hidden"]:
+                width = architecture["width"]
+                end = [Linear(1, inputs.n_features, width), nn.ReLU()]
+            nets.append(nn.Sequential(inputs, *end, Linear(1, width, task.n_outputs)))
+        return nets[0] if len(nets) == 1 else Stack(nets)
+
+
+class Stack(nn.Module):
+    def __init__(self, nets):
+        super().__init__()
+        self.nets = nn.ModuleList(nets)
+
+    def forward(self, x):
+        each = [x] * len(self.nets) if x.ndim == 2 else x
+        return torch.cat([net(part) for net, part in zip(self.nets, each, strict=True)])
+
+
+SPACES_TESTED = {
+    **{name: cls() for name, cls in SPACES.items()},
+    "shallow": TableSpace(depth=(1, 1), numeric_embedding=("none",)),
+    "one point": TableSpace(
+        **{"depth": (2, 2), "width": (16,), "activation": ("relu",)},
+        **{"normalisation": ("none",), "residual": (False,), "dropout": (0.0,)},
+        **{"numeric_embedding": ("none",), "embedding_size": (4,)},
+        **{"optimizer": ("adamw",), "lr": (1e-3, 1e-3), "batch_size": (64,)},
+        **{"weight_decay": (0.0,), "label_smoothing": (0.0,)},
+    ),
+    "sgd": TableSpace(optimizer=["sgd"], depth=(3, 5), residual=[True], n_bins=(8,)),
+    "own": OwnSpace(),
+}
+FINITE = {
+    "own": DictSpace(
+        {
+            "kind": Categorical(["a", "b"], default="a"),
+            "size": Integer(1, 3, default=2, when=("kind", ["b"])),
+            "flag": Categorical([True, False], default=True, when=("size", [2, 3])),
+            "one": Categorical([0.5], default=0.5),
+        }
+    ),
+    "table": TableSpace(
+        **{"depth": (1, 2), "width": (8,), "activation": ("relu",), "dropout": (0.0,)},
+        **{"normalisation": ("none",), "embedding_size": (4,), "n_bins": (8, 16)},
+        **{"optimizer": ("adamw", "sgd"), "lr": (0.01, 0.01), "sgd_lr": (0.1, 0.1)},
+        **{"batch_size": (64,), "weight_decay": (0.0,), "label_smoothing": (0.0,)},
+    ),
+}
+N_FINITE = {"own": 1 + (1 + 2 * 2), "table": (1 + 2) * (1 + 2) * 2}
+
+
+@pytest.fixture(params=SPACES_TESTED)
+def space(request):
+    return clone(SPACES_TESTED[request.param])
+
+
+@pytest.fixture
+def some(space):
+    """Architectures drawn from a space."""
+    return space.sample(40, np.random.default_rng(0))
+
+
+def is_in(space, architecture):
+    """Whether an architecture has the active choices alone, each with its value."""
+    known = {}
+    for name, choice in space.choices.items():
+        if choice.is_active(known):
+            if name not in architecture or not choice.contains(architecture[name]):
+                return False
+            known[name] = architecture[name]
+    return list(known) == list(architecture)
+
+
+def keys(architectures):
+    return [architecture.key for architecture in architectures]
+
+
+# ------------------------------------------------------------------------ the choices
+
+
+def test_choices_are_ordered_and_named(space):
+    choices = space.choices
+    assert isinstance(choices, Mapping) and choices
+    names = list(choices)
+    for place, (name, choice) in enumerate(choices.items()):
+        assert isinstance(name, str) and isinstance(choice, Choice)
+        if choice.when is not None:
+            assert choice.when[0] in names[:place]
+    assert {name: repr(c) for name, c in space.choices.items()} == {
+        name: repr(c) for name, c in choices.items()
+    }
+
+
+def test_a_space_is_a_value(space):
+    again = clone(space)
+    assert repr(again) == repr(space)
+    unpickled = pickle.loads(pickle.dumps(space))
+    rng = np.random.default_rng
+    assert keys(unpickled.sample(5, rng(1))) == keys(space.sample(5, rng(1)))
+
+
+def test_draws_are_architectures_of_the_space(space, some):
+    assert len(some) == 40
+    assert all(isinstance(a, Architecture) and is_in(space, a) for a in some)
+    assert keys(some) == keys(space.sample(40, np.random.default_rng(0)))
+    assert space.sample(0, np.random.default_rng(0)) == []
+
+
+def test_values_are_plain_and_json_keeps_them(some):
+    for architecture in some:
+        for value in architecture.values():
+            assert type(value) in (bool, int, float, str, type(None))
+        back = Architecture(json.loads(json.dumps(dict(architecture))))
+        assert back == architecture and back.key == architecture.key
+        assert json.loads(architecture.key) == dict(architecture)
+
+
+def test_the_key_is_canonical(some):
+    for architecture in some:
+        backwards = Architecture(dict(reversed(list(architecture.items()))))
+        assert backwards.key == architecture.key and backwards == architecture
+    different = {tuple(sorted(a.items(), key=str)) for a in some}
+    assert len(set(keys(some))) == len(different)
+
+
+def test_decoding_what_was_encoded_gives_it_back(space, some):
+    codes = space.encode(some)
+    assert codes.ndim == 2 and len(codes) == len(some)
+    assert ((codes >= 0) & (codes <= 1)).all()
+    assert keys(space.decode(codes)) == keys(some)
+    width = sum(choice.n_columns for choice in space.choices.values())
+    assert codes.shape[1] == space.encode([]).shape[1] == width
+
+
+def test_any_code_is_an_architecture(space, rng):
+    width = space.encode([]).shape[1]
+    for architecture in space.decode(rng.uniform(-0.2, 1.2, (20, width))):
+        assert is_in(space, architecture)
+
+
+def test_choices_that_do_not_vary_take_no_column(space):
+    for choice in space.choices.values():
+        assert (choice.n_columns == 0) == (choice.n_values == 1)
+
+
+def test_inactive_choices_are_constant_in_the_code(space, some):
+    codes, at = space.encode(some), 0
+    for name, choice in space.choices.items():
+        columns = codes[:, at : at + choice.n_columns]
+        at += choice.n_columns
+        inactive = columns[[name not in a for a in some]]
+        assert (inactive == inactive[:1]).all()
+        active = [a for a in some if name in a]
+        if choice.n_columns and active:
+            own = [choice.encode(a[name]) for a in active]
+            assert_allclose(columns[[name in a for a in some]], own)
+
+
+def test_neighbours_differ_and_are_in_the_space(space, some, rng):
+    choices = space.choices
+    for architecture in some[:15]:
+        near = space.neighbours(architecture, 12, rng)
+        if all(choices[name].n_values == 1 for name in architecture):
+            assert near == []
+            continue
+        assert len(near) == 12
+        for other in near:
+            assert is_in(space, other) and other.key != architecture.key
+            both = [name for name in other if name in architecture]
+            assert sum(other[name] != architecture[name] for name in both) <= 2
+
+
+def test_the_default_architecture_is_in_the_space(space, task):
+    default = space.default_architecture()
+    assert is_in(space, default)
+    assert space.fill({}) == default
+    portfolio = space.portfolio(task)
+    assert portfolio and len(set(keys(portfolio))) == len(portfolio)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_portfolio_is_in_the_space_of_the_task(space, task, kind):
+    task = replace(task, kind=kind, n_outputs=KINDS[kind])
+    own = space.for_task(task)
+    assert all(is_in(own, architecture) for architecture in own.portfolio(task))
+    assert keys(own.portfolio(task)) == keys(own.for_task(task).portfolio(task))
+
+
+def test_filling_in_keeps_what_is_given(space, some):
+    for architecture in some[:10]:
+        assert space.fill(architecture).key == architecture.key
+        first = next(iter(architecture))
+        filled = space.fill({first: architecture[first]})
+        assert is_in(space, filled) and filled[first] == architecture[first]
+
+
+def test_a_description_is_words(space, some):
+    for architecture in some[:5]:
+        assert isinstance(space.describe(architecture), str)
+
+
+# ----------------------------------------------------------------------- finite spaces
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_a_finite_space_is_listed_whole_and_drawn_whole(name, rng):
+    space = FINITE[name]
+    assert space.is_finite
+    listed = keys(space.enumerate())
+    assert len(listed) == len(set(listed)) == N_FINITE[name]
+    assert all(is_in(space, a) for a in space.enumerate())
+    assert set(keys(space.sample(1_000, rng))) == set(listed)
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_neighbours_connect_a_finite_space(name, rng):
+    space = FINITE[name]
+    reached, new = set(), [next(space.enumerate())]
+    while new:
+        reached |= set(keys(new))
+        near = [b for a in new for b in space.neighbours(a, 30, rng)]
+        new = list({b.key: b for b in near if b.key not in reached}.values())
+    assert reached == set(keys(space.enumerate()))
+
+
+def test_a_space_with_a_range_of_reals_is_not_finite():
+    assert not TableSpace().is_finite
+
+
+# ---------------------------------------------------------------------------- networks
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_networks_of_mixed_shapes_answer_in_order(space, task, encoded_rows, kind):
+    task = replace(task, kind=kind, n_outputs=KINDS[kind])
+    own = space.for_task(task)
+    architectures = own.sample(5, np.random.default_rng(2))
+    torch.manual_seed(0)
+    net = own.build(architectures, task).eval()
+    x = torch.from_numpy(encoded_rows)
+    with torch.no_grad():
+        shared = net(x)
+        each = net(x.expand(5, *x.shape))
+    assert shared.shape == (5, len(x), KINDS[kind]) and shared.dtype == torch.float32
+    assert torch.isfinite(shared).all()
+    assert_allclose(shared, each, atol=1e-6)
+    with torch.no_grad():  # each network reads rows of its own
+        rows = torch.stack([x.roll(place, dims=0) for place in range(5)])
+        for place, answer in enumerate(net(rows)):
+            assert_allclose(answer.roll(-place, dims=0), shared[place], atol=1e-5)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2])
+def test_networks_answer_few_rows(space, task, encoded_rows, n_rows):
+    own = space.for_task(task)
+    net = own.build(own.sample(1, np.random.default_rng(3)), task)
+    x = torch.from_numpy(encoded_rows[:n_rows])
+    for is_training in (True, False):
+        assert torch.isfinite(net.train(is_training)(x)).all()
+
+
+def test_the_same_seed_builds_the_same_network(space, task, encoded_rows):
+    own = space.for_task(task)
+    architectures = own.sample(2, np.random.default_rng(4))
+    answers = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        net = own.build(architectures, task).eval()
+        answers.append(net(torch.from_numpy(encoded_rows)).detach())
+    assert torch.equal(*answers)
+
+
+def test_all_parameters_are_trained(space, task, encoded_rows):
+    own = space.for_task(task)
+    for architecture in own.sample(4, np.random.default_rng(6)):
+        net = own.build([architecture], task)
+        net(torch.from_numpy(encoded_rows)).square().sum().backward()
+        assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+
+
+def test_parameters_are_counted_without_building(space, task):
+    own = space.for_task(task)
+    before = torch.random.get_rng_state()
+    for architecture in own.sample(6, np.random.default_rng(7)):
+        counted = own.n_params(architecture, task)
+        assert own.costs(architecture, task)["n_params"] == counted
+        torch.manual_seed(0)
+        net = own.build([architecture], task)
+        assert counted == sum(p.numel() for p in net.parameters() if p.requires_grad)
+        torch.random.set_rng_state(before)
+        own.n_params(architecture, task)
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+
+LAYOUTS = {
+    "numbers": {"n_binary": 0, "cardinalities": ()},
+    "flags": {
+        "n_numeric": 0,
+        "cardinalities": (),
+        "edges": np.zeros((0, 49), np.float32),
+    },
+    "words": {"n_numeric": 0, "n_binary": 0, "edges": np.zeros((0, 49), np.float32)},
+    "large words": {"cardinalities": (255,)},
+    "small words": {"cardinalities": (3, 8)},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_networks_for_tables_of_any_layout(space, task, layout, rng):
+    task = replace(task, **LAYOUTS[layout])
+    own = space.for_task(task)
+    codes = [rng.integers(0, c + 1, (6, 1)) for c in task.cardinalities]
+    plain = rng.normal(size=(6, task.n_numeric + task.n_binary))
+    x = torch.tensor(np.hstack([plain, *codes]), dtype=torch.float32)
+    assert x.shape[1] == task.n_columns
+    net = own.build(own.sample(3, rng), task).eval()
+    assert net(x).shape == (3, 6, task.n_outputs)
+
+
+def test_the_space_is_left_as_it_is(space, task):
+    before = repr(space)
+    space.for_task(replace(task, kind="regression", n_outputs=1, n_rows=50))
+    space.portfolio(task)
+    assert repr(space) == before
+
+
+def test_a_dict_of_choices_builds_no_network(task):
+    space = FINITE["own"]
+    with pytest.raises(TypeError, match="A dict of choices builds no network"):
+        space.build([space.default_architecture()], task)
+
+
+def test_a_dict_of_choices_costs_its_numbers(task):
+    architecture = Architecture({"kind": "b", "size": 3, "flag": True, "one": 0.5})
+    costs = FINITE["own"].costs(architecture, None)
+    assert costs == {"size": 3.0, "flag": 1.0, "one": 0.5}
+
+
+def test_a_choice_without_a_default_leaves_no_default_architecture():
+    space = DictSpace({"a": [1, 2], "b": (0.0, 1.0)})
+    assert space.default_architecture() is None
+    assert space.portfolio(None) == []
+    assert_array_equal(space.encode([Architecture({"a": 1, "b": 1.0})]), [[0, 1]])

@@ -1,0 +1,105 @@
+"""How much is trained."""
+
+import math
+
+import pytest
+
+from sknas._budget import (
+    auto_folds,
+    default_batch_size,
+    default_steps,
+    default_trials,
+    plan_budget,
+    training_length,
+)
+
+SIZES = [2, 30, 100, 256, 257, 1_000, 1_999, 5_000, 30_000, 200_000, 10**7]
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "expected"),
+    [
+        *((1, 256), (256, 256), (257, 64), (1_999, 64)),
+        *((7_999, 128), (29_999, 256), (99_999, 512), (10**6, 1024)),
+    ],
+)
+def test_batch_sizes(n_rows, expected):
+    assert default_batch_size(n_rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "expected"),
+    [(5, 60), (60, 60), (700, 700), (1_500, 1_500), (9e5, 1_500)],
+)
+def test_steps(n_rows, expected):
+    assert default_steps(n_rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "expected"), [(2, 3), (100, 3), (1_000, 9), (10**6, 16)]
+)
+def test_trials(n_rows, expected):
+    assert default_trials(n_rows) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "expected"), [(10, 3), (399, 3), (400, 5), (5_000, 3), (20_000, 1)]
+)
+def test_folds(n_rows, expected):
+    assert auto_folds(n_rows) == expected
+
+
+@pytest.mark.parametrize("n_rows", SIZES)
+@pytest.mark.parametrize("n_steps", [60, 500, 1_500])
+@pytest.mark.parametrize("batch_size", [1, 32, 256, 4_096])
+def test_a_training_is_whole_epochs_of_at_least_one(n_rows, n_steps, batch_size):
+    n_epochs, per_epoch = training_length(n_rows, n_steps, batch_size, None)
+    assert n_epochs >= 1 and type(n_epochs) is int
+    assert per_epoch == math.ceil(n_rows / batch_size)
+    usual = default_batch_size(n_rows)
+    expected = n_steps * math.sqrt(usual / batch_size)
+    assert abs(n_epochs * per_epoch - expected) <= per_epoch
+
+
+def test_the_default_batch_size_takes_the_steps_it_is_given():
+    n_epochs, per_epoch = training_length(1_000, 640, 64, None)
+    assert n_epochs * per_epoch == 640
+
+
+@pytest.mark.parametrize(("most", "expected"), [(None, 60), (5, 5), (99, 60), (1, 1)])
+def test_epochs_are_bounded(most, expected):
+    assert training_length(100, 60, 256, most) == (expected, 1)
+
+
+@pytest.mark.parametrize("n_rows", SIZES)
+def test_a_budget_of_which_nothing_is_given(n_rows):
+    budget = plan_budget(n_rows, None, None)
+    assert budget.n_trials == default_trials(n_rows)
+    assert budget.n_steps == default_steps(n_rows)
+    assert budget.n_folds == auto_folds(n_rows)
+
+
+def test_trials_are_what_is_asked_for():
+    assert plan_budget(1_000, 7, None).n_trials == 7
+    assert plan_budget(1_000, 7, 10.0).n_trials == 7
+
+
+@pytest.mark.parametrize("n_rows", SIZES)
+def test_time_alone_is_the_only_bound(n_rows):
+    assert plan_budget(n_rows, None, 5.0).n_trials is None
+
+
+# BUG: small tables get more steps where time is short.
+@pytest.mark.parametrize("n_rows", SIZES)
+def test_less_time_never_means_more_work(n_rows):
+    plans = [plan_budget(n_rows, None, t) for t in (0.1, 1, 5, 20, 100, 10_000)]
+    work = [plan.n_steps * plan.n_folds for plan in plans]
+    assert work == sorted(work)
+    unbounded = plan_budget(n_rows, 5, None)
+    assert work[-1] == unbounded.n_steps * unbounded.n_folds
+    assert all(plan.n_steps >= min(default_steps(n_rows), 100) for plan in plans)
+
+
+def test_small_tables_keep_their_folds_and_large_ones_take_a_hold_out():
+    assert plan_budget(300, None, 0.5).n_folds == 3
+    assert plan_budget(5_000, None, 0.5).n_folds == 1

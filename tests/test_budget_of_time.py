@@ -1,0 +1,344 @@
+"""Searches that end early, and trials that go wrong on the way."""
+
+import _thread
+import signal
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import make_classification, make_regression
+from torch import nn
+
+from sknas import NASClassifier, NASRegressor
+from sknas.exceptions import SearchFailedError, SearchWarning
+from sknas.nets import Linear, TableInput
+from sknas.spaces import Categorical, Space
+from sknas.strategies import RandomStrategy
+
+KINDS = [NASClassifier, NASRegressor]
+ROWS = np.random.default_rng(0).normal(size=(60, 3))
+CLASSES = (ROWS[:, 0] > 0).astype(int)
+
+
+class Widths(Space):
+    """One hidden layer; `on_build` is called with its width before it is built."""
+
+    def __init__(self, widths=(2, 4, 8), on_build=None):
+        self.widths = widths
+        self.on_build = on_build
+
+    @property
+    def choices(self):
+        return {"width": Categorical(self.widths, default=self.widths[0])}
+
+    def build(self, architectures, task):
+        (architecture,) = architectures
+        width = architecture["width"]
+        inputs = TableInput(1, task)
+        layers = [Linear(1, inputs.n_features, width), nn.ReLU()]
+        net = nn.Sequential(inputs, *layers, Linear(1, width, task.n_outputs))
+        made = self.on_build(width) if self.on_build is not None else None
+        return net if made is None else nn.Sequential(net, made)
+
+
+class Calls:
+    """Counts calls, and does something at one of them."""
+
+    def __init__(self, at=None, action=None):
+        self.at, self.action, self.n = at, action, 0
+
+    def __call__(self, *args, **kwargs):
+        self.n += 1
+        if self.n == self.at:
+            self.action()
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def scorer_that(calls):
+    def score(estimator, X, y):
+        calls()
+        return float(np.mean(estimator.predict(X) == y))
+
+    return score
+
+
+def small(on_build=None, widths=(2, 4, 8), kind=NASClassifier, **parameters):
+    defaults = {"max_epochs": 2, "cv": 2, "n_jobs": 1, "random_state": 0}
+    space = Widths(widths, on_build)
+    return kind(space, **{"strategy": RandomStrategy(), **defaults, **parameters})
+
+
+def fit_through(estimator):
+    """Fit; an interrupt that comes out fails the test, it must not end the run."""
+    try:
+        return estimator.fit(ROWS, CLASSES)
+    except KeyboardInterrupt:
+        pytest.fail("The interrupt was not kept inside.")
+
+
+def is_usable(estimator, X=ROWS):
+    """Whether a fitted estimator predicts numbers for all rows."""
+    predictions = estimator.predict(X)
+    if hasattr(estimator, "predict_proba"):
+        sums = estimator.predict_proba(X).sum(axis=1)
+        np.testing.assert_allclose(sums, 1, atol=1e-6)
+    return predictions.shape == (len(X),) and bool(np.isfinite(predictions).all())
+
+
+# Time
+
+
+@pytest.fixture(autouse=True, scope="module")
+def warm():
+    """torch loads parts of itself at the first training, which takes a second."""
+    small(max_trials=1).fit(ROWS, CLASSES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_max_time_alone_bounds_the_whole_fit(kind):
+    make = make_classification if kind is NASClassifier else make_regression
+    X, y = make(3_000, 5, n_informative=3, random_state=0)
+    started = time.monotonic()
+    estimator = kind(max_time=2.5, random_state=0).fit(X, y)
+    seconds = time.monotonic() - started
+    assert seconds < 2.5 * 1.1 + 2
+    assert estimator.stop_reason_ == "max_time"
+    assert 0 < estimator.search_time_ <= seconds
+    assert is_usable(estimator, X)
+
+
+def test_the_first_bound_met_ends_the_search():
+    estimator = small(max_trials=2, max_time=60).fit(ROWS, CLASSES)
+    assert (estimator.n_trials_, estimator.stop_reason_) == (2, "max_trials")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_time_for_less_than_one_network_gives_the_default_one(kind):
+    make = make_classification if kind is NASClassifier else make_regression
+    X, y = make(4_000, 30, random_state=0)
+    started = time.monotonic()
+    estimator = kind(max_time=0.05, random_state=0)
+    with pytest.warns(SearchWarning, match=r"max_time=0\.05 seconds are too") as caught:
+        estimator.fit(X, y)
+    assert time.monotonic() - started < 2
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert estimator.stop_reason_ == "max_time"
+    assert np.isnan(estimator.best_score_)
+    default = kind(max_trials=1, max_epochs=1, random_state=0).fit(X, y)
+    assert estimator.best_architecture_ == default.best_architecture_
+    assert set(estimator.cv_results_["status"]) <= {"stopped"}
+    assert estimator.n_trials_ == len(estimator.history_)
+    assert np.isnan(estimator.baseline_scores_["default"])
+    assert is_usable(estimator, X)
+
+
+def test_a_slow_trial_is_stopped_and_marked():
+    calls = Calls(5, lambda: time.sleep(3))
+    estimator = small(calls, widths=range(1, 40), max_time=2.0).fit(ROWS, CLASSES)
+    last = estimator.history_[-1]
+    assert (last.status, last.reason) == ("stopped", "out of time")
+    assert estimator.stop_reason_ == "max_time"
+    assert estimator.best_score_ > 0
+
+
+# Ctrl-C
+
+
+HOOKS = {
+    "build": lambda calls: {"on_build": calls},
+    "scorer": lambda calls: {"scoring": scorer_that(calls)},
+}
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_interrupted_at_any_moment_the_best_so_far_is_returned(hook):
+    make, calls = HOOKS[hook], Calls()
+    small(**make(calls), max_trials=1).fit(ROWS, CLASSES)
+    # The first trial ends with the second fold; of scores, the simple models' come
+    # first, and those of the ensemble only where there are several trials.
+    n_first = 2 if hook == "build" else calls.n
+    calls.n = 0
+    small(**make(calls), max_trials=3).fit(ROWS, CLASSES)
+    assert calls.n > n_first
+    for at in range(1, calls.n + 1):
+        estimator = small(**make(Calls(at, interrupt)), max_trials=3)
+        if at <= n_first:
+            with pytest.raises(KeyboardInterrupt):
+                estimator.fit(ROWS, CLASSES)
+            assert not hasattr(estimator, "ensemble_")
+            continue
+        fit_through(estimator)
+        assert estimator.stop_reason_ == "interrupted", at
+        scores = estimator.cv_results_["mean_test_score"]
+        assert estimator.best_score_ == np.nanmax(scores)
+        assert is_usable(estimator)
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.01, 0.05])
+@pytest.mark.parametrize(
+    "send", [_thread.interrupt_main, lambda: signal.raise_signal(signal.SIGINT)]
+)
+def test_a_real_signal_ends_the_search(send, delay):
+    timer = threading.Timer(delay, send)
+    estimator = NASClassifier(
+        search_space=Widths(range(1, 200), Calls(6, timer.start)),
+        max_time=30,
+        n_jobs=1,
+        random_state=0,
+    )
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        started = time.monotonic()
+        fit_through(estimator)
+        assert time.monotonic() - started < 20
+    finally:
+        timer.cancel()
+    assert estimator.stop_reason_ == "interrupted"
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert is_usable(estimator)
+
+
+# Failures
+
+
+class Times(nn.Module):
+    """Multiplies by a number that is trained."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(factor))
+
+    def forward(self, x):
+        return x * self.factor
+
+
+def fail_by_width(width):
+    """What goes wrong at each width but 2 and 3."""
+    if width == 4:
+        raise MemoryError
+    if width == 5:
+        raise RuntimeError("no such layer")
+    if width == 6:
+        return Times(float("nan"))
+    if width == 7:
+        return Times(float("inf"))
+    if width == 8:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    return None
+
+
+REASONS = {
+    2: "",
+    3: "",
+    4: "out of memory",
+    5: "RuntimeError: no such layer",
+    6: "the loss became infinite or NaN",
+    7: "the loss became infinite or NaN",
+    8: "out of memory",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failure_is_a_trial_with_its_reason_and_the_search_goes_on(kind):
+    y = CLASSES if kind is NASClassifier else ROWS[:, 0]
+    estimator = small(fail_by_width, (4, 2, 5, 6, 7, 8, 3), kind, max_trials=7)
+    with pytest.warns(SearchWarning) as caught:
+        estimator.fit(ROWS, y)
+    assert [str(warning.message) for warning in caught] == [
+        "5 of 7 trials failed: 2 x out of memory; 2 x the loss became infinite or NaN; "
+        "1 x RuntimeError: no such layer."
+    ]
+    assert caught[0].filename == __file__
+    results = pd.DataFrame(estimator.cv_results_).set_index("param_width")
+    assert results["reason"].to_dict() == REASONS
+    failed = results["reason"] != ""
+    assert (results["status"] == np.where(failed, "failed", "ok")).all()
+    assert results["mean_test_score"].isna().equals(failed)
+    assert results.loc[failed, "rank_test_score"].min() == 3
+    assert estimator.best_architecture_["width"] in (2, 3)
+    assert is_usable(estimator)
+
+
+@pytest.mark.parametrize("bound", [{"max_trials": 10}, {"max_time": 5.0}])
+def test_a_search_without_a_success_raises_and_counts_the_reasons(bound):
+    estimator = small(fail_by_width, (4, 5, 8), **bound)
+    with pytest.raises(SearchFailedError) as caught:
+        estimator.fit(ROWS, CLASSES)
+    assert str(caught.value) == (
+        "None of 3 trials succeeded, 2 x out of memory; 1 x RuntimeError: no such "
+        "layer."
+    )
+
+
+def test_failures_until_time_is_up_are_no_lack_of_time():
+    def fail(width):
+        time.sleep(0.02)
+        raise RuntimeError("no such layer")
+
+    estimator = small(fail, tuple(range(1, 500)), max_time=1.0)
+    with pytest.raises(SearchFailedError, match=r"\d+ x RuntimeError: no such layer"):
+        estimator.fit(ROWS, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (lambda: float("nan"), "no score: the scorer returned NaN"),
+        (lambda: fail_by_width(5), "RuntimeError: no such layer"),
+    ],
+)
+def test_a_scorer_that_fails_or_is_nan_fails_the_trial(trouble, reason):
+    built = [0]
+
+    def score(estimator, X, y):
+        return trouble() if built[-1] == 2 else 0.5
+
+    estimator = small(built.append, (2, 4), scoring=score, max_trials=2)
+    with pytest.warns(SearchWarning, match=f"^1 of 2 trials failed: 1 x {reason}.$"):
+        estimator.fit(ROWS, CLASSES)
+    assert (estimator.best_score_, estimator.best_architecture_["width"]) == (0.5, 4)
+
+
+def test_a_network_that_fails_at_the_refit_is_replaced_by_the_next_best():
+    total = Calls()
+    small(total, max_trials=3, ensemble_size=1).fit(ROWS, CLASSES)
+    at_refit = total.n  # the last network built is the one refitted
+
+    def fail():
+        raise MemoryError
+
+    estimator = small(Calls(at_refit, fail), max_trials=3, ensemble_size=1)
+    with pytest.warns(SearchWarning, match="out of memory"):
+        estimator.fit(ROWS, CLASSES)
+    assert is_usable(estimator)
+
+
+# The end of a space
+
+
+@pytest.mark.parametrize("strategy", ["bayesian", "random"])
+def test_a_space_is_exhausted_with_no_architecture_twice(strategy):
+    estimator = small(widths=tuple(range(2, 14)), strategy=strategy, max_trials=50)
+    estimator.fit(ROWS, CLASSES)
+    widths = [a["width"] for a in estimator.cv_results_["params"]]
+    assert sorted(widths) == list(range(2, 14))
+    assert estimator.stop_reason_ == "space_exhausted"
+
+
+def test_the_constraints_of_a_finite_space_are_kept():
+    estimator = small(
+        widths=(2, 4, 8), max_trials=9, constraints=lambda a: a["width"] < 8
+    )
+    estimator.fit(ROWS, CLASSES)
+    assert {a["width"] for a in estimator.cv_results_["params"]} == {2, 4}
+    assert estimator.stop_reason_ == "space_exhausted"
+    estimator.set_params(constraints={"n_params": 1})
+    with pytest.raises(SearchFailedError, match="No architecture keeps the constraint"):
+        estimator.fit(ROWS, CLASSES)

@@ -1,0 +1,71 @@
+"""scikit-learn's own checks, without an exception: the library's public promise."""
+
+import pytest
+from sklearn.utils import get_tags
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sknas import NASClassifier, NASRegressor
+from sknas.spaces import TableSpace
+from sknas.strategies import STRATEGIES as KNOWN
+from sknas.strategies import BayesianStrategy, RandomStrategy
+from sknas.strategies._bayesian import ACQUISITIONS, SURROGATES
+
+KINDS = [NASClassifier, NASRegressor]
+
+# Tables of the checks have classes of one or two rows, of which fit warns rightly.
+pytestmark = pytest.mark.filterwarnings("ignore:.*classes have fewer than")
+
+# Each surrogate and each acquisition is there once. One trial comes before them, as
+# the space is too small to hold known architectures beside the default one.
+STRATEGIES = [
+    RandomStrategy(),
+    BayesianStrategy(
+        surrogate="gp", acquisition="gp_hedge", n_initial_points=1, n_candidates=50
+    ),
+    BayesianStrategy(
+        surrogate="rf", acquisition="pi", n_initial_points=1, n_candidates=50
+    ),
+    BayesianStrategy(
+        surrogate="et", acquisition="lcb", n_initial_points=1, n_candidates=50
+    ),
+    BayesianStrategy(
+        surrogate="gbrt", acquisition="ei", n_initial_points=1, n_candidates=50
+    ),
+]
+SPACE = TableSpace(
+    depth=(1, 1),
+    width=(32, 64),
+    activation=("relu",),
+    optimizer=("adamw",),
+    lr=(0.01, 0.02),
+)
+QUICK = [
+    kind(SPACE, strategy, max_trials=2, max_epochs=15, ensemble_size=1)
+    for kind in KINDS
+    for strategy in STRATEGIES
+]
+
+
+@parametrize_with_checks([kind() for kind in KINDS])
+def test_checks_at_default_parameters(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks(QUICK)
+def test_checks_of_every_strategy(estimator, check):
+    check(estimator)
+
+
+def test_every_strategy_is_checked():
+    bayesian = [s for s in STRATEGIES if isinstance(s, BayesianStrategy)]
+    assert {s.surrogate for s in bayesian} == set(SURROGATES)
+    assert {s.acquisition for s in bayesian} == set(ACQUISITIONS)
+    assert {type(s) for s in STRATEGIES} == set(KNOWN.values())
+
+
+@pytest.mark.parametrize("estimator", [kind() for kind in KINDS])
+def test_no_tag_hides_a_check(estimator):
+    tags = get_tags(estimator)
+    assert not (tags.non_deterministic or tags.no_validation)
+    kind_tags = tags.classifier_tags or tags.regressor_tags
+    assert not kind_tags.poor_score

@@ -1,0 +1,173 @@
+"""Records of a search."""
+
+import json
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+from sknas._history import Architecture, History, Proposal, Trial, cv_results
+
+
+def trial(number, score, *, loss=None, rung=0, choices=None, **kwargs):
+    choices = {"width": number} if choices is None else choices
+    proposal = Proposal(Architecture(choices), rung=rung, number=number, seed=number)
+    status = kwargs.pop("status", "failed" if score is None else "ok")
+    return Trial(proposal, status=status, score=score, loss=loss, **kwargs)
+
+
+@pytest.fixture
+def history():
+    return History(
+        (
+            trial(0, 0.5, loss=1.0, fold_scores=(0.25, 0.75), fold_seconds=(1.0, 2.0)),
+            trial(1, None, reason="out of memory", choices={"width": 8, "lr": 0.1}),
+            trial(2, 0.75, loss=2.0, fold_scores=(0.5, 1.0), n_epochs=3, n_params=9),
+            trial(3, 0.75, loss=1.5, fold_scores=(np.nan, 0.75), seconds=4.0),
+            trial(4, None, status="stopped", reason="out of time"),
+        ),
+        stop_reason="max_time",
+    )
+
+
+# ---------------------------------------------------------------------- architectures
+
+
+def test_an_architecture_is_a_mapping():
+    architecture = Architecture({"depth": 2, "activation": "relu"})
+    assert dict(architecture) == {"depth": 2, "activation": "relu"}
+    assert architecture == {"activation": "relu", "depth": 2}
+    assert list(architecture) == ["depth", "activation"]
+    assert repr(architecture) == "Architecture(depth=2, activation='relu')"
+    assert pickle.loads(pickle.dumps(architecture)) == architecture
+
+
+def test_an_architecture_does_not_change():
+    given = {"depth": 2}
+    architecture = Architecture(given)
+    given["depth"] = 3
+    assert architecture["depth"] == 2
+    with pytest.raises(TypeError):
+        architecture["depth"] = 3
+
+
+def test_the_key_does_not_depend_on_the_order():
+    one = Architecture({"depth": 2, "lr": 0.1})
+    other = Architecture({"lr": 0.1, "depth": 2})
+    assert one.key == other.key and one == other and hash(one) == hash(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [(1, 2), (1, "1"), (True, 1), (1, 1.0), (None, "None"), (0, False)],
+)
+def test_the_key_tells_values_and_types_apart(one, other):
+    assert Architecture({"a": one}).key != Architecture({"a": other}).key
+
+
+# ------------------------------------------------------------------------------ order
+
+
+def test_trials_are_ordered_by_rung_score_loss_and_number():
+    trials = [
+        trial(5, 0.1, rung=1),
+        trial(1, 0.9, loss=1.0),
+        trial(2, 0.9, loss=1.0),
+        trial(3, 0.9, loss=2.0),
+        trial(4, 0.9),
+        trial(6, 0.8, loss=0.1),
+        trial(7, None),
+    ]
+    shuffled = History(tuple(trials[::-1]))
+    assert sorted(shuffled, key=lambda t: t.order) == trials
+    assert shuffled.succeeded == trials[:-1]
+    assert History(tuple(trials[:0:-1])).best is trials[1]
+
+
+def test_the_best_of_architectures_scored_again_has_the_best_mean():
+    def scored(name, number, score):
+        return trial(number, score, choices={"name": name})
+
+    once = [scored("lucky", 0, 1.0), scored("a", 1, 0.8), scored("b", 2, 0.9)]
+    again = [scored("a", 3, 0.8), scored("b", 4, 0.5)]
+    assert History(tuple(once)).best is once[0]
+    assert History((*once, *again)).best.architecture["name"] == "a"
+
+
+@pytest.mark.parametrize("trials", [(), (trial(0, None),)])
+def test_nothing_is_best_where_nothing_succeeded(trials):
+    with pytest.raises(ValueError, match="No trial of this history succeeded"):
+        _ = History(trials).best
+
+
+def test_a_history_is_a_sequence_that_grows_by_copies(history):
+    longer = history.extended([trial(5, 1.0)])
+    assert (len(history), len(longer)) == (5, 6)
+    assert longer[5].score == 1 and list(longer)[:5] == list(history)
+    assert longer.stop_reason == "max_time"
+
+
+# ------------------------------------------------------------------------------- JSON
+
+
+def test_a_history_survives_json(history):
+    predicted = history.extended([trial(5, 1.0, predictions=np.ones((2, 1)))])
+    text = predicted.to_json()
+    json.loads(text)
+    back = History.from_json(text)
+    assert back[5].predictions is None
+    for old, new in zip(predicted, back, strict=True):
+        assert repr(old) == repr(new)  # NaN is not equal to itself
+    assert back.stop_reason == "max_time"
+    assert back.best.architecture.key == predicted.best.architecture.key
+
+
+def test_a_history_without_arrays(history):
+    predicted = history.extended([trial(5, 1.0, predictions=np.ones((2, 1)))])
+    assert predicted.without_predictions()[5].predictions is None
+    assert predicted[5].predictions is not None
+
+
+# ----------------------------------------------------------------------------- tables
+
+
+def test_a_frame_has_a_row_a_trial(history):
+    frame = history.to_frame()
+    assert frame["number"].tolist() == [0, 1, 2, 3, 4]
+    assert frame["status"].tolist() == ["ok", "failed", "ok", "ok", "stopped"]
+    assert frame["param_width"].tolist() == [0, 8, 2, 3, 4]
+    assert frame["param_lr"].isna().tolist() == [True, False, True, True, True]
+    assert frame.loc[1, "reason"] == "out of memory"
+    assert len(History().to_frame()) == 0
+
+
+def test_results_are_columns_like_those_of_a_grid_search(history):
+    results = cv_results(history)
+    frame = pd.DataFrame(results)
+    assert len(frame) == 5
+    assert frame["status"].tolist() == ["ok", "failed", "ok", "ok", "stopped"]
+    assert results["params"][1] == {"width": 8, "lr": 0.1}
+    assert results["param_lr"].mask.tolist() == [True, False, True, True, True]
+    assert_array_equal(
+        results["split0_test_score"], [0.25, np.nan, 0.5, np.nan, np.nan]
+    )
+    assert_array_equal(results["mean_test_score"], [0.5, np.nan, 0.75, 0.75, np.nan])
+    assert_array_equal(results["std_test_score"], [0.25, np.nan, 0.25, 0, np.nan])
+    assert_array_equal(results["mean_fit_time"], [1.5, *[np.nan] * 4])
+    assert results["n_epochs"].tolist() == [0, 0, 3, 0, 0]
+    assert results["n_params"].tolist() == [0, 0, 9, 0, 0]
+    assert results["seconds"].tolist() == [0, 0, 0, 4, 0]
+    assert results["origin"].tolist() == ["proposed"] * 5
+
+
+def test_the_rank_puts_the_best_first_and_failures_last(history):
+    assert cv_results(history)["rank_test_score"].tolist() == [3, 4, 2, 1, 5]
+    higher = history.extended([trial(5, 0.1, rung=1), trial(6, None, rung=2)])
+    assert cv_results(higher)["rank_test_score"].tolist()[:6] == [4, 6, 3, 2, 7, 1]
+    assert cv_results(higher)["rank_test_score"][6] >= 5
+
+
+def test_results_of_no_trials():
+    assert all(len(column) == 0 for column in cv_results(History()).values())

@@ -1,0 +1,220 @@
+"""The loop of a search, on functions: bounds, repeats, failures, noise."""
+
+import time
+
+import numpy as np
+import pytest
+
+import sknas
+from sknas import search
+from sknas._history import History, Proposal
+from sknas.exceptions import InvalidParameterError
+from sknas.spaces import Architecture, Categorical, Integer, Real, UnseenSampler
+from sknas.strategies import STRATEGIES, Strategy
+
+LINE = {"x": (0, 50)}
+
+
+def height(architecture):
+    return -abs(architecture["x"] - 20)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_finds_the_best_of_a_line(strategy):
+    history = search(height, LINE, strategy=strategy, max_trials=51, random_state=0)
+    assert history.best.architecture == {"x": 20}
+    assert len(history) == 51
+    assert history.stop_reason == "max_trials"
+
+
+def test_objective_gets_plain_python_values():
+    space = {
+        "size": (1, 8),
+        "rate": (1e-3, 1.0, "log"),
+        "kind": [np.str_("a"), "b"],
+        "flag": [True, False],
+        "width": (np.int64(2), np.int64(4)),
+        "extra": Real(0.0, 1.0, when=("flag", (True,))),
+    }
+    kinds = set()
+
+    def objective(architecture):
+        kinds.update((name, type(v)) for name, v in architecture.items())
+        assert ("extra" in architecture) == architecture["flag"]
+        assert 1e-3 <= architecture["rate"] <= 1.0
+        return 0.0
+
+    search(objective, space, strategy="random", max_trials=20, random_state=0)
+    assert kinds == {
+        ("size", int), ("rate", float), ("kind", str), ("flag", bool),
+        ("width", int), ("extra", float),
+    }  # fmt: skip
+
+
+def test_exhausted_space_says_so_and_repeats_nothing():
+    seen = []
+    history = search(
+        lambda a: seen.append(a.key) or 0.0,
+        {"a": [1, 2, 3], "b": ["x", "y"]},
+        max_trials=100,
+        random_state=0,
+    )
+    assert history.stop_reason == "space_exhausted"
+    assert len(seen) == len(set(seen)) == 6
+
+
+def test_failures_are_trials_and_the_search_goes_on():
+    def objective(architecture):
+        if architecture["x"] % 3 == 0:
+            raise ZeroDivisionError("three")
+        return float("nan") if architecture["x"] % 3 == 1 else 1.0
+
+    history = search(objective, LINE, max_trials=30, random_state=0)
+    reasons = {trial.reason for trial in history if trial.status == "failed"}
+    assert reasons == {"ZeroDivisionError: three", "the score is NaN or infinite"}
+    assert all(t.score is None for t in history if t.status == "failed")
+    assert history.best.architecture["x"] % 3 == 2
+
+
+def test_max_time_ends_the_search():
+    started = time.monotonic()
+    history = search(
+        lambda a: time.sleep(0.05) or 0.0,
+        {"x": (0.0, 1.0)},
+        strategy="random",
+        max_trials=1000,
+        max_time=0.5,
+    )
+    assert history.stop_reason == "max_time"
+    assert 5 <= len(history) <= 14
+    assert time.monotonic() - started < 1.5
+
+
+def test_ctrl_c_returns_what_there_is():
+    calls = []
+
+    def objective(architecture):
+        calls.append(architecture)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return 0.0
+
+    history = search(objective, LINE, max_trials=30, random_state=0)
+    assert history.stop_reason == "interrupted"
+    assert [t.status for t in history] == ["ok"] * 5 + ["stopped"] * (len(history) - 5)
+
+
+def test_noisy_leaders_are_scored_again_and_the_best_mean_wins():
+    rng = np.random.default_rng(0)
+    again = []
+
+    def objective(architecture):
+        again.append(architecture["x"])
+        return -abs(architecture["x"] - 20) / 50 + rng.normal(scale=0.1)
+
+    history = search(objective, LINE, max_trials=25, noisy=True, random_state=0)
+    rescored = [t for t in history if t.proposal.origin == "re-score"]
+    assert len(history) == len(again) == 30
+    assert len(rescored) == 5
+    assert [t.proposal.number for t in history] == list(range(30))
+    means = {
+        t.architecture.key: np.mean(
+            [u.score for u in history if u.architecture == t.architecture]
+        )
+        for t in rescored
+    }
+    assert history.best.architecture.key == max(means, key=means.get)
+
+
+@pytest.mark.parametrize(
+    "constraints", [{"x": 10}, lambda a: a["x"] <= 10], ids=["dict", "callable"]
+)
+def test_constraints_cost_nothing(constraints):
+    tried = []
+    history = search(
+        lambda a: tried.append(a["x"]) or height(a),
+        LINE,
+        max_trials=30,
+        constraints=constraints,
+        random_state=0,
+    )
+    assert max(tried) == 10 == history.best.architecture["x"]
+    assert history.stop_reason == "space_exhausted"
+
+
+def test_same_seed_same_history():
+    space = {"x": (0.0, 1.0), "y": (1, 100, "log")}
+    runs = [
+        search(lambda a: a["x"] - a["y"], space, max_trials=20, random_state=seed)
+        for seed in (3, 3, np.random.RandomState(3), 4)
+    ]
+    keys = [[trial.architecture.key for trial in history] for history in runs]
+    assert keys[0] == keys[1] == keys[2] != keys[3]
+    seeds = {trial.proposal.seed for trial in runs[0]}
+    assert len(seeds) == 20
+
+
+class Stubborn(Strategy):
+    """Proposes the same two architectures for ever."""
+
+    def setup(self, space, problem, rng):
+        self.sampler_ = UnseenSampler(space, problem.feasible, rng)
+
+    def propose(self, n):
+        return [Proposal(Architecture({"x": x})) for x in (1, 2)]
+
+    def observe(self, trials):
+        pass
+
+
+def test_a_strategy_that_repeats_itself_is_done():
+    history = search(height, LINE, strategy=Stubborn(), max_trials=30)
+    assert [t.architecture["x"] for t in history] == [1, 2]
+    assert history.stop_reason == "strategy_done"
+
+
+def test_choices_with_defaults_start_with_the_default():
+    space = {"x": Integer(0, 50, default=7), "kind": Categorical(["a"], default="a")}
+    history = search(height, space, max_trials=3, random_state=0)
+    assert history[0].architecture == {"x": 7, "kind": "a"}
+    assert history[0].proposal.origin == "default"
+    assert {t.proposal.origin for t in history.trials[1:]} == {"proposed"}
+
+
+def test_history_survives_json():
+    history = search(height, LINE, max_trials=6, random_state=0)
+    assert History.from_json(history.to_json()) == history
+    frame = history.to_frame()
+    assert list(frame["param_x"]) == [t.architecture["x"] for t in history]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"objective": 3}, "'objective' parameter of search must be callable, got 3"),
+        ({"space": {}}, "'space' parameter of search must be a Space or a dict"),
+        (
+            {"space": {"x": (3, 1)}},
+            "bounds of a range must ascend, got low=3 and high=1",
+        ),
+        ({"space": {"x": 3}}, "choice 'x' must be a list of values, .* got 3"),
+        (
+            {"max_trials": 0},
+            "'max_trials' parameter of search must be an int >= 1, got 0",
+        ),
+        (
+            {"max_time": -1},
+            "'max_time' parameter of search must be a finite number > 0",
+        ),
+        ({"strategy": "bayes"}, "'bayesian', 'random', got 'bayes'; did you mean 'bay"),
+        ({"constraints": 3}, "'constraints' parameter of search must be a dict of bou"),
+        (
+            {"constraints": {"x": -1}},
+            r"constraints\['x'\].* must be a finite number > 0",
+        ),
+    ],
+)
+def test_wrong_arguments(change, message):
+    given = {"objective": height, "space": LINE, "max_trials": 2} | change
+    with pytest.raises(InvalidParameterError, match=message):
+        sknas.search(given.pop("objective"), given.pop("space"), **given)
