@@ -7,6 +7,8 @@ import warnings
 # Examples are built one after another: no window, and no more than the progress of it.
 os.environ["MPLBACKEND"] = "Agg"
 
+from sphinx_gallery.sorting import ExplicitOrder
+
 import sknas
 
 project = "sknas"
@@ -38,7 +40,17 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"(^|/)(?!plot_)[^/]*\.py$",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": ExplicitOrder(
+        [
+            "plot_quick_start.py",
+            "plot_pipeline_mixed_columns.py",
+            "plot_cv_results.py",
+            "plot_grid_search_strategies.py",
+            "plot_function_search.py",
+            "plot_own_space.py",
+            "*",
+        ]
+    ),
     "abort_on_example_error": True,
     "download_all_examples": False,
     "plot_gallery": True,

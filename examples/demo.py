@@ -26,9 +26,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sknas import NASClassifier
-from sknas.spaces import TableSpace
 
-SECONDS = 40  # that the search may take, the final training included
+SECONDS = 45  # that the search may take, the final training included
 
 
 def compare(models, X_train, X_test, y_train, y_test):
@@ -80,7 +79,7 @@ def draw_search(search, path):
     # Trials far below all else would flatten the picture: they stand at its foot.
     low = min(known, default=top) - 1.5 * max(top - min(known, default=top), 0.005)
     below = scores < low
-    fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    fig, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
     ax.step(seconds, best, where="post", color="#1f5fbf", lw=2, label="best so far")
     ax.plot(seconds[~below], scores[~below], "o", color="#8aa4c8", label="a trial")
     foot = low + 0.03 * (top - low)
@@ -95,10 +94,10 @@ def draw_search(search, path):
     ax.set_ylim(low, top + 0.12 * (top - low))
     ax.set_xlim(left=0)
     ax.set_xlabel("seconds of training, all folds of all trials so far")
-    ax.set_ylabel("validation accuracy")
+    ax.set_ylabel("validation score (negative log loss)")
     ax.set_title(f"A search of {search.n_trials_} networks for the digits", loc="left")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="lower right", ncols=2)
+    fig.legend(frameon=False, loc="outside lower center", ncols=5)
     fig.savefig(path, dpi=110)
     plt.close(fig)
 
@@ -113,7 +112,12 @@ def main(path):
         f"{len(X_test)} rows are held out.\nSearching for {SECONDS} s.",
         flush=True,
     )
-    search = NASClassifier(max_time=SECONDS, random_state=0, verbose=1)
+    search = NASClassifier(
+        max_time=SECONDS,
+        scoring="neg_log_loss",  # tells more than right or wrong
+        random_state=0,
+        verbose=1,
+    )
     models = {
         "NASClassifier": search,
         "HistGradientBoosting": HistGradientBoostingClassifier(random_state=0),
@@ -127,12 +131,14 @@ def main(path):
         f"\n{search.n_trials_} trials in {search.search_time_:.1f} s "
         f"(stopped by {search.stop_reason_}). The best network has"
     )
-    print(f"    {TableSpace().describe(search.best_architecture_)}.")
+    print(f"    {search.search_space_.describe(search.best_architecture_)}.")
     print(
         f"Its validation score is {search.best_score_:.3f}, that of the default "
-        f"network {search.baseline_scores_['default']:.3f}.\n"
-        f"{len(search.ensemble_)} of the networks found predict together."
+        f"network {search.baseline_scores_['default']:.3f}, and greater is better."
     )
+    n_members = len(search.ensemble_)
+    alone = "It predicts alone: there was no time, or no need, for others."
+    print(f"{n_members} networks predict together." if n_members > 1 else alone)
     show_scores(rows, len(y_test))
     draw_search(search, path)
     print(f"\nThe picture of the search is {path.resolve()}")

@@ -1,6 +1,6 @@
 """
-Reading cv_results_
-===================
+Reading the results of a search
+===============================
 
 ``cv_results_`` is what you know from ``GridSearchCV``: a dict of columns, one row a
 trial. It says what was tried, what came of it and what it cost.
@@ -63,8 +63,8 @@ ax.legend()
 plt.show()
 
 # %%
-# The score of the best trial, and that of the whole search on rows it has not seen. They
-# are only 45 here, so chance may also point the other way.
+# The score of the best trial, and that of the whole search on rows it has not seen.
+# There are only 45 of them, so chance may also point the other way.
 held_out = search.scorer_(search, X_test, y_test)
 print(f"best_score_ {search.best_score_:.3f}, held out {held_out:.3f}")
 

@@ -54,8 +54,8 @@ print(f"held-out accuracy {grid.best_estimator_.score(X_test, y_test):.3f}")
 # On a function
 # -------------
 # What a strategy is worth shows over many searches. ``sknas.search`` runs the same
-# strategies on any Python function, here one that costs nothing: four choices, one of
-# them a word, and a condition between two.
+# strategies on any Python function, here one that costs nothing. It has five choices:
+# words, numbers, and one that is only there in deep networks.
 SPACE = {
     "kind": ["tanh", "relu", "silu"],
     "lr": (1e-4, 1e-1, "log"),

@@ -1,6 +1,6 @@
 """
-Columns of all kinds, with and without a pipeline
-=================================================
+Mixed columns, as they are and in a Pipeline
+============================================
 
 Tables of the real world hold numbers, words and gaps. A search reads them as they are;
 where a table needs work of your own, the search is the last step of a Pipeline.
@@ -9,8 +9,8 @@ where a table needs work of your own, the search is the last step of a Pipeline.
 # %%
 # A mixed table
 # -------------
-# The diabetes table ships with scikit-learn as numbers only. To have one of each kind,
-# the sex becomes a category, the age a word, and some cells are lost.
+# The diabetes table ships with scikit-learn as numbers only. To have columns of each
+# kind, the sex and the age become categories, and some cells are lost.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -29,9 +29,8 @@ X, y = load_diabetes(return_X_y=True, as_frame=True, scaled=False)
 rng = np.random.default_rng(0)
 X["sex"] = X["sex"].astype("category")
 X["age"] = pd.cut(X["age"], [0, 35, 50, 65, 99], labels=["-35", "-50", "-65", "66-"])
-X["age"] = X["age"].astype(str)
-X["bmi"] = X["bmi"].mask(rng.random(len(X)) < 0.1)
-X["age"] = X["age"].mask(rng.random(len(X)) < 0.1)
+for name in ("age", "bmi"):
+    X[name] = X[name].mask(rng.random(len(X)) < 0.1)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
 X.head()
 
@@ -68,19 +67,18 @@ piped.fit(X_train, y_train)
 # ---------------
 # The table is small and noisy, so a linear model does well, and the differences are
 # within what another split would give.
+linear = make_pipeline(prepared(), RidgeCV()).fit(X_train, y_train)
+trees = HistGradientBoostingRegressor(categorical_features="from_dtype", random_state=0)
+trees.fit(X_train, y_train)
 models = {
     "search": plain,
-    "search in a pipeline": piped,
-    "linear": make_pipeline(prepared(), RidgeCV()).fit(X_train, y_train),
-    "boosted trees": HistGradientBoostingRegressor(
-        categorical_features="from_dtype", random_state=0
-    ).fit(X_train.astype({"age": "category"}), y_train),
+    "search in a Pipeline": piped,
+    "linear": linear,
+    "boosted trees": trees,
 }
-scores = {}
-for name, model in models.items():
-    rows = X_test.astype({"age": "category"}) if name == "boosted trees" else X_test
-    scores[name] = model.score(rows, y_test)
-    print(f"{name:<22} held-out R2 {scores[name]:.3f}")
+scores = {name: model.score(X_test, y_test) for name, model in models.items()}
+for name, score in scores.items():
+    print(f"{name:<22} held-out R2 {score:.3f}")
 
 fig, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
 ax.barh(list(scores), list(scores.values()), color="C0")

@@ -22,7 +22,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sknas import NASClassifier
-from sknas.spaces import TableSpace
 
 X, y = load_breast_cancer(return_X_y=True, as_frame=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
@@ -34,12 +33,13 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_sta
 # all may take. With neither, the number of rows decides.
 search = NASClassifier(max_trials=5, scoring="neg_log_loss", random_state=0)
 search.fit(X_train, y_train)
-print(TableSpace().describe(search.best_architecture_))
+space = search.search_space_
+print(space.describe(search.best_architecture_))
 
 # %%
 # The answer is a small ensemble of the networks that the search found.
 for member in search.ensemble_.members:
-    print(f"{member.weight:.2f} {TableSpace().describe(member.architecture)}")
+    print(f"{member.weight:.2f} {space.describe(member.architecture)}")
 
 # %%
 # What it is worth

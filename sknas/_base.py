@@ -143,6 +143,8 @@ class BaseNAS(BaseEstimator, ABC):
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> None:
         started = time.monotonic()
         self._check_parameters()
+        # What an earlier fit left must not predict with what this one reads.
+        self.__dict__.pop("ensemble_", None)
         data, seed, X = self._read_training_data(X, y, sample_weight, groups)
         budget = plan_budget(data.weight.sum(), self.max_trials, self.max_time)
         space, problem = self._make_problem(data, budget, seed, X, started)
@@ -258,6 +260,8 @@ class BaseNAS(BaseEstimator, ABC):
                 f"{type(self).__name__} does not take sparse X, give a dense array: "
                 "X.toarray()."
             )
+        if hasattr(X, "collect") and hasattr(X, "lazy"):
+            raise TypeError("X is a lazy frame, give its rows: X.collect().")
         if not isinstance(X, pd.DataFrame) and hasattr(X, "get_column"):  # polars
             X = pd.DataFrame(
                 {name: X.get_column(name).to_numpy() for name in X.columns}
@@ -359,13 +363,18 @@ class BaseNAS(BaseEstimator, ABC):
 
     def _finish(self, space: Space, problem: Problem, history: History) -> None:
         """From the history to the fitted attributes."""
+        is_cut = False
         if history.succeeded:
             _warn_of_failures(history)
-            chosen = choose_members(history, problem, self._ensemble_size())
             best = history.best
         else:
             best = self._make_do(space, problem, history)
-            chosen = [(best, 1.0)]
+        chosen = [(best, 1.0)]
+        try:
+            if history.succeeded:
+                chosen = choose_members(history, problem, self._ensemble_size())
+        except KeyboardInterrupt:
+            is_cut = True
         taken = [trial.proposal.number for trial, _ in chosen]
         spare = [t for t in history.succeeded if t.proposal.number not in taken]
         refitted = refit(chosen, spare, space, problem)
@@ -379,7 +388,7 @@ class BaseNAS(BaseEstimator, ABC):
         self.history_ = history.without_predictions()
         self.cv_results_ = cv_results(self.history_)
         self.n_trials_ = len(history)
-        is_cut = refitted.is_interrupted
+        is_cut |= refitted.is_interrupted
         self.stop_reason_ = INTERRUPTED if is_cut else history.stop_reason
         if self._is_classifier:
             self.classes_ = self._target.classes_

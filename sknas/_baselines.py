@@ -15,7 +15,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from sknas._history import History
 from sknas._problem import Fold, Problem, TaskSpec
-from sknas._scoring import mean_score
+from sknas._scoring import score_folds
 
 FLOPS = 2e9  # products a second that a linear model is assumed to do
 MAX_SHARE = 0.1  # of the time left that it may take
@@ -63,16 +63,18 @@ def _linear(task: TaskSpec) -> Any:
 
 def _score(problem: Problem, make: Any) -> float:
     assert problem.score is not None
-    scores = []
+    predictions, rows = [], []
     for fold in problem.folds:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                predictions = _predict(make(fold.task), fold)
+                predictions.append(_predict(make(fold.task), fold))
         except ValueError:
-            continue  # a fold of one class has no linear model
-        scores.append(problem.score(predictions, fold.valid_rows))
-    return mean_score(scores)
+            continue  # training rows of one class have no linear model
+        rows.append(fold.valid_rows)
+    if not rows:
+        return float("nan")
+    return score_folds(predictions, rows, problem.n_rows, problem.score).mean
 
 
 def _predict(model: Any, fold: Fold) -> np.ndarray:

@@ -12,13 +12,20 @@ from typing import Any
 
 from sknas.exceptions import InvalidParameterError, SearchWarning
 
+MAX_SHOWN = 200  # characters of a value in a message
+
 
 def reject(owner: str, name: str, value: Any, allowed: str, advice: str = "") -> None:
     """Raise the error every wrong parameter ends in."""
-    advice = f"; {advice}" if advice else ""
-    raise InvalidParameterError(
-        f"The {name!r} parameter of {owner} must be {allowed}, got {value!r}{advice}."
-    )
+    text = f"The {name!r} parameter of {owner} must be {allowed}, got {brief(value)}"
+    text += f"; {advice}" if advice else ""
+    raise InvalidParameterError(text if text.endswith("?") else f"{text}.")
+
+
+def brief(value: Any) -> str:
+    """The repr of a value, shortened where it is long."""
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
 
 
 def did_you_mean(value: Any, known: Iterable[str]) -> str:
@@ -31,9 +38,8 @@ def check_word(owner: str, name: str, value: Any, known: Iterable[str]) -> str:
     """A word out of `known`."""
     known = list(known)
     if not isinstance(value, str) or value not in known:
-        question = did_you_mean(value, known).rstrip("?")
-        advice = f"{question}" if question else ""
-        reject(owner, name, value, "one of " + ", ".join(map(repr, known)), advice)
+        allowed = "one of " + ", ".join(map(repr, known))
+        reject(owner, name, value, allowed, did_you_mean(value, known))
     return value
 
 

@@ -19,7 +19,6 @@ from sknas.trainers._network import evaluate
 from sknas.trainers._skorch import failure_reason
 from sknas.trainers._workers import run_tasks
 
-N_CANDIDATES = 25  # best trials that may enter an ensemble
 N_ROUNDS = 40  # members drawn, with replacement
 LOSS_SHARE = 0.5  # weight of the loss beside the score, in their deviations
 PATIENCE = 10  # draws without a better score after which no more are made
@@ -107,7 +106,7 @@ def choose_members(
     Caruana, Niculescu-Mizil, Crew, Ksikes: Ensemble Selection from Libraries of
     Models. ICML 2004.
     """
-    candidates = history.succeeded[:N_CANDIDATES]
+    candidates = history.succeeded
     usable = [t for t in candidates if t.predictions is not None]
     if size == 1 or len(usable) < 2 or candidates[0].predictions is None:
         return [(candidates[0], 1.0)]

@@ -71,7 +71,8 @@ def given_splits(
     splits = []
     if not hasattr(cv, "split"):
         cv = _pairs(owner, cv, len(kept))
-    for train, test in check_cv(cv).split(X, y, groups):
+    for pair in check_cv(cv).split(X, y, groups):
+        train, test = (_places(rows, len(kept)) for rows in pair)
         splits.append((number[train[kept[train]]], number[test[kept[test]]]))
     if not any(len(train) and len(test) for train, test in splits):
         raise ValueError(
@@ -85,10 +86,16 @@ def _pairs(owner: str, cv: Any, n_rows: int) -> list[Split]:
     """Row numbers of an iterable of (train, test), which may be masks."""
     pairs = list(cv)
     try:
-        return [tuple(np.arange(n_rows)[np.asarray(r)] for r in p) for p in pairs]
+        return [(_places(a, n_rows), _places(b, n_rows)) for a, b in pairs]
     except (TypeError, ValueError, IndexError):
         reject(owner, "cv", pairs, _ALLOWED)
         raise
+
+
+def _places(rows: Any, n_rows: int) -> np.ndarray:
+    """Row numbers, from numbers or a mask; none from an empty list."""
+    rows = np.asarray(rows)
+    return np.arange(n_rows)[rows if len(rows) else rows.astype(int)]
 
 
 def made_splits(

@@ -136,6 +136,10 @@ class Trial:
         """The architecture that was tried."""
         return self.proposal.architecture
 
+    def bare(self) -> Trial:
+        """The trial without its predictions."""
+        return self if self.predictions is None else replace(self, predictions=None)
+
     @property
     def order(self) -> tuple[float, float, float, float]:
         """Sorts trials from the best: highest rung, score, lowest loss, earliest."""
@@ -200,11 +204,11 @@ class History:
         winner = max(again, key=lambda key: again[key])
         return next(t for t in succeeded if t.architecture.key == winner)
 
-    def without_predictions(self) -> History:
-        """The history free of arrays, as it is kept in a fitted estimator."""
-        return replace(
-            self, trials=tuple(replace(t, predictions=None) for t in self.trials)
-        )
+    def without_predictions(self, keep: int = 0) -> History:
+        """The history free of arrays, but for those of the best `keep` trials."""
+        best = {id(trial) for trial in self.succeeded[:keep]}
+        trials = (t if id(t) in best else t.bare() for t in self.trials)
+        return replace(self, trials=tuple(trials))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a trial: its outcome, then its choices as ``param_<name>``."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sknas._history import Architecture
+from sknas._history import Architecture, Trial
 
 KINDS = ("binary", "multiclass", "multilabel", "regression")
 
@@ -100,6 +100,10 @@ def _always(architecture: Architecture) -> bool:
     return True
 
 
+def _silent(trial: Trial) -> None:
+    pass
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """All that a strategy or a trainer may know of the work.
@@ -130,6 +134,8 @@ class Problem:
         End of the work on the monotonic clock, in seconds.
     n_jobs : int
         Worker processes that may be used.
+    report : callable
+        Told each trial as soon as it is done, before its batch is.
     """
 
     task: TaskSpec | None = None
@@ -144,6 +150,7 @@ class Problem:
     device: str = "cpu"
     deadline: float | None = None
     n_jobs: int = 1
+    report: Callable[[Trial], None] = _silent
 
     @property
     def seconds_left(self) -> float:

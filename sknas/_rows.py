@@ -51,6 +51,8 @@ def merge_rows(columns: list[np.ndarray], weight: np.ndarray) -> MergedRows:
     # 64 bits: two different rows of a million share a hash with probability 3e-8.
     total = np.zeros(len(weight), dtype=np.uint64)
     for part in columns:
+        if part.ndim == 2 and not part.shape[1]:
+            continue
         frame = pd.DataFrame(part)
         hashed = pd.util.hash_pandas_object(frame, index=False, categorize=False)
         total = total * np.uint64(0x9E3779B97F4A7C15) + hashed.to_numpy(np.uint64)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
+import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.dummy import DummyClassifier
-from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
 
 from sknas._checks import did_you_mean, reject
+
+MAX_SINGLE = 1e30  # predictions below are kept in single precision
 
 
 def find_scorer(owner: str, scoring: Any, is_classifier: bool) -> Callable[..., float]:
@@ -30,7 +33,7 @@ def find_scorer(owner: str, scoring: Any, is_classifier: bool) -> Callable[..., 
         scoring = "accuracy" if is_classifier else "r2"
     if isinstance(scoring, str):
         if scoring not in get_scorer_names():
-            advice = did_you_mean(scoring, get_scorer_names()).rstrip("?")
+            advice = did_you_mean(scoring, get_scorer_names())
             reject(owner, "scoring", scoring, "a scikit-learn scorer name", advice)
         return get_scorer(scoring)
     if not callable(scoring):
@@ -146,20 +149,22 @@ class RowScorer:
         if self.X is not None:
             X = _safe_indexing(self.X, rows)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore", UndefinedMetricWarning)
+            # Undefined metrics are NaN here, and what else a metric has to say it
+            # would say for each fold of each trial.
+            warnings.simplefilter("ignore", UserWarning)
             try:
                 score = self.scorer(
                     cls(predictions, self.classes), X, self.y[rows], **options
                 )
             except ValueError as error:
-                # A fold may lack a class that the metric needs; see `mean_score`.
+                # A fold may lack a class that the metric needs; see `score_folds`.
                 self.reason = str(error)
                 return float("nan")
         return float(score)
 
 
 class RowLoss:
-    """Log-loss or squared error of predictions for some rows of a table.
+    """Log-loss or squared error, up to a factor, of predictions for some rows.
 
     Parameters
     ----------
@@ -180,7 +185,8 @@ class RowLoss:
         """Mean loss of predictions (N', C) for the given row numbers."""
         y = self.y[rows]
         if self.kind == "regression":
-            losses = ((predictions - y) ** 2).mean(axis=1)
+            unit = np.abs(self.y).max() or 1.0  # squares of huge values are finite
+            losses = ((predictions / unit - y / unit) ** 2).mean(axis=1)
         elif self.kind == "multilabel":
             right = np.where(y > 0, predictions, 1 - predictions)
             losses = -np.log(np.maximum(right, 1e-7)).mean(axis=1)
@@ -190,7 +196,59 @@ class RowLoss:
         return float(np.average(losses, weights=self.weight[rows]))
 
 
-def mean_score(scores: list[float]) -> float:
-    """Mean over the folds that have a score, NaN if none has one."""
-    known = [score for score in scores if np.isfinite(score)]
-    return float(np.mean(known)) if known else float("nan")
+@dataclass(frozen=True, eq=False)
+class FoldScores:
+    """Scores of predictions fold by fold.
+
+    Parameters
+    ----------
+    mean : float
+        Mean over the folds that have a score. Where none has one, as R2 of one row or
+        an AUC of one class, the score of all rows together; NaN if that is undefined.
+    scores, seconds : list of float
+        One a fold.
+    predictions : ndarray of shape (N, C)
+        Mean of the predictions for each row, NaN where no fold validates it.
+    """
+
+    mean: float
+    scores: list[float]
+    seconds: list[float]
+    predictions: np.ndarray
+
+
+def score_folds(
+    predictions: list[np.ndarray],
+    rows: list[np.ndarray],
+    n_rows: int,
+    score: Callable[[np.ndarray, np.ndarray], float],
+) -> FoldScores:
+    """Score the predictions of each fold (N_i, C) for its validation rows.
+
+    Parameters
+    ----------
+    predictions, rows : list of ndarray
+        Predictions and row numbers of each fold.
+    n_rows : int
+        Rows of the table (N).
+    score : callable
+        (predictions, row numbers) -> score.
+    """
+    scores, seconds = [], []
+    total = np.zeros((n_rows, predictions[0].shape[1]))
+    count = np.zeros(n_rows)
+    for predicted, places in zip(predictions, rows, strict=True):
+        started = time.monotonic()
+        scores.append(score(predicted, places))
+        seconds.append(time.monotonic() - started)
+        total[places] += predicted
+        count[places] += 1
+    with np.errstate(invalid="ignore"):
+        averaged = total / count[:, None]
+    if np.abs(total).max() < MAX_SINGLE:
+        averaged = averaged.astype(np.float32)
+    known = [value for value in scores if np.isfinite(value)]
+    if known:
+        return FoldScores(float(np.mean(known)), scores, seconds, averaged)
+    seen = np.flatnonzero(count)
+    return FoldScores(score(averaged[seen], seen), scores, seconds, averaged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from sknas._checks import (
 )
 from sknas._history import Architecture, History, Proposal, Trial
 from sknas._problem import Problem, TaskSpec
-from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, Space, UnseenSampler
 from sknas.strategies import STRATEGIES, Strategy
 from sknas.trainers import Trainer
@@ -28,6 +28,7 @@ from sknas.trainers._skorch import INTERRUPTED, failure_reason
 
 BATCH = 4  # proposals asked for at once: never a function of cores or time
 MAX_REPEATS = 10  # batches of nothing new after which a strategy is done
+N_KEPT = 25  # best trials whose predictions are kept, for an ensemble
 N_LEADERS = 5  # architectures scored again where scores are noisy
 
 
@@ -241,13 +242,20 @@ class Search:
         new = self._numbered(batch, history, left)
         if not new:
             return history
-        trials = self.trainer.train(new, replace(self.problem, deadline=deadline))
+        report = partial(self._report, history, [])
+        problem = replace(self.problem, deadline=deadline, report=report)
+        trials = self.trainer.train(new, problem)
         self.strategy.observe(trials)
-        history = history.extended(trials)
-        if self.on_trials is not None:
-            self.on_trials(history)
+        history = history.extended(trials).without_predictions(N_KEPT)
+        self._report(history, [])
         is_interrupted = any(trial.reason == INTERRUPTED for trial in trials)
         return replace(history, stop_reason=INTERRUPTED) if is_interrupted else history
+
+    def _report(self, history: History, batch: list[Trial], *done: Trial) -> None:
+        """Tell what is done: the history, and the trials of the batch under way."""
+        batch.extend(done)
+        if self.on_trials is not None:
+            self.on_trials(history.extended(batch))
 
     def _proposed(self, n: int) -> list[Proposal] | None:
         """What the strategy proposes that is new; None if nothing comes any more."""
@@ -334,10 +342,9 @@ def make_feasible(
         costs = space.costs(architecture, task)  # type: ignore[arg-type]
         for name, bound in constraints.items():
             if name not in costs and task is not None:
-                raise InvalidParameterError(
-                    f"The 'constraints' parameter of {owner} has no cost {name!r} to "
-                    f"bound, it may bound {list(costs)}. {did_you_mean(name, costs)}"
-                )
+                allowed = f"a dict of bounds of {list(costs)}"
+                question = did_you_mean(name, costs)
+                reject(owner, "constraints", dict(constraints), allowed, question)
             if costs.get(name, 0.0) > bound:
                 return False
         return True

@@ -83,6 +83,10 @@ WRONG = [
         ("n_jobs", value, "None or an int other than 0", "")
         for value in (0, 1.5, "all")
     ],
+    *[
+        ("random_state", value, "an int from 0 to 2**32 - 1, a RandomState or None", "")
+        for value in ("abc", -1, 1.5, np.random.default_rng(0))
+    ],
     *[("verbose", value, "an int >= 0", "") for value in (-1, "loud", None, 0.5)],
 ]
 
@@ -114,6 +118,7 @@ def test_a_wrong_parameter_is_named_with_what_is_allowed(
         f"got {value!r}{advice}."
     )
     assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, TypeError)
 
 
 WEIGHTS = "None, 'balanced' or a dict of label to weight"
@@ -201,10 +206,15 @@ def test_parameters_within_parameters_are_named_too(parameters, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("value", ["abc", -1, 1.5, np.random.default_rng(0)])
-def test_a_wrong_random_state_is_named(value):
-    with pytest.raises(ValueError, match=r"'random_state' parameter of NASClassifier"):
-        tiny(random_state=value).fit(X, CLASSES)
+@pytest.mark.parametrize(
+    ("kind", "scoring"),
+    [(NASClassifier, "f1"), (NASClassifier, "roc_auc"), (NASRegressor, "accuracy")],
+)
+def test_a_scorer_that_does_not_fit_the_target_is_refused_at_once(kind, scoring):
+    estimator = tiny(kind, scoring=scoring)
+    message = f"^The 'scoring' parameter of {kind.__name__} must fit y, got '{scoring}'"
+    with pytest.raises(ValueError, match=message):
+        estimator.fit(X, target(kind))
 
 
 @pytest.mark.parametrize(

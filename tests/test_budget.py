@@ -52,23 +52,28 @@ def test_folds(n_rows, expected):
 @pytest.mark.parametrize("n_rows", SIZES)
 @pytest.mark.parametrize("n_steps", [60, 500, 1_500])
 @pytest.mark.parametrize("batch_size", [1, 32, 256, 4_096])
-def test_a_training_is_whole_epochs_of_at_least_one(n_rows, n_steps, batch_size):
-    n_epochs, per_epoch = training_length(n_rows, n_steps, batch_size, None)
-    assert n_epochs >= 1 and type(n_epochs) is int
-    assert per_epoch == math.ceil(n_rows / batch_size)
-    usual = default_batch_size(n_rows)
-    expected = n_steps * math.sqrt(usual / batch_size)
-    assert abs(n_epochs * per_epoch - expected) <= per_epoch
+def test_smaller_batches_take_more_steps_as_the_square_root(
+    n_rows, n_steps, batch_size
+):
+    length = training_length(n_rows, 0.8 * n_rows, n_steps, batch_size, None)
+    expected = n_steps * math.sqrt(default_batch_size(n_rows) / batch_size)
+    assert length.n_steps == length.planned == max(1, round(expected))
+    assert length.n_batches == math.ceil(0.8 * n_rows / batch_size)
+    assert (length.n_epochs - 1) * length.n_batches < length.n_steps
+    assert length.n_steps <= length.n_epochs * length.n_batches
 
 
 def test_the_default_batch_size_takes_the_steps_it_is_given():
-    n_epochs, per_epoch = training_length(1_000, 640, 64, None)
-    assert n_epochs * per_epoch == 640
+    assert training_length(1_000, 800, 640, 64, None).n_steps == 640
 
 
-@pytest.mark.parametrize(("most", "expected"), [(None, 60), (5, 5), (99, 60), (1, 1)])
+@pytest.mark.parametrize(
+    ("most", "expected"), [(None, (60, 60)), (5, (10, 15)), (99, (60, 60)), (1, (2, 3))]
+)
 def test_epochs_are_bounded(most, expected):
-    assert training_length(100, 60, 256, most) == (expected, 1)
+    length = training_length(90, 60, 60 / math.sqrt(8), 32, most)
+    assert (length.n_steps, length.planned) == expected
+    assert most is None or length.n_epochs <= most
 
 
 @pytest.mark.parametrize("n_rows", SIZES)
@@ -89,7 +94,6 @@ def test_time_alone_is_the_only_bound(n_rows):
     assert plan_budget(n_rows, None, 5.0).n_trials is None
 
 
-# BUG: small tables get more steps where time is short.
 @pytest.mark.parametrize("n_rows", SIZES)
 def test_less_time_never_means_more_work(n_rows):
     plans = [plan_budget(n_rows, None, t) for t in (0.1, 1, 5, 20, 100, 10_000)]

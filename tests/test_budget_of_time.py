@@ -140,8 +140,8 @@ def test_time_for_less_than_one_network_gives_the_default_one(kind):
 
 
 def test_a_slow_trial_is_stopped_and_marked():
-    calls = Calls(5, lambda: time.sleep(3))
-    estimator = small(calls, widths=range(1, 40), max_time=2.0).fit(ROWS, CLASSES)
+    calls = Calls(5, lambda: time.sleep(2))
+    estimator = small(calls, widths=range(1, 40), max_time=1.5).fit(ROWS, CLASSES)
     last = estimator.history_[-1]
     assert (last.status, last.reason) == ("stopped", "out of time")
     assert estimator.stop_reason_ == "max_time"
@@ -264,6 +264,11 @@ def test_a_failure_is_a_trial_with_its_reason_and_the_search_goes_on(kind):
     assert results.loc[failed, "rank_test_score"].min() == 3
     assert estimator.best_architecture_["width"] in (2, 3)
     assert is_usable(estimator)
+
+
+def test_a_network_that_diverges_now_and_then_is_no_reason_to_warn():
+    estimator = small(fail_by_width, (2, 6, 3), max_trials=3).fit(ROWS, CLASSES)
+    assert sorted(estimator.cv_results_["status"]) == ["failed", "ok", "ok"]
 
 
 @pytest.mark.parametrize("bound", [{"max_trials": 10}, {"max_time": 5.0}])

@@ -26,9 +26,10 @@ def test_errors_are_of_the_kinds_scikit_learn_raises():
     assert issubclass(SearchWarning, UserWarning)
 
 
-@pytest.mark.parametrize("advice", ["", "try 'b'"])
-def test_a_refusal_says_what_where_and_what_instead(advice):
-    end = f"; {advice}." if advice else "."
+@pytest.mark.parametrize(
+    ("advice", "end"), [("", "."), ("try 'b'", "; try 'b'."), ("'b'?", "; 'b'?")]
+)
+def test_a_refusal_says_what_where_and_what_instead(advice, end):
     with refused(f"The 'x' parameter of Thing must be 'b', got 'a'{end}"):
         reject("Thing", "x", "a", "'b'", advice)
 
@@ -44,7 +45,7 @@ def test_a_word():
     assert check_word("Thing", "x", "b", {"a": 1, "b": 2}) == "b"
     with refused(
         "The 'x' parameter of Thing must be one of 'apple', 'pear', got 'aple'; did "
-        "you mean 'apple'."
+        "you mean 'apple'?"
     ):
         check_word("Thing", "x", "aple", ["apple", "pear"])
     with refused("The 'x' parameter of Thing must be one of 'apple', got None."):

@@ -139,6 +139,7 @@ def test_zero_weights_and_the_users_splits():
     pairs = [([0, 1, 2], [3, 4, 5])]
     data, target = read(X, y, [1, 1, 0, 1, 0, 1], cv=pairs)
     ((train, valid),) = split_rows(data, "NASClassifier", pairs, target, 3, 0)
+    assert_array_equal(X[data.first], data.table.numeric)
     assert sorted(data.table.numeric[train, 0]) == [0, 1]
     assert sorted(data.table.numeric[valid, 0]) == [3, 5]
 
@@ -228,6 +229,14 @@ def test_class_weights_multiply_the_loss_and_keep_its_sum(class_weight, expected
     assert_allclose(mean / mean.sum(), np.array(expected) / np.sum(expected))
 
 
+def test_class_weights_are_what_a_fold_trains_with():
+    y = np.array([0, 1] * 6)
+    data, target = read(np.arange(12.0)[:, None], y, class_weight={0: 3.0})
+    fold, _ = encode(data, target, np.arange(8), np.arange(8, 12))
+    for rows in (fold.train, fold.valid):
+        assert_allclose(rows.weight, np.where(rows.y == 0, 1.5, 0.5))
+
+
 def test_balanced_counts_weights_and_not_rows():
     X, y = np.arange(4.0)[:, None], np.array([0, 0, 1, 1])
     data, _ = read(X, y, [3, 3, 1, 1], class_weight="balanced")
@@ -243,9 +252,9 @@ def test_balanced_counts_weights_and_not_rows():
         ({0: -1}, "None, 'balanced' or a dict of label to weight, weights >= 0"),
         ({0: 0, 1: 0}, "None, 'balanced' or a dict of label to weight, weights >= 0"),
         ({5: 1}, "a dict with labels of y, [0, 1]"),
-        ({0: "much"}, "None, 'balanced' or a dict of label to weight"),  # BUG: bare
-        ({0: None}, "None, 'balanced' or a dict of label to weight"),  # BUG: bare
-        ({0: np.inf}, "None, 'balanced' or a dict of label to weight"),  # BUG: warns
+        ({0: "much"}, "None, 'balanced' or a dict of label to weight"),
+        ({0: None}, "None, 'balanced' or a dict of label to weight"),
+        ({0: np.inf}, "None, 'balanced' or a dict of label to weight"),
     ],
     ids=str,
 )

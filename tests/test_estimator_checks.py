@@ -10,43 +10,32 @@ from sknas.strategies import STRATEGIES as KNOWN
 from sknas.strategies import BayesianStrategy, RandomStrategy
 from sknas.strategies._bayesian import ACQUISITIONS, SURROGATES
 
-KINDS = [NASClassifier, NASRegressor]
-
 # Tables of the checks have classes of one or two rows, of which fit warns rightly.
 pytestmark = pytest.mark.filterwarnings("ignore:.*classes have fewer than")
 
 # Each surrogate and each acquisition is there once. One trial comes before them, as
 # the space is too small to hold known architectures beside the default one.
+PAIRS = [("gp", "gp_hedge"), ("rf", "pi"), ("et", "lcb"), ("gbrt", "ei")]
 STRATEGIES = [
     RandomStrategy(),
-    BayesianStrategy(
-        surrogate="gp", acquisition="gp_hedge", n_initial_points=1, n_candidates=50
-    ),
-    BayesianStrategy(
-        surrogate="rf", acquisition="pi", n_initial_points=1, n_candidates=50
-    ),
-    BayesianStrategy(
-        surrogate="et", acquisition="lcb", n_initial_points=1, n_candidates=50
-    ),
-    BayesianStrategy(
-        surrogate="gbrt", acquisition="ei", n_initial_points=1, n_candidates=50
-    ),
+    *[BayesianStrategy(*pair, n_initial_points=1, n_candidates=50) for pair in PAIRS],
 ]
 SPACE = TableSpace(
     depth=(1, 1),
     width=(32, 64),
     activation=("relu",),
+    numeric_embedding=("none",),
     optimizer=("adamw",),
     lr=(0.01, 0.02),
 )
 QUICK = [
     kind(SPACE, strategy, max_trials=2, max_epochs=15, ensemble_size=1)
-    for kind in KINDS
+    for kind in (NASClassifier, NASRegressor)
     for strategy in STRATEGIES
 ]
 
 
-@parametrize_with_checks([kind() for kind in KINDS])
+@parametrize_with_checks([NASClassifier(), NASRegressor()])
 def test_checks_at_default_parameters(estimator, check):
     check(estimator)
 
@@ -63,7 +52,7 @@ def test_every_strategy_is_checked():
     assert {type(s) for s in STRATEGIES} == set(KNOWN.values())
 
 
-@pytest.mark.parametrize("estimator", [kind() for kind in KINDS])
+@pytest.mark.parametrize("estimator", [NASClassifier(), NASRegressor()])
 def test_no_tag_hides_a_check(estimator):
     tags = get_tags(estimator)
     assert not (tags.non_deterministic or tags.no_validation)

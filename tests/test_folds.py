@@ -72,7 +72,6 @@ def test_a_hold_out_is_a_fifth(stratify):
         assert np.bincount(y[valid]).tolist() == [5] * 4
 
 
-# BUG: scikit-learn's own error.
 @pytest.mark.parametrize("n_classes", [3, 100, 300, 500])
 def test_a_hold_out_of_any_number_of_classes(n_classes):
     y = np.arange(1000) % n_classes
@@ -83,9 +82,11 @@ def test_a_hold_out_of_any_number_of_classes(n_classes):
 
 
 @pytest.mark.parametrize("stratify", [True, False])
-def test_the_seed_decides_and_nothing_else(stratify):
-    y = np.arange(60) % 2
-    first, again, other = (made(y, stratify=stratify, seed=s) for s in (1, 1, 2))
+@pytest.mark.parametrize("n_folds", [1, 3])
+@pytest.mark.parametrize("groups", [None, np.arange(60) // 3], ids=["rows", "groups"])
+def test_the_seed_decides_and_nothing_else(stratify, n_folds, groups):
+    y, options = np.arange(60) % 2, {"stratify": stratify, "n_folds": n_folds}
+    first, again, other = (made(y, groups, seed=s, **options) for s in (1, 1, 2))
     assert_array_equal(first[0][1], again[0][1])
     assert not np.array_equal(first[0][1], other[0][1])
 
@@ -176,7 +177,6 @@ def test_where_every_class_is_rare_all_are_validated():
     assert_array_equal(np.sort(np.concatenate([v for _, v in splits])), np.arange(4))
 
 
-# BUG: rare rows are trained on where the rest of their group is validated.
 def test_a_group_with_a_rare_class_is_not_split():
     y = np.array([0] * 6 + [1] * 6 + [2])
     groups = np.array([0, 0, 1, 1, 2, 2] * 2 + [0])
@@ -185,7 +185,6 @@ def test_a_group_with_a_rare_class_is_not_split():
     check_splits(splits, groups)
 
 
-# BUG: scikit-learn's own error about the number of groups.
 def test_auto_takes_fewer_folds_where_rare_classes_hold_a_group():
     y = np.array([0, 1] * 6 + [2])
     groups = np.array([0] * 6 + [1] * 6 + [2])
@@ -195,7 +194,6 @@ def test_auto_takes_fewer_folds_where_rare_classes_hold_a_group():
     check_splits(splits, groups)
 
 
-# BUG: the faults above, and one of a single group left.
 @pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
 @pytest.mark.parametrize("cv", ["auto", 2, 4])
 def test_small_tables_of_any_kind(cv, grouped):
@@ -294,6 +292,18 @@ def test_splitters_may_leave_rows_out(cv):
     for got, wanted in zip(given(cv), expected, strict=True):
         assert_array_equal(got[0], wanted[0])
         assert_array_equal(got[1], wanted[1])
+
+
+class OwnSplitter:
+    """One that a user writes: with lists."""
+
+    def split(self, X, y=None, groups=None):
+        yield list(range(4)), list(range(4, len(X)))
+
+
+def test_a_splitter_of_the_users_own():
+    ((train, valid),) = given(OwnSplitter())
+    assert (list(train), list(valid)) == (list(range(4)), list(range(4, 12)))
 
 
 @pytest.mark.parametrize("cv", [GroupKFold(3), LeaveOneGroupOut()])

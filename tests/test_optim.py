@@ -8,8 +8,9 @@ from torch import nn
 from sknas._optim import (
     OPTIMIZERS,
     Batches,
-    ScheduledOptimizer,
+    Schedule,
     coslog,
+    decayed_parameters,
     flat_cos,
     make_optimizer,
     n_cycles,
@@ -114,12 +115,17 @@ class Net(nn.Module):
         self.vectors = nn.Parameter(torch.ones(1, 5, 2))
 
 
+def scheduled(net, name, lr, weight_decay):
+    optimizer = make_optimizer(net, name)
+    return Schedule(optimizer, decayed_parameters(net), lr, weight_decay, cycles=1)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_only_matrices_named_weight_decay(name):
     net = Net()
-    scheduled = ScheduledOptimizer(make_optimizer(net, name), 0.1, 0.5, n_steps=50)
-    scheduled.prepare(0.3)
-    lr = scheduled.optimizer.param_groups[0]["lr"]
+    schedule = scheduled(net, name, 0.1, 0.5)
+    schedule.prepare(0.3)
+    lr = schedule.optimizer.param_groups[0]["lr"]
     assert 0 < lr <= 0.1
     expected = 1 - 0.5 * lr * flat_cos(0.3)
     assert torch.allclose(net.weight, torch.tensor(expected))
@@ -130,12 +136,12 @@ def test_only_matrices_named_weight_decay(name):
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_parameter_is_trained_at_the_rate_of_the_step(name):
     net = Net()
-    scheduled = ScheduledOptimizer(make_optimizer(net, name), 0.1, 0.0, n_steps=50)
-    scheduled.prepare(0.7)
-    rates = [group["lr"] for group in scheduled.optimizer.param_groups]
-    assert rates == pytest.approx([0.1 * coslog(0.7, 1)] * 2)
+    schedule = scheduled(net, name, 0.1, 0.0)
+    schedule.prepare(0.7)
+    rates = [group["lr"] for group in schedule.optimizer.param_groups]
+    assert rates == pytest.approx([0.1 * coslog(0.7, 1)] * len(rates))
     sum((p**2).sum() for p in net.parameters()).backward()
-    scheduled.optimizer.step()
+    schedule.optimizer.step()
     assert all((p < 1).all() for p in net.parameters())
 
 
@@ -147,29 +153,29 @@ def test_optimisers_go_downhill(name):
     net.weight = x
     n_steps = 100
     lr = 0.3 if name in ("adamw", "rmsprop") else 0.1
-    scheduled = ScheduledOptimizer(make_optimizer(net, name), lr, 0.0, n_steps)
+    schedule = scheduled(net, name, lr, 0.0)
     for step in range(n_steps):
-        scheduled.prepare((step + 0.5) / n_steps)
-        scheduled.optimizer.zero_grad()
+        schedule.prepare((step + 0.5) / n_steps)
+        schedule.optimizer.zero_grad()
         (x**2).sum().backward()
-        scheduled.optimizer.step()
+        schedule.optimizer.step()
     assert (x**2).sum() < 0.1
 
 
 def test_decay_never_turns_weights_round():
     net = Net()
-    scheduled = ScheduledOptimizer(make_optimizer(net, "sgd"), 10.0, 10.0, n_steps=7)
+    schedule = scheduled(net, "sgd", 10.0, 10.0)
     for progress in np.linspace(0, 1, 8):
-        scheduled.prepare(float(progress))
+        schedule.prepare(float(progress))
         assert (net.weight >= 0).all()
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_no_step_is_longer_than_a_few_learning_rates(name):
     net = Net()
-    scheduled = ScheduledOptimizer(make_optimizer(net, name), 0.1, 0.0, n_steps=50)
-    scheduled.prepare(0.5)
+    schedule = scheduled(net, name, 0.1, 0.0)
+    schedule.prepare(0.5)
     for parameter in net.parameters():
         parameter.grad = torch.full_like(parameter, 1e6)
-    scheduled.optimizer.step()
+    schedule.optimizer.step()
     assert all(((1 - p).abs() < 1).all() for p in net.parameters())

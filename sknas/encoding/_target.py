@@ -11,6 +11,8 @@ from scipy.special import expit
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
 
+MAX_TARGET = 1e150  # regression targets beyond have no squared error
+
 
 @dataclass(eq=False)
 class TargetReader:
@@ -49,6 +51,11 @@ class TargetReader:
             )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if np.abs(y).max() > MAX_TARGET:
+            raise ValueError(
+                f"y holds values beyond {MAX_TARGET:g}, whose squares are infinite: "
+                "divide it by a large number."
+            )
         self.is_column_ = y.ndim == 1
         self.kind_ = "regression"
         values = y.reshape(len(y), -1)

@@ -14,7 +14,6 @@ from torch import nn
 from sknas._checks import did_you_mean, reject
 from sknas._history import Architecture, Value
 from sknas._problem import TaskSpec
-from sknas.exceptions import InvalidParameterError
 from sknas.spaces._choices import Choice, as_choice
 
 CONSTANT = 0.5  # what an inactive choice is encoded as, in each of its columns
@@ -111,11 +110,9 @@ class Space(BaseEstimator, ABC):
         choices = self.choices
         for name in given:
             if name not in choices:
+                allowed = f"a mapping with choices of {list(choices)}"
                 question = did_you_mean(name, choices)
-                raise InvalidParameterError(
-                    f"An architecture of {type(self).__name__} has no choice {name!r}, "
-                    f"its choices are {list(choices)}. {question}".strip()
-                )
+                reject(type(self).__name__, "given", dict(given), allowed, question)
         filled: dict[str, Value] = {}
         for name, choice in choices.items():
             if choice.is_active(filled):

@@ -13,7 +13,7 @@ import torch
 
 from sknas._history import Proposal, Trial
 from sknas._problem import Fold, Problem, Rows
-from sknas._scoring import mean_score
+from sknas._scoring import FoldScores, score_folds
 from sknas.spaces import Space
 from sknas.trainers._base import Trainer
 from sknas.trainers._network import DivergedError, Training, train_network
@@ -68,6 +68,7 @@ class SkorchTrainer(Trainer):
         try:
             for proposal in proposals:
                 trials.append(_trial(proposal, outcomes, problem))
+                problem.report(trials[-1])
         except KeyboardInterrupt:
             left = proposals[len(trials) :]
             trials += [Trial(p, status="stopped", reason=INTERRUPTED) for p in left]
@@ -140,14 +141,14 @@ def _trial(
     share, n_epochs = folds[0].stops[best.place]
     return Trial(
         proposal,
-        score=best.score,
+        score=best.scored.mean,
         loss=best.loss,
-        fold_scores=tuple(best.fold_scores),
-        score_seconds=tuple(best.seconds),
+        fold_scores=tuple(best.scored.scores),
+        score_seconds=tuple(best.scored.seconds),
         stop=share,
         n_epochs=n_epochs,
         n_params=folds[0].n_params,
-        predictions=best.predictions,
+        predictions=best.scored.predictions,
         **told,
     )
 
@@ -157,11 +158,13 @@ class _Point:
     """The scores of a proposal at one annealed point of its schedule."""
 
     place: int
-    score: float
     loss: float
-    fold_scores: list[float]
-    seconds: list[float]
-    predictions: np.ndarray
+    scored: FoldScores
+
+    @property
+    def order(self) -> tuple[float, float, int]:
+        """Sorts points to the best: score, then lower loss, then later."""
+        return self.scored.mean, -self.loss, self.place
 
 
 def _best_point(folds: list[_FoldOutcome], problem: Problem) -> _Point | None:
@@ -171,30 +174,21 @@ def _best_point(folds: list[_FoldOutcome], problem: Problem) -> _Point | None:
     for place in range(n_points):
         outputs = [fold.outputs[place] for fold in folds]
         points.append(_score_point(place, outputs, problem))
-    scored = [point for point in points if np.isfinite(point.score)]
-    return max(scored, key=lambda p: (p.score, -p.loss, p.place), default=None)
+    scored = [point for point in points if np.isfinite(point.scored.mean)]
+    return max(scored, key=lambda point: point.order, default=None)
 
 
 def _score_point(place: int, outputs: list[np.ndarray], problem: Problem) -> _Point:
-    assert problem.task is not None and problem.score is not None
-    scores, losses, seconds = [], [], []
-    total = np.zeros((problem.n_rows, problem.task.n_outputs))
-    count = np.zeros(problem.n_rows)
-    for fold, output in zip(problem.folds, outputs, strict=True):
-        started = time.monotonic()
-        predictions = fold.restore(output)
-        scores.append(problem.score(predictions, fold.valid_rows))
-        seconds.append(time.monotonic() - started)
-        losses.append(validation_loss(fold.task.kind, output, fold.valid))
-        total[fold.valid_rows] += predictions
-        count[fold.valid_rows] += 1
-    with np.errstate(invalid="ignore"):
-        averaged = (total / count[:, None]).astype(np.float32)  # NaN where none
-    score = mean_score(scores)
-    if np.isnan(score):  # folds too small for this score, such as R2 of one row
-        seen = np.flatnonzero(count)
-        score = problem.score(averaged[seen], seen)
-    return _Point(place, score, float(np.mean(losses)), scores, seconds, averaged)
+    assert problem.score is not None
+    pairs = list(zip(problem.folds, outputs, strict=True))
+    losses = [validation_loss(f.task.kind, output, f.valid) for f, output in pairs]
+    scored = score_folds(
+        [fold.restore(output) for fold, output in pairs],
+        [fold.valid_rows for fold in problem.folds],
+        problem.n_rows,
+        problem.score,
+    )
+    return _Point(place, float(np.mean(losses)), scored)
 
 
 def validation_loss(kind: str, output: np.ndarray, rows: Rows) -> float:

@@ -38,7 +38,7 @@ def test_polars_and_pandas_frames_predict_alike(classifier):
     expected = classifier.fit(other, y).predict_proba(other)
     np.testing.assert_array_equal(classifier.predict_proba(one), expected)
     np.testing.assert_array_equal(classifier.fit(one, y).predict_proba(one), expected)
-    # BUG: flags without a gap have another dtype than those with one.
+    # Flags without a gap have another dtype than those with one.
     some = [0, 2]
     plain = one[some].with_columns(pl.col("flag").cast(pl.Boolean))
     np.testing.assert_array_equal(classifier.predict_proba(plain), expected[some])

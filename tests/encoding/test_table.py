@@ -113,7 +113,6 @@ def test_words_of_any_dtype_read_alike(at_fit, later):
     assert codes(learnt, frame(["c", "z", None, "a", "b"], later)) == [2, -1, 3, 0, 1]
 
 
-# BUG: object and Arrow booleans are words, the others numbers.
 @pytest.mark.parametrize("at_fit", FLAGS, ids=str)
 @pytest.mark.parametrize("later", FLAGS, ids=str)
 def test_booleans_of_any_dtype_read_alike(at_fit, later):
@@ -132,7 +131,7 @@ def test_categories_of_numbers_read_alike(at_fit, later):
 def test_any_sign_for_missing_is_missing(missing):
     X = frame(["x", missing, "y"], object)
     assert codes(X) == [0, 2, 1]
-    # BUG: a boolean column with a gap is one of objects.
+    # A boolean column with a gap is one of objects.
     flags = frame([True, False], bool)
     assert codes(flags, frame([True, missing], object)) == [1, 2]
 
@@ -143,13 +142,11 @@ def test_mixed_objects_are_words_by_their_text():
     assert codes(X, frame(["2.5", 1, "green"], object)) == [1, 0, -1]
 
 
-# BUG: numbers become words of six digits.
 @pytest.mark.parametrize("number", [7, 1234567, 0.123456789, -(2**40)])
 def test_numbers_that_were_words_are_found_again(number):
     assert codes(frame([number, "x"], object), frame([number])) == [0]
 
 
-# BUG: True and 1 are one word in a column, which of them depends on the order.
 def test_mixed_objects_read_alike_one_by_one_and_in_any_order():
     X = frame([1, True, 0, False, "x", 1.0, "True"], object)
     for learnt in (X, X[::-1]):
@@ -164,7 +161,6 @@ def test_words_where_numbers_were_learnt_are_unknown_unless_they_are_numbers():
 
 @pytest.mark.parametrize("dtype", ["string", "str", "string[pyarrow]", "category"])
 def test_a_word_column_without_a_word_is_still_one(dtype):
-    # BUG: all but "category" are read as numbers, and words at predict refused.
     if pd.Series([None], dtype=dtype).dtype == object:
         pytest.skip("this pandas has no dtype for str")
     learnt = frame([None, None], dtype)
@@ -233,7 +229,6 @@ def test_which_columns_are_categories(given, expected):
 
 @pytest.mark.parametrize("given", ["all", [True], ["b"], [2], [-1], [1.5], 3])
 def test_categorical_features_that_are_not_there(given):
-    # BUG: a number alone is a bare TypeError.
     named = given[0] if given in (["b"], [2], [-1], [1.5]) else given
     message = (
         "The 'categorical_features' parameter of NASClassifier must be 'from_dtype', "
@@ -279,7 +274,6 @@ DATES = {
 }
 
 
-# BUG: read as numbers unless "from_dtype" looks at them; objects and periods as words.
 @pytest.mark.parametrize("categorical", ["from_dtype", None, ["other"]], ids=str)
 @pytest.mark.parametrize("kind", DATES)
 def test_dates_are_refused_by_name(kind, categorical):
@@ -293,7 +287,6 @@ def test_dates_are_refused_by_name(kind, categorical):
         read(X, categorical=categorical)
 
 
-# BUG: read as numbers.
 @pytest.mark.parametrize("kind", ["datetime", "difference"])
 def test_dates_where_numbers_were_learnt_are_refused(kind):
     with pytest.raises(ValueError, match="Column 'a' of X"):
@@ -302,7 +295,7 @@ def test_dates_where_numbers_were_learnt_are_refused(kind):
 
 def test_dates_in_an_array_are_refused_by_place():
     X = np.array([["2020-01-01", "2021-01-01"]], dtype="datetime64[D]")
-    for categorical in ("from_dtype", None):  # BUG: None reads them as numbers.
+    for categorical in ("from_dtype", None):
         with pytest.raises(ValueError, match="Column 'x0' of X holds dates"):
             read(X, categorical=categorical)
 
@@ -310,14 +303,12 @@ def test_dates_in_an_array_are_refused_by_place():
 @pytest.mark.parametrize("categorical", ["from_dtype", None, [0]], ids=str)
 @pytest.mark.parametrize("kind", ["frame", "array"])
 def test_complex_numbers_are_refused(kind, categorical):
-    # BUG: an array of them loses its imaginary part, as does a category of them.
     X = np.array([[1j], [2]])
     with pytest.raises(ValueError, match="Complex data not supported: column"):
         read(frame(X[:, 0]) if kind == "frame" else X, categorical=categorical)
 
 
 def test_complex_numbers_where_numbers_were_learnt_are_refused():
-    # BUG: the imaginary part is lost with a warning.
     with pytest.raises(ValueError, match="Complex data not supported: column 'a'"):
         read(frame([1.0, 2.0]), frame([1j, 2]))
 
@@ -333,7 +324,6 @@ def test_words_where_numbers_were_learnt_are_refused_by_name(dtype):
 
 
 def test_an_integer_no_float_can_hold_is_refused_by_name():
-    # BUG: a bare OverflowError.
     with pytest.raises(ValueError, match="Column 'a' of X"):
         read(frame([10**400, 2], object))
 
@@ -354,7 +344,6 @@ def test_numbers_of_which_most_are_equal_still_vary():
     assert len(np.unique(x)) == 4 and np.abs(x).max() < 3
 
 
-# BUG: two values far apart, or too near, overflow with a warning.
 @pytest.mark.parametrize(
     "column",
     [

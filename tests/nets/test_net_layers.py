@@ -110,26 +110,17 @@ def test_activations_bend(name, x):
 # ---------------------------------------------------------------------------- dropout
 
 
-def test_each_network_drops_with_a_probability_of_its_own():
+@pytest.mark.parametrize("p", [[0.0, 0.2, 0.8], [0.3, 0.3, 0.3]])
+def test_each_network_drops_with_a_probability_of_its_own(p):
     torch.manual_seed(0)
-    dropout = Dropout([0.0, 0.2, 0.8]).train()
+    dropout = Dropout(p).train()
     x = torch.ones(3, 200, 100)
     out = dropout(x)
-    assert torch.equal(out[0], x[0])
-    for k, p in enumerate([0.0, 0.2, 0.8]):
-        assert (out[k] == 0).float().mean() == pytest.approx(p, abs=0.02)
+    for k, own in enumerate(p):
+        assert (out[k] == 0).float().mean() == pytest.approx(own, abs=0.02)
         assert out[k].mean() == pytest.approx(1, abs=0.05)
         kept = out[k][out[k] != 0]
-        close(kept, torch.full_like(kept, 1 / (1 - p)))
-
-
-def test_a_network_drops_the_same_whoever_stands_beside_it():
-    x = torch.ones(1, 30, 20)
-    torch.manual_seed(1)
-    alone = Dropout([0.4]).train()(x)
-    torch.manual_seed(1)
-    beside = Dropout([0.1, 0.4, 0.6]).train()(x.expand(3, 30, 20))
-    assert torch.equal(alone[0], beside[1])
+        close(kept, torch.full_like(kept, 1 / (1 - own)))
 
 
 def test_nothing_is_dropped_when_predicting():

@@ -68,13 +68,10 @@ def test_a_member_answers_as_it_does_alone(task, encoded_rows, shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_member_learns_as_it_does_alone(task, encoded_rows, shape):
-    dropout, rates = [0.5, 0.2, 0.0], [0.02, 0.005, 0.05]
+    rates = [0.02, 0.005, 0.05]
     x, shape = torch.from_numpy(encoded_rows), SHAPES[shape]
-    group = unlike(table_net(3, task, dropout=dropout, **shape))
-    alones = [
-        member(group, place, table_net(1, task, dropout=[p], **shape))
-        for place, p in enumerate(dropout)
-    ]
+    group = unlike(table_net(3, task, **shape))
+    alones = [member(group, place, table_net(1, task, **shape)) for place in range(3)]
     learn(group, x, rates)
     for alone, rate in zip(alones, rates, strict=True):
         learn(alone, x, [rate])
@@ -123,7 +120,7 @@ def test_all_kinds_of_blocks_pass_gradients(
 def test_a_new_network_answers_near_zero(task, encoded_rows):
     torch.manual_seed(0)
     answers = table_net(20, task)(torch.from_numpy(encoded_rows))
-    assert answers.abs().max() < 0.5
+    assert answers.abs().max() < 0.15
     assert answers.std() > 0  # but not all alike
 
 

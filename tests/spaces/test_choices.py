@@ -171,7 +171,7 @@ def test_numpy_values_become_plain_ones(rng):
     choice = Categorical(np.array([1, 2]))
     assert [type(value) for value in choice.values()] == [int, int]
     real = Real(np.float64(1 / 3), np.float64(2 / 3))
-    assert type(real.decode(np.array([0.0]))) is float  # BUG: np.float64
+    assert type(real.decode(np.array([0.0]))) is float
     assert type(Integer(np.int64(1), np.int64(5)).sample(rng)) is int
 
 

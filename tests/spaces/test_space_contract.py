@@ -303,6 +303,15 @@ def test_networks_of_mixed_shapes_answer_in_order(space, task, encoded_rows, kin
             assert_allclose(answer.roll(-place, dims=0), shared[place], atol=1e-5)
 
 
+def test_networks_side_by_side_are_as_large_as_alone(space, task, rng):
+    own = space.for_task(task)
+    default = own.default_architecture()  # its neighbours differ in little
+    architectures = [default, *own.neighbours(default, 60, rng)]
+    together = own.build(architectures, task)
+    alone = [own.n_params(architecture, task) for architecture in architectures]
+    assert sum(p.numel() for p in together.parameters()) == sum(alone)
+
+
 @pytest.mark.parametrize("n_rows", [1, 2])
 def test_networks_answer_few_rows(space, task, encoded_rows, n_rows):
     own = space.for_task(task)
