@@ -95,7 +95,7 @@ def draw_search(search, path):
     ax.set_xlim(left=0)
     ax.set_xlabel("seconds of training, all folds of all trials so far")
     ax.set_ylabel("validation score (negative log loss)")
-    ax.set_title(f"A search of {search.n_trials_} networks for the digits", loc="left")
+    ax.set_title(f"A search for the digits: {len(scored)} networks", loc="left")
     ax.spines[["top", "right"]].set_visible(False)
     fig.legend(frameon=False, loc="outside lower center", ncols=5)
     fig.savefig(path, dpi=110)
@@ -127,9 +127,10 @@ def main(path):
         ),
     }
     rows = compare(models, X_train, X_test, y_train, y_test)
+    n_scored = len(search.history_.succeeded)
     print(
-        f"\n{search.n_trials_} trials in {search.search_time_:.1f} s "
-        f"(stopped by {search.stop_reason_}). The best network has"
+        f"\n{n_scored} networks scored in {search.search_time_:.1f} s, the last training "
+        f"included (stopped by {search.stop_reason_}). The best one has"
     )
     print(f"    {search.search_space_.describe(search.best_architecture_)}.")
     print(

@@ -56,7 +56,7 @@ class Ensemble:
     restore : callable
         Network output (N, C) -> predictions (N, C).
     device : str
-        Where to predict.
+        Where it was trained.
     """
 
     members: tuple[Member, ...]
@@ -66,16 +66,22 @@ class Ensemble:
     def __len__(self) -> int:
         return len(self.members)
 
+    @property
+    def place(self) -> str:
+        """The device to predict on: the CPU where a loaded one's GPU is missing."""
+        is_there = torch.cuda.is_available() or not self.device.startswith("cuda")
+        return self.device if is_there else "cpu"
+
     def modules(self, dtype: np.dtype) -> list[torch.nn.Module]:
         """The members' networks in a precision, ready to `predict`."""
         kind = torch.float64 if dtype == np.float64 else torch.float32
         return [
-            copy.deepcopy(m.network.module_).to(self.device, kind) for m in self.members
+            copy.deepcopy(m.network.module_).to(self.place, kind) for m in self.members
         ]
 
     def predict(self, modules: list[torch.nn.Module], x: np.ndarray) -> np.ndarray:
         """Predictions (N, C) for encoded rows (N, F): weighted mean of the members."""
-        rows = torch.from_numpy(x).to(self.device)
+        rows = torch.from_numpy(x).to(self.place)
         answers = [
             member.weight * self.restore(evaluate(module, rows))
             for member, module in zip(self.members, modules, strict=True)

@@ -34,8 +34,8 @@ COLUMNS = (
     "'from_dtype', None, a mask of one bool a column, or numbers or names of columns "
     "of X"
 )
-MEAN_SPACE = "; did you mean 'table'"
-MEAN_STRATEGY = "; did you mean 'bayesian'"
+MEAN_SPACE = "; did you mean 'table'?"
+MEAN_STRATEGY = "; did you mean 'bayesian'?"
 
 # (parameter, value, what must be allowed, advice)
 WRONG = [
@@ -45,7 +45,7 @@ WRONG = [
     ("strategy", "bayes", "one of 'bayesian', 'random'", MEAN_STRATEGY),
     ("strategy", "zzz", "one of 'bayesian', 'random'", ""),
     ("strategy", 3, "one of 'bayesian', 'random' or a Strategy object", ""),
-    ("trainer", "skroch", "one of 'auto', 'skorch'", "; did you mean 'skorch'"),
+    ("trainer", "skroch", "one of 'auto', 'skorch'", "; did you mean 'skorch'?"),
     ("trainer", None, "one of 'auto', 'skorch' or a Trainer object", ""),
     *[
         (name, value, "an int >= 1 or None", "")
@@ -63,7 +63,7 @@ WRONG = [
         "scoring",
         "acuracy",
         "a scikit-learn scorer name",
-        "; did you mean 'accuracy'",
+        "; did you mean 'accuracy'?",
     ),
     ("scoring", 3, "a scorer name, a callable or None", ""),
     ("scoring", ["accuracy", "f1"], "a scorer name, a callable or None", ""),
@@ -115,7 +115,7 @@ def test_a_wrong_parameter_is_named_with_what_is_allowed(
         estimator.fit(X, target(kind))
     assert str(caught.value) == (
         f"The {name!r} parameter of {kind.__name__} must be {allowed}, "
-        f"got {value!r}{advice}."
+        f"got {value!r}{advice or '.'}"
     )
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, TypeError)
@@ -161,12 +161,12 @@ def test_class_weight_is_refused_for_several_labels():
         (
             {"strategy": BayesianStrategy(surrogate="gpr")},
             "The 'surrogate' parameter of BayesianStrategy must be one of 'gp', 'rf', "
-            "'et', 'gbrt', got 'gpr'; did you mean 'gp'.",
+            "'et', 'gbrt', got 'gpr'; did you mean 'gp'?",
         ),
         (
             {"strategy": BayesianStrategy(acquisition="eii")},
             "The 'acquisition' parameter of BayesianStrategy must be one of 'ei', "
-            "'pi', 'lcb', 'gp_hedge', got 'eii'; did you mean 'ei'.",
+            "'pi', 'lcb', 'gp_hedge', got 'eii'; did you mean 'ei'?",
         ),
         (
             {"strategy": BayesianStrategy(n_initial_points=0)},
@@ -190,8 +190,8 @@ def test_class_weight_is_refused_for_several_labels():
         ),
         (
             {"constraints": {"n_param": 100}},
-            "The 'constraints' parameter of NASClassifier has no cost 'n_param' to "
-            "bound, it may bound ['n_params']. did you mean 'n_params'?",
+            "The 'constraints' parameter of NASClassifier must be a dict of bounds of "
+            "['n_params'], got {'n_param': 100}; did you mean 'n_params'?",
         ),
         (
             {"categorical_features": [1, 7]},

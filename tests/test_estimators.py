@@ -814,8 +814,10 @@ def test_simple_models_are_scored_on_the_same_folds(searched):
     assert set(scores) == {"default", "linear", "dummy"}
     results = searched.cv_results_
     assert scores["default"] == results["mean_test_score"][0]
-    is_classifier = isinstance(searched, NASClassifier)
-    assert scores["dummy"] == pytest.approx(1 / 3 if is_classifier else 0, abs=0.1)
+    if isinstance(searched, NASClassifier):
+        assert scores["dummy"] == pytest.approx(1 / 3, abs=0.05)
+    else:  # the mean of other rows is never better than their own
+        assert -0.5 < scores["dummy"] <= 0
     assert scores["linear"] > 0.9
 
 

@@ -326,6 +326,5 @@ def test_no_score_at_all():
 
 
 def test_predictions_beyond_single_precision_are_kept():
-    # BUG: they become infinite, with a warning.
     folds = scored([[1e300, -1e300]], [[0, 1]])
     assert_allclose(folds.predictions[:2, 0], [1e300, -1e300])

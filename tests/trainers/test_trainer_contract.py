@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_regression
 from sklearn.linear_model import LogisticRegression
@@ -254,3 +255,17 @@ def test_refit_falls_back_on_spare_trials():
     assert made.ensemble.members[0].architecture["width"] == 128
     with pytest.raises(SearchFailedError, match="on all rows: out of memory; KeyError"):
         refit([(trial_of(32, 0), 1.0)], spare[:1], Touchy(), PROBLEM)
+
+
+def test_what_a_gpu_trained_predicts_without_one():
+    chosen = [(trial_of(128, 0), 1.0)]
+    ensemble = refit(chosen, [], SPACE, PROBLEM).ensemble
+    moved = replace(ensemble, device="cuda:3")
+    x = PROBLEM.full.train.x
+    expected = ensemble.predict(ensemble.modules(x.dtype), x)
+    if not torch.cuda.is_available():
+        assert moved.place == "cpu"
+        found = moved.predict(moved.modules(x.dtype), x)
+        np.testing.assert_array_equal(found, expected)
+    assert ensemble.place == "cpu"
+    assert next(ensemble.members[0].network.module_.parameters()).device.type == "cpu"
