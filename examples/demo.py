@@ -129,8 +129,8 @@ def main(path):
     rows = compare(models, X_train, X_test, y_train, y_test)
     n_scored = len(search.history_.succeeded)
     print(
-        f"\n{n_scored} networks scored in {search.search_time_:.1f} s, the last training "
-        f"included (stopped by {search.stop_reason_}). The best one has"
+        f"\n{n_scored} networks scored, all done in {search.search_time_:.1f} s "
+        f"(stopped by {search.stop_reason_}). The best one has"
     )
     print(f"    {search.search_space_.describe(search.best_architecture_)}.")
     print(

@@ -74,7 +74,7 @@ def accuracy(architecture):
 
 
 # %%
-# Ten searches a strategy, each with a seed of its own. Random search does not learn
+# Six searches a strategy, each with a seed of its own. Random search does not learn
 # from its trials; the surrogates of Bayesian search do.
 strategies = {
     "random": "random",
@@ -84,13 +84,13 @@ strategies = {
 fig, ax = plt.subplots(layout="constrained")
 for name, strategy in strategies.items():
     best = []
-    for seed in range(10):
+    for seed in range(6):
         history = sknas.search(
             accuracy, SPACE, strategy=strategy, max_trials=40, random_state=seed
         )
         best.append(np.maximum.accumulate([trial.score for trial in history]))
     regret = 0.9 - np.array(best)
-    mean, error = regret.mean(axis=0), regret.std(axis=0, ddof=1) / np.sqrt(10)
+    mean, error = regret.mean(axis=0), regret.std(axis=0, ddof=1) / np.sqrt(6)
     n_trials = np.arange(1, 41)
     (line,) = ax.plot(n_trials, mean, label=name)
     ax.fill_between(

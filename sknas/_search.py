@@ -246,7 +246,11 @@ class Search:
         problem = replace(self.problem, deadline=deadline, report=report)
         trials = self.trainer.train(new, problem)
         self.strategy.observe(trials)
-        history = history.extended(trials).without_predictions(N_KEPT)
+        # A trial that was never begun is none.
+        begun = [
+            trial for trial in trials if trial.status != "stopped" or trial.seconds
+        ]
+        history = history.extended(begun).without_predictions(N_KEPT)
         self._report(history, [])
         is_interrupted = any(trial.reason == INTERRUPTED for trial in trials)
         return replace(history, stop_reason=INTERRUPTED) if is_interrupted else history
