@@ -27,8 +27,15 @@ from sknas._budget import Budget, plan_budget
 from sknas._checks import check_integer, check_positive, reject, warn_user
 from sknas._data import Data, encode_fold, make_scorer, read_data, split_rows
 from sknas._ensemble import choose_members, refit, refit_seconds
-from sknas._folds import check_folds
-from sknas._history import History, Trial, cv_results
+from sknas._folds import Split, check_folds
+from sknas._history import (
+    DIVERGED,
+    INTERRUPTED,
+    History,
+    Trial,
+    count_reasons,
+    cv_results,
+)
 from sknas._problem import Problem
 from sknas._progress import Progress
 from sknas._scoring import RowLoss, find_scorer, reads_probabilities
@@ -44,8 +51,6 @@ from sknas.exceptions import SearchFailedError
 from sknas.spaces import SPACES, Space
 from sknas.strategies import STRATEGIES, Strategy
 from sknas.trainers import TRAINERS, TensorNet, Trainer
-from sknas.trainers._network import DIVERGED
-from sknas.trainers._skorch import INTERRUPTED, count_reasons
 from sknas.trainers._workers import count_workers
 
 AUTO_ENSEMBLE = 5  # networks of ``ensemble_size=None`` at the most
@@ -166,9 +171,8 @@ class BaseNAS(BaseEstimator, ABC):
         if not isinstance(self.verbose, bool):
             check_integer(owner, "verbose", self.verbose, 0)
         check_folds(owner, self.cv)
-        if not (self.n_jobs is None or isinstance(self.n_jobs, Integral)) or (
-            self.n_jobs == 0
-        ):
+        is_count = isinstance(self.n_jobs, Integral) and self.n_jobs != 0
+        if self.n_jobs is not None and (not is_count or self.n_jobs is True):
             reject(owner, "n_jobs", self.n_jobs, "None or an int other than 0")
         try:
             check_random_state(self.random_state)
@@ -208,11 +212,13 @@ class BaseNAS(BaseEstimator, ABC):
         if self.device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            kind = torch.device(self.device).type
+            device = torch.device(self.device)
         except (RuntimeError, TypeError):
-            kind = ""
-        known = ["cpu"] + ["cuda"] * torch.cuda.is_available()
-        if kind not in known:
+            device = torch.device("meta")
+        known = ["cpu"]
+        if torch.cuda.is_available():
+            known += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        if str(device) not in known:
             allowed = "'auto' or a device of this machine: " + " or ".join(known)
             reject(type(self).__name__, "device", self.device, allowed)
         return str(self.device)
@@ -303,9 +309,9 @@ class BaseNAS(BaseEstimator, ABC):
         encode = partial(encode_fold, data, target=target, probabilistic=probabilistic)
         owner = type(self).__name__
         splits = split_rows(data, owner, self.cv, target, budget.n_folds, seed)
-        folds = tuple(encode(train, valid)[0] for train, valid in splits)
-        nothing = np.arange(0)
-        full, self._encoder = encode(np.arange(len(data)), nothing)
+        folds = tuple(encode(split)[0] for split in splits)
+        all_rows = Split(np.arange(len(data)), np.arange(0))
+        full, self._encoder = encode(all_rows)
         self._encoder.forget_words(self._reader)
         space = self._find_space().for_task(full.task)
         deadline = None if self.max_time is None else started + float(self.max_time)
@@ -406,7 +412,8 @@ class BaseNAS(BaseEstimator, ABC):
         ]
         if history.stop_reason != "max_time" or not first:
             raise SearchFailedError(
-                "No architecture keeps the constraints, loosen 'constraints'."
+                "No architecture that keeps the constraints was found, loosen "
+                "'constraints'."
             )
         warn_user(
             f"max_time={self.max_time!r} seconds are too short to validate one "

@@ -6,11 +6,9 @@ import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.compose import make_column_transformer
+from scipy import sparse
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.multioutput import MultiOutputClassifier
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from sknas._history import History
@@ -18,6 +16,7 @@ from sknas._problem import Fold, Problem, TaskSpec
 from sknas._scoring import score_folds
 
 FLOPS = 2e9  # products a second that a linear model is assumed to do
+LONGEST = 600.0  # seconds that a search without a bound is assumed to have
 MAX_SHARE = 0.1  # of the time left that it may take
 
 
@@ -41,7 +40,7 @@ def _has_time(problem: Problem) -> bool:
     assert task is not None
     width = task.n_columns + sum(task.cardinalities)
     products = 400 * task.n_rows * width * task.n_outputs * len(problem.folds)
-    return products / FLOPS < MAX_SHARE * problem.seconds_left
+    return products / FLOPS < MAX_SHARE * min(problem.seconds_left, LONGEST)
 
 
 def _dummy(task: TaskSpec) -> Any:
@@ -49,52 +48,60 @@ def _dummy(task: TaskSpec) -> Any:
 
 
 def _linear(task: TaskSpec) -> Any:
-    model: Any = Ridge()
-    if task.is_classification:
-        model = LogisticRegression(max_iter=200)
-    if task.kind == "multilabel":
-        model = MultiOutputClassifier(model)
-    n_plain = task.n_numeric + task.n_binary
-    codes = list(range(n_plain, task.n_columns))
-    one_hot = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
-    encoder = make_column_transformer((one_hot, codes), remainder="passthrough")
-    return make_pipeline(encoder, model) if codes else model
+    return LogisticRegression(max_iter=200) if task.is_classification else Ridge()
 
 
 def _score(problem: Problem, make: Any) -> float:
     assert problem.score is not None
-    predictions, rows = [], []
+    predictions, rows, weights = [], [], []
     for fold in problem.folds:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                predictions.append(_predict(make(fold.task), fold))
-        except ValueError:
-            continue  # training rows of one class have no linear model
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            predictions.append(_predict(make, fold))
         rows.append(fold.valid_rows)
-    if not rows:
-        return float("nan")
-    return score_folds(predictions, rows, problem.n_rows, problem.score).mean
+        weights.append(fold.valid.weight)
+    scored = score_folds(predictions, rows, weights, problem.n_rows, problem.score)
+    return scored.mean
 
 
-def _predict(model: Any, fold: Fold) -> np.ndarray:
+def _predict(make: Any, fold: Fold) -> np.ndarray:
     """Predictions (Nv, C) of a model fitted on the fold's training rows."""
-    last = model.steps[-1][0] if hasattr(model, "steps") else None
-    weight = f"{last}__sample_weight" if last else "sample_weight"
-    model.fit(fold.train.x, fold.train.y, **{weight: fold.train.weight})
-    if fold.task.kind == "regression":
-        output = np.asarray(model.predict(fold.valid.x))
-        return fold.restore(output.reshape(len(output), -1))
-    shares = model.predict_proba(fold.valid.x)
-    if fold.task.kind == "multilabel":
-        columns = zip(shares, model.classes_, strict=True)
-        return np.stack([_of_class(s, c, 1) for s, c in columns], axis=1)
-    full = np.zeros((len(shares), fold.task.n_outputs))
-    full[:, model.classes_] = shares
+    task, y, weight = fold.task, fold.train.y, fold.train.weight
+    train, valid = _features(fold)
+    if task.kind == "regression":
+        output = make(task).fit(train, y, sample_weight=weight).predict(valid)
+        return fold.restore(np.asarray(output).reshape(valid.shape[0], -1))
+    if task.kind == "multilabel":
+        labels = [
+            _shares(make(task), train, column, weight, valid, 2) for column in y.T
+        ]
+        return np.stack([shares[:, 1] for shares in labels], axis=1)
+    return _shares(make(task), train, y, weight, valid, task.n_outputs)
+
+
+def _features(fold: Fold) -> tuple[Any, Any]:
+    """Encoded rows to train and to validate on, categories one-hot."""
+    n_plain = fold.task.n_numeric + fold.task.n_binary
+    train, valid = fold.train.x, fold.valid.x
+    if not fold.task.cardinalities:
+        return train, valid
+    one_hot = OneHotEncoder(handle_unknown="ignore").fit(train[:, n_plain:])
+    parts = (
+        sparse.hstack([x[:, :n_plain], one_hot.transform(x[:, n_plain:])], format="csr")
+        for x in (train, valid)
+    )
+    return next(parts), next(parts)
+
+
+def _shares(
+    model: Any, train: Any, y: np.ndarray, weight: np.ndarray, valid: Any, n: int
+) -> np.ndarray:
+    """Class probabilities (Nv, n); zeros for classes the training rows lack."""
+    full = np.zeros((valid.shape[0], n))
+    classes = np.unique(y).astype(int)
+    if len(classes) == 1:
+        full[:, classes] = 1.0
+    else:
+        model.fit(train, y, sample_weight=weight)
+        full[:, classes] = model.predict_proba(valid)
     return full
-
-
-def _of_class(shares: np.ndarray, classes: np.ndarray, wanted: int) -> np.ndarray:
-    """The column of one class, zeros where the training rows had none of it."""
-    place = np.flatnonzero(classes == wanted)
-    return shares[:, place[0]] if len(place) else np.zeros(len(shares))

@@ -18,7 +18,7 @@ N_STEPS = (60, 1_500)
 N_TRIALS = (3, 16)
 
 STEP_SECONDS = 1e-3  # of a step at small batches, twice that at 256 rows
-MIN_TRIALS = 6
+MIN_TRIALS = 10
 MIN_STEPS = 100
 MIN_HOLDOUT_ROWS = 1_000
 
@@ -50,7 +50,7 @@ class Length:
     n_steps : int
         Optimiser steps.
     n_batches : int
-        Batches of an epoch.
+        Batches of an epoch, by the weights of the rows.
     planned : int
         Steps on the whole table, which decide the cycles of the learning rate: a
         share of the schedule is the same point in every fold and in the refit.

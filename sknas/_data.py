@@ -12,7 +12,7 @@ import pandas as pd
 from sklearn.utils import _safe_indexing
 
 from sknas._checks import reject
-from sknas._folds import Split, given_splits, is_split_by_us, made_splits
+from sknas._folds import Pair, Split, given_splits, is_split_by_us, made_splits
 from sknas._problem import Fold, Rows, TaskSpec
 from sknas._rows import check_weight, merge_rows
 from sknas._scoring import RowScorer
@@ -47,7 +47,7 @@ class Data:
     weight: np.ndarray
     loss_weight: np.ndarray
     groups: np.ndarray | None
-    splits: list[Split] | None
+    splits: list[Pair] | None
     first: np.ndarray
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ def read_data(
     )
 
 
-def _membership(splits: list[Split], n_rows: int) -> np.ndarray:
+def _membership(splits: list[Pair], n_rows: int) -> np.ndarray:
     """Which part of which split a row is in, (N, 2 * splits); told apart in merging."""
     member = np.zeros((n_rows, 2 * len(splits)), dtype=np.int8)
     for number, parts in enumerate(splits):
@@ -145,23 +145,23 @@ def split_rows(
 ) -> list[Split]:
     """The user's splits, or folds of our own."""
     if data.splits is not None:
-        return data.splits
+        return [Split(train, valid) for train, valid in data.splits]
     stratify = target.kind_ in ("binary", "multiclass")
-    groups = data.groups
-    return made_splits(owner, cv, data.y, groups, stratify, n_folds, seed)
+    return made_splits(
+        owner, cv, data.y, data.weight, data.groups, stratify, n_folds, seed
+    )
 
 
 def encode_fold(
     data: Data,
-    train: np.ndarray,
-    valid: np.ndarray,
+    split: Split,
     target: TargetReader,
     probabilistic: bool,
 ) -> tuple[Fold, TableEncoder]:
     """Encode a split by the statistics of its training rows alone."""
-    weight = data.weight[train]
+    train, weight = split.train, data.weight[split.train] * split.train_share
     encoder = TableEncoder().fit(data.table.take(train), weight)
-    scale, restore = _target_maps(data, train, target)
+    scale, restore = _target_maps(data.y[train], weight, target)
     task = TaskSpec(
         kind=target.kind_,
         n_outputs=target.n_outputs_,
@@ -173,19 +173,21 @@ def encode_fold(
         probabilistic=probabilistic,
     )
 
-    def encoded(rows: np.ndarray) -> Rows:
+    def encoded(rows: np.ndarray, share: np.ndarray | float) -> Rows:
         x = encoder.transform(data.table.take(rows)).astype(np.float32)
-        return Rows(x, scale(data.y[rows]), data.loss_weight[rows])
+        return Rows(x, scale(data.y[rows]), data.loss_weight[rows] * share)
 
-    return Fold(task, encoded(train), encoded(valid), valid, restore), encoder
+    inside = encoded(train, split.train_share)
+    outside = encoded(split.valid, split.valid_share)
+    return Fold(task, inside, outside, split.valid, restore), encoder
 
 
 def _target_maps(
-    data: Data, train: np.ndarray, target: TargetReader
+    y: np.ndarray, weight: np.ndarray, target: TargetReader
 ) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
     """Targets as the loss sees them, and network outputs as predictions."""
     if target.kind_ == "regression":
-        scale = TargetScale.fit(data.y[train], data.weight[train])
+        scale = TargetScale.fit(y, weight)
         return scale, scale.restore
     if target.kind_ == "multilabel":
         return _as_float32, sigmoid

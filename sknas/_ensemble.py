@@ -15,11 +15,11 @@ from sknas._problem import Fold, Problem, Rows
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import Space
 from sknas.trainers import TensorNet, TrainedNetwork, Training, train_network
-from sknas.trainers._network import evaluate
-from sknas.trainers._skorch import failure_reason
+from sknas.trainers._network import evaluate, failure_reason
 from sknas.trainers._workers import run_tasks
 
 N_ROUNDS = 40  # members drawn, with replacement
+GREEDY_SHARE = 0.05  # of the time left that choosing members may take
 LOSS_SHARE = 0.5  # weight of the loss beside the score, in their deviations
 PATIENCE = 10  # draws without a better score after which no more are made
 SAFE = 0.8  # share of the time left that a refit is planned for
@@ -112,10 +112,10 @@ def choose_members(
     Caruana, Niculescu-Mizil, Crew, Ksikes: Ensemble Selection from Libraries of
     Models. ICML 2004.
     """
-    candidates = history.succeeded
-    usable = [t for t in candidates if t.predictions is not None]
-    if size == 1 or len(usable) < 2 or candidates[0].predictions is None:
-        return [(candidates[0], 1.0)]
+    best = history.best
+    usable = [t for t in history.succeeded if t.predictions is not None]
+    if size == 1 or len(usable) < 2 or best.predictions is None:
+        return [(best, 1.0)]
     library = np.stack([np.asarray(t.predictions) for t in usable])  # (trials, N, C)
     rows = np.flatnonzero(~np.isnan(library).any(axis=(0, 2)))
     counts = _greedy(library[:, rows], rows, problem, size)
@@ -128,6 +128,8 @@ def _greedy(
     library: np.ndarray, rows: np.ndarray, problem: Problem, size: int
 ) -> np.ndarray:
     """How often each trial is drawn."""
+    # Between search and refit there is little time; what is found by then is taken.
+    until = time.monotonic() + GREEDY_SHARE * problem.seconds_left
     value = _value(library, rows, problem)
     counts = np.zeros(len(library))
     total = np.zeros(library.shape[1:])
@@ -145,6 +147,8 @@ def _greedy(
         if max(values) > best_value:
             best_value, best_counts = max(values), counts
         elif n_drawn - best_counts.sum() >= PATIENCE:
+            break
+        if time.monotonic() > until:
             break
     return best_counts
 

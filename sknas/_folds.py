@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -21,8 +22,31 @@ from sklearn.model_selection import (
 
 from sknas._checks import reject, warn_user
 
-Split = tuple[np.ndarray, np.ndarray]  # row numbers to train on, to validate on
 
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One way to train and validate.
+
+    A row of weight 3 stands for three equal rows, of which two may train and one
+    validate: a row can be on both sides, with a share of its weight on each.
+
+    Parameters
+    ----------
+    train, valid : ndarray of int
+        Row numbers.
+    train_share, valid_share : ndarray of float or float, default=1.0
+        Share of each row's weight that is there.
+    """
+
+    train: np.ndarray
+    valid: np.ndarray
+    train_share: np.ndarray | float = 1.0
+    valid_share: np.ndarray | float = 1.0
+
+
+Pair = tuple[np.ndarray, np.ndarray]  # row numbers to train on, to validate on
+
+MIN_UNITS = 5  # a row of large weight is dealt in twice as many parts at the least
 HOLDOUT = 0.2  # share of rows validated where there is one split
 
 
@@ -55,7 +79,7 @@ def given_splits(
     y: np.ndarray,
     groups: np.ndarray | None,
     kept: np.ndarray,
-) -> list[Split]:
+) -> list[Pair]:
     """Splits of a user's splitter or iterable, on the rows that are kept.
 
     Parameters
@@ -82,7 +106,7 @@ def given_splits(
     return [(train, test) for train, test in splits if len(train) and len(test)]
 
 
-def _pairs(owner: str, cv: Any, n_rows: int) -> list[Split]:
+def _pairs(owner: str, cv: Any, n_rows: int) -> list[Pair]:
     """Row numbers of an iterable of (train, test), which may be masks."""
     pairs = list(cv)
     try:
@@ -102,6 +126,7 @@ def made_splits(
     owner: str,
     cv: Any,
     y: np.ndarray,
+    weight: np.ndarray,
     groups: np.ndarray | None,
     stratify: bool,
     n_folds: int,
@@ -109,49 +134,68 @@ def made_splits(
 ) -> list[Split]:
     """Shuffled folds, stratified by class and whole by group.
 
-    With ``cv="auto"`` there are `n_folds`, or as many as there are rows. Classes with
-    fewer rows than folds are trained on in every fold and validated on in none, with
-    one warning.
+    A row is dealt to the folds as often as its weight says, as if its repetitions
+    were rows of their own. With ``cv="auto"`` there are `n_folds`, or as many as there
+    are rows. Classes with fewer rows than folds are trained on in every fold and
+    validated on in none, with one warning.
 
     Raises
     ------
-    ValueError
+    InvalidParameterError
         If there are fewer rows (or groups) than an explicit `cv` asks for.
     """
-    units = _count_units(np.ones(len(y), dtype=bool), groups)
+    n_folds = n_folds if cv == "auto" else int(cv)
+    counts = np.clip(weight.astype(int), 1, 2 * max(n_folds, MIN_UNITS))
+    rows = np.repeat(np.arange(len(y)), counts)  # (units,)
+    dealt = None if groups is None else groups[rows]
+    pairs = _deal(owner, cv, y[rows], dealt, stratify, n_folds, seed)
+    splits = []
+    for _, valid in pairs:
+        share = np.bincount(rows[valid], minlength=len(y)) / counts
+        inside, outside = np.flatnonzero(share < 1), np.flatnonzero(share > 0)
+        splits.append(Split(inside, outside, 1 - share[inside], share[outside]))
+    return splits
+
+
+def _deal(
+    owner: str,
+    cv: Any,
+    y: np.ndarray,
+    groups: np.ndarray | None,
+    stratify: bool,
+    n_folds: int,
+    seed: int,
+) -> list[Pair]:
+    """The splits, of units that each count once."""
+    everything = np.ones(len(y), dtype=bool)
+    units = _count_units(everything, groups)
     what = "rows" if groups is None else "groups"
-    if cv != "auto" and units < cv:
-        reject(owner, "cv", cv, f"at most the number of different {what}, {units}")
-    n_folds = min(n_folds, units) if cv == "auto" else int(cv)
+    if cv != "auto" and units < n_folds:
+        reject(owner, "cv", cv, f"at most the number of {what}, {units}")
+    n_folds = min(n_folds, units)
     if units < 2:
-        if groups is not None:
-            raise ValueError(
-                "groups must hold at least 2 different groups to validate on, got 1."
-            )
-        return [(np.arange(1), np.arange(1))]  # one row only: nothing to rank by
-    validated = np.ones(len(y), dtype=bool)
+        raise ValueError(
+            f"There must be at least 2 {what} to train and to validate on, got 1."
+        )
+    validated = everything
     if stratify:
         n_folds, validated = _without_rare(owner, y, n_folds, cv)
         if groups is not None:  # no group is split, not even by a rare class
             validated &= ~np.isin(groups, groups[~validated])
     units = _count_units(validated, groups)
     if units < 2:  # all classes are rare: to validate them is better than nothing
-        stratify, validated = False, np.ones(len(y), dtype=bool)
+        stratify, validated = False, everything
         units = _count_units(validated, groups)
     n_folds = min(n_folds, units)
     rows = np.flatnonzero(validated)
     stratify = stratify and _has_room(y[rows], n_folds)
     splitter = _splitter(n_folds, stratify, groups is not None, seed)
     groups = None if groups is None else groups[rows]
-    rest = np.flatnonzero(~validated)
     with warnings.catch_warnings():
         # A class of fewer rows than folds in some group-wise folds: warned above.
         warnings.simplefilter("ignore", UserWarning)
         pairs = list(splitter.split(rows, y[rows] if stratify else None, groups))
-    return [
-        (np.sort(np.concatenate([rows[train], rest])), rows[test])
-        for train, test in pairs
-    ]
+    return [(rows[train], rows[valid]) for train, valid in pairs]
 
 
 def _has_room(y: np.ndarray, n_folds: int) -> bool:
@@ -183,7 +227,7 @@ def _without_rare(
     if len(rare):
         warn_user(
             f"{len(rare)} of {np.count_nonzero(counts)} classes have fewer than "
-            f"{least} different rows: they are trained on, but no fold validates them."
+            f"{least} rows: they are trained on, but no fold validates them."
         )
     return n_folds, ~np.isin(y, rare)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,12 @@ import pandas as pd
 Value = Any  # bool, int, float, str or None: what JSON keeps
 
 STATUSES = ("ok", "stopped", "failed")
+
+# Reasons of trials without a score that others ask for.
+OUT_OF_TIME = "out of time"
+INTERRUPTED = "interrupted"
+DIVERGED = "the loss became infinite or NaN"
+UNDEFINED = "the score is NaN or infinite"
 
 
 class Architecture(Mapping[str, Value]):
@@ -246,6 +253,12 @@ class History:
                 record[name] = tuple(record[name])
             trials.append(Trial(Proposal(**proposal), **record))
         return cls(tuple(trials), content["stop_reason"])
+
+
+def count_reasons(trials: Iterable[Trial]) -> str:
+    """The reasons of trials without a score, the commonest first."""
+    reasons = Counter(trial.reason for trial in trials if trial.status != "ok")
+    return "; ".join(f"{n} x {reason}" for reason, n in reasons.most_common())
 
 
 def cv_results(history: History) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sknas._checks import check_word
+
 MAX_NORM = 1.0  # of the whole gradient
 
 OPTIMIZERS = ("adamw", "rmsprop", "momentum", "sgd")
@@ -51,6 +53,17 @@ class Batches:
         order = order.to(self.tensors[0].device)
         for rows in torch.tensor_split(order, self.n_batches):
             yield tuple(tensor[rows] for tensor in self.tensors)
+
+
+def n_parts(n_rows: int, total: float, batch_size: int) -> int:
+    """Batches that `n_rows` different rows with weights of `total` are dealt into.
+
+    As many rows a batch as `batch_size` draws of the repeated rows would hold: all of
+    them if each is repeated often, `batch_size` of them if none is.
+    """
+    repeats = max(total / n_rows, 1.0)
+    drawn = 1 - (1 - min(batch_size / total, 1.0)) ** repeats  # share of the rows
+    return max(1, math.ceil(1 / drawn - 1e-9))
 
 
 def n_cycles(n_steps: int) -> int:
@@ -153,6 +166,7 @@ def make_optimizer(net: nn.Module, name: str) -> Optimizer:
     name : {"adamw", "rmsprop", "momentum", "sgd"}
         Kind of optimiser.
     """
+    check_word("Architecture", "optimizer", name, OPTIMIZERS)
     parameters = list(net.parameters())
     if name == "adamw":
         # beta2 = 0.95 measured better than 0.999 on short trainings (arXiv:2407.04491)

@@ -119,7 +119,8 @@ class Problem:
     n_rows : int
         Rows of the table that out-of-fold predictions cover.
     score : callable or None
-        (predictions, row numbers) -> score, greater is better, NaN if undefined.
+        (predictions, row numbers[, weights]) -> score, greater is better, NaN if
+        undefined.
     loss : callable or None
         (predictions, row numbers) -> mean loss: smooth where a score has steps.
     feasible : callable
@@ -142,7 +143,7 @@ class Problem:
     folds: tuple[Fold, ...] = ()
     full: Fold | None = None
     n_rows: int = 0
-    score: Callable[[np.ndarray, np.ndarray], float] | None = None
+    score: Callable[..., float] | None = None
     loss: Callable[[np.ndarray, np.ndarray], float] | None = None
     feasible: Callable[[Architecture], bool] = _always
     n_steps: int = 0

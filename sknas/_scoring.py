@@ -18,6 +18,7 @@ from sklearn.utils import _safe_indexing
 
 from sknas._checks import did_you_mean, reject
 
+MAX_REPEATED = 1_000_000  # rows that metrics without weights are given at the most
 MAX_SINGLE = 1e30  # predictions below are kept in single precision
 
 
@@ -125,9 +126,19 @@ class RowScorer:
         self.reason = ""  # why the last score was undefined
         self._takes_weight = takes_weight(scorer)
 
-    def __call__(self, predictions: np.ndarray, rows: np.ndarray) -> float:
-        """Score of predictions (N', C) for the given row numbers, NaN if undefined."""
-        weight = self.weight[rows]
+    def __call__(
+        self,
+        predictions: np.ndarray,
+        rows: np.ndarray,
+        weight: np.ndarray | None = None,
+    ) -> float:
+        """Score of predictions (N', C) for the given row numbers, NaN if undefined.
+
+        `weight` says how often each counts, if not as often as in the whole table.
+        """
+        self.reason = ""
+        weight = self.weight[rows] if weight is None else weight
+        weight = np.round(weight, 9)  # shares of whole weights are whole again
         if len(rows) == 1:  # R2 wants two rows
             weight = np.array([2.0])
         is_whole = bool(np.all(weight % 1 == 0))
@@ -138,7 +149,7 @@ class RowScorer:
             # Some metrics take weights only to refuse them.
             if not (np.isnan(score) and "sample_weight" in self.reason):
                 return score
-        repeats = weight.astype(int) if is_whole else np.ones(len(rows), dtype=int)
+        repeats = _repeats(weight) if is_whole else np.ones(len(rows), dtype=int)
         return self._score(predictions.repeat(repeats, 0), rows.repeat(repeats), {})
 
     def _score(
@@ -196,6 +207,14 @@ class RowLoss:
         return float(np.average(losses, weights=self.weight[rows]))
 
 
+def _repeats(weight: np.ndarray) -> np.ndarray:
+    """How often to repeat rows for a metric without weights, within memory."""
+    repeats = weight.astype(np.int64)
+    repeats = repeats // max(int(np.gcd.reduce(repeats)), 1)
+    excess = repeats.sum() / MAX_REPEATED
+    return np.maximum(repeats / excess, 1).astype(int) if excess > 1 else repeats
+
+
 @dataclass(frozen=True, eq=False)
 class FoldScores:
     """Scores of predictions fold by fold.
@@ -220,26 +239,27 @@ class FoldScores:
 def score_folds(
     predictions: list[np.ndarray],
     rows: list[np.ndarray],
+    weights: list[np.ndarray],
     n_rows: int,
-    score: Callable[[np.ndarray, np.ndarray], float],
+    score: Callable[..., float],
 ) -> FoldScores:
     """Score the predictions of each fold (N_i, C) for its validation rows.
 
     Parameters
     ----------
-    predictions, rows : list of ndarray
-        Predictions and row numbers of each fold.
+    predictions, rows, weights : list of ndarray
+        Predictions of each fold, their row numbers, and how often each counts.
     n_rows : int
         Rows of the table (N).
     score : callable
-        (predictions, row numbers) -> score.
+        (predictions, row numbers, weights) -> score.
     """
     scores, seconds = [], []
     total = np.zeros((n_rows, predictions[0].shape[1]))
     count = np.zeros(n_rows)
-    for predicted, places in zip(predictions, rows, strict=True):
+    for predicted, places, weight in zip(predictions, rows, weights, strict=True):
         started = time.monotonic()
-        scores.append(score(predicted, places))
+        scores.append(score(predicted, places, weight))
         seconds.append(time.monotonic() - started)
         total[places] += predicted
         count[places] += 1

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,19 @@ from sknas._checks import (
     did_you_mean,
     reject,
 )
-from sknas._history import Architecture, History, Proposal, Trial
+from sknas._history import (
+    INTERRUPTED,
+    UNDEFINED,
+    Architecture,
+    History,
+    Proposal,
+    Trial,
+)
 from sknas._problem import Problem, TaskSpec
 from sknas.spaces import DictSpace, Space, UnseenSampler
 from sknas.strategies import STRATEGIES, Strategy
 from sknas.trainers import Trainer
-from sknas.trainers._skorch import INTERRUPTED, failure_reason
+from sknas.trainers._network import failure_reason
 
 BATCH = 4  # proposals asked for at once: never a function of cores or time
 MAX_REPEATS = 10  # batches of nothing new after which a strategy is done
@@ -61,8 +69,7 @@ def search(
     max_time : float or None, default=None
         Seconds after which no evaluation is begun.
     constraints : mapping of str to float, callable or None, default=None
-        Upper bounds of the costs of an architecture (its numbers, for a dict of
-        choices; ``n_params``, for a space of networks), or whether it is allowed.
+        Upper bounds of numbers of an architecture, or whether it is allowed.
     noisy : bool, default=False
         Whether the same architecture scores differently each time: then the leaders
         are evaluated once more at the end, and the best mean is recommended.
@@ -114,12 +121,11 @@ def search(
     )
     history = search.run(first_proposals(space, None, problem.feasible))
     if noisy and history.stop_reason != INTERRUPTED:
-        leaders = [t.proposal for t in history.succeeded[:N_LEADERS]]
-        again = [
-            replace(p, origin="re-score", number=len(history) + place)
-            for place, p in enumerate(leaders)
-        ]
-        history = history.extended(trainer.train(again, problem))
+        for leader in history.succeeded[:N_LEADERS]:
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            again = replace(leader.proposal, origin="re-score", number=len(history))
+            history = history.extended(map(checked, trainer.train([again], problem)))
     return history
 
 
@@ -151,19 +157,17 @@ class FunctionTrainer(Trainer):
 
     def _score(self, proposal: Proposal) -> Trial:
         started = time.monotonic()
-        score, reason = float("nan"), "the score is NaN or infinite"
         try:
             score = float(self.objective(proposal.architecture))
         except Exception as error:
-            reason = failure_reason(error)
-        seconds = time.monotonic() - started
-        if not np.isfinite(score):
-            return Trial(proposal, status="failed", reason=reason, seconds=seconds)
-        return Trial(proposal, score=score, seconds=seconds)
+            told = {"status": "failed", "reason": failure_reason(error)}
+            seconds = time.monotonic() - started
+            return Trial(proposal, seconds=seconds, **told)  # type: ignore[arg-type]
+        return Trial(proposal, score=score, seconds=time.monotonic() - started)
 
 
 class Search:
-    """One run of a strategy against a trainer: the only loop there is.
+    """One search, of a strategy with a trainer: the only loop there is.
 
     Parameters
     ----------
@@ -198,6 +202,7 @@ class Search:
         on_trials: Callable[[History], None] | None = None,
     ) -> None:
         self.space = space
+        space.check()
         self.strategy = clone(strategy)
         self.trainer = clone(trainer)
         self.problem = problem
@@ -236,15 +241,22 @@ class Search:
             return replace(history, stop_reason="max_trials")
         if deadline is not None and time.monotonic() >= deadline:
             return replace(history, stop_reason="max_time")
-        batch = queue.pop(0) if queue else self._proposed(int(min(BATCH, left)))
-        if batch is None:
-            return replace(history, stop_reason=self._end_of_proposals())
-        new = self._numbered(batch, history, left)
+        if queue:
+            new = self._numbered(queue.pop(0), history, left)
+        else:
+            new = self._proposed(history, int(min(BATCH, left)))
+            if not new:
+                return replace(history, stop_reason=self._end_of_proposals())
         if not new:
             return history
         report = partial(self._report, history, [])
         problem = replace(self.problem, deadline=deadline, report=report)
-        trials = self.trainer.train(new, problem)
+        trials = [checked(trial) for trial in self.trainer.train(new, problem)]
+        if len(trials) != len(new):
+            raise RuntimeError(
+                f"{type(self.trainer).__name__}.train must return a trial for each of "
+                f"{len(new)} proposals, it returned {len(trials)}."
+            )
         self.strategy.observe(trials)
         # A trial that was never begun is none.
         begun = [
@@ -261,21 +273,21 @@ class Search:
         if self.on_trials is not None:
             self.on_trials(history.extended(batch))
 
-    def _proposed(self, n: int) -> list[Proposal] | None:
-        """What the strategy proposes that is new; None if nothing comes any more."""
+    def _proposed(self, history: History, n: int) -> list[Proposal]:
+        """What the strategy proposes that may be trained; empty if that is over."""
         for _ in range(MAX_REPEATS):
             batch = self.strategy.propose(n)
-            if not batch:
-                return None
-            if any(p.architecture.key not in self._seen for p in batch):
-                return batch
-        return None
+            new = self._numbered(batch, history, n)
+            if new or not batch:
+                return new
+        return []
 
     def _end_of_proposals(self) -> str:
         feasible = self.problem.feasible
         rest = UnseenSampler(self.space, feasible, np.random.default_rng(self.seed))
         rest.mark_keys(self._seen)
-        return "strategy_done" if rest.draw(1) else "space_exhausted"
+        is_over = self.space.is_finite and not rest.draw(1)
+        return "space_exhausted" if is_over else "strategy_done"
 
     def _numbered(
         self, batch: Sequence[Proposal], history: History, most: float
@@ -295,13 +307,20 @@ class Search:
         return new
 
 
+def checked(trial: Trial) -> Trial:
+    """A trial whose score is no number is a failed one, whoever trained it."""
+    if trial.status != "ok" or (trial.score is not None and np.isfinite(trial.score)):
+        return trial
+    return replace(trial, status="failed", score=None, reason=UNDEFINED)
+
+
 def first_proposals(
     space: Space,
     task: TaskSpec | None,
     feasible: Callable[[Architecture], bool],
 ) -> list[Proposal]:
     """The default architecture and the known ones, as far as they are allowed."""
-    architectures = space.portfolio(task)  # type: ignore[arg-type]
+    architectures = space.portfolio(task)
     proposals = [
         Proposal(architecture, origin="known" if place else "default")
         for place, architecture in enumerate(architectures)
@@ -339,21 +358,36 @@ def make_feasible(
         reject(
             owner, "constraints", constraints, "a dict of bounds, a callable or None"
         )
+    known = _cost_names(space, task)
     for name, bound in constraints.items():
-        check_positive(owner, f"constraints[{name!r}]", bound)
+        if name not in known:
+            allowed = f"a dict of bounds of {known}"
+            question = did_you_mean(name, known)
+            reject(owner, "constraints", dict(constraints), allowed, question)
+        is_number = isinstance(bound, Real) and not isinstance(bound, bool)
+        is_cost = task is not None  # of a network: above zero
+        if not (is_number and np.isfinite(bound)) or (is_cost and bound <= 0):
+            allowed = "a finite number" + " > 0" * is_cost
+            reject(owner, f"constraints[{name!r}]", bound, allowed)
 
     def within(architecture: Architecture) -> bool:
-        costs = space.costs(architecture, task)  # type: ignore[arg-type]
-        for name, bound in constraints.items():
-            if name not in costs and task is not None:
-                allowed = f"a dict of bounds of {list(costs)}"
-                question = did_you_mean(name, costs)
-                reject(owner, "constraints", dict(constraints), allowed, question)
-            if costs.get(name, 0.0) > bound:
-                return False
-        return True
+        costs: Mapping[str, Any] = architecture
+        if task is not None:
+            costs = space.costs(architecture, task)
+        return all(
+            costs.get(name, bound) <= bound for name, bound in constraints.items()
+        )
 
     return within
+
+
+def _cost_names(space: Space, task: TaskSpec | None) -> list[str]:
+    """What constraints may bound: numbers of an architecture, or costs of its net."""
+    if task is None:
+        rng = np.random.default_rng(0)
+        choices = space.choices.items()
+        return [name for name, c in choices if isinstance(c.sample(rng), Real)]
+    return list(space.costs(space.sample(1, np.random.default_rng(0))[0], task))
 
 
 def draw_seed(random_state: Any) -> int:

@@ -58,7 +58,7 @@ WRONG = [
     ],
     *[("cv", value, FOLDS, "") for value in (1, 0, None, "kfold", 2.5, True, [1, 2])],
     ("cv", KFold, FOLDS, ""),
-    ("cv", 200, "at most the number of different rows, 149", ""),
+    ("cv", 200, "at most the number of rows, 150", ""),
     (
         "scoring",
         "acuracy",
@@ -171,7 +171,7 @@ def test_class_weight_is_refused_for_several_labels():
         (
             {"strategy": BayesianStrategy(n_initial_points=0)},
             "The 'n_initial_points' parameter of BayesianStrategy must be an int >= "
-            "1, got 0.",
+            "1 or None, got 0.",
         ),
         (
             {"search_space": TableSpace(activation=("rleu",))},
@@ -308,7 +308,10 @@ def test_a_target_that_cannot_be_learnt_is_refused(kind, y, message):
         ({"sample_weight": np.zeros(150)}, "at least one non-zero number"),
         ({"sample_weight": np.full(150, np.nan)}, "sample_weight contains NaN"),
         ({"sample_weight": np.ones(149)}, r"sample_weight.shape == \(149,\)"),
-        ({"groups": np.ones(150)}, "at least 2 different groups to validate on, got 1"),
+        (
+            {"groups": np.ones(150)},
+            "There must be at least 2 groups to train and to validate on, got 1",
+        ),
         ({"groups": np.ones(149)}, r"inconsistent numbers of samples: \[150, 150, 149"),
     ],
 )
@@ -386,7 +389,7 @@ def test_a_rare_class_is_learnt_with_one_warning():
     with pytest.warns(SearchWarning) as caught:
         estimator = tiny(cv=3).fit(X, y)
     assert [str(warning.message) for warning in caught] == [
-        "1 of 4 classes have fewer than 3 different rows: they are trained on, but no "
+        "1 of 4 classes have fewer than 3 rows: they are trained on, but no "
         "fold validates them."
     ]
     assert caught[0].filename == __file__

@@ -345,5 +345,5 @@ def test_the_constraints_of_a_finite_space_are_kept():
     assert {a["width"] for a in estimator.cv_results_["params"]} == {2, 4}
     assert estimator.stop_reason_ == "space_exhausted"
     estimator.set_params(constraints={"n_params": 1})
-    with pytest.raises(SearchFailedError, match="No architecture keeps the constraint"):
+    with pytest.raises(SearchFailedError, match="No architecture that keeps the"):
         estimator.fit(ROWS, CLASSES)

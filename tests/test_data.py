@@ -8,6 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sknas._data import encode_fold, make_scorer, read_data, split_rows
+from sknas._folds import Split
 from sknas._scoring import find_scorer
 from sknas.encoding import TableReader, TargetReader
 from sknas.exceptions import InvalidParameterError
@@ -27,7 +28,8 @@ def read(X, y, weight=None, *, groups=None, cv=CV, class_weight=None):
 
 
 def encode(data, target, train, valid):
-    return encode_fold(data, train, valid, target=target, probabilistic=False)
+    split = Split(np.asarray(train), np.asarray(valid))
+    return encode_fold(data, split, target=target, probabilistic=False)
 
 
 def by_value(fold_rows):
@@ -126,8 +128,8 @@ def test_the_users_splits_are_of_the_users_rows():
     pairs = [([0, 2, 4], [6, 7]), ([4, 5, 6, 7], [0, 1])]
     data, target = read(X, y, cv=pairs)
     splits = split_rows(data, "NASClassifier", pairs, target, 3, 0)
-    for (train, valid), given in zip(splits, pairs, strict=True):
-        for side, rows in ((train, given[0]), (valid, given[1])):
+    for split, given in zip(splits, pairs, strict=True):
+        for side, rows in ((split.train, given[0]), (split.valid, given[1])):
             numbers = np.repeat(
                 data.table.numeric[side, 0], data.weight[side].astype(int)
             )
@@ -138,18 +140,33 @@ def test_zero_weights_and_the_users_splits():
     X, y = np.arange(6.0)[:, None], np.array([0, 1] * 3)
     pairs = [([0, 1, 2], [3, 4, 5])]
     data, target = read(X, y, [1, 1, 0, 1, 0, 1], cv=pairs)
-    ((train, valid),) = split_rows(data, "NASClassifier", pairs, target, 3, 0)
+    (split,) = split_rows(data, "NASClassifier", pairs, target, 3, 0)
+    train, valid = split.train, split.valid
     assert_array_equal(X[data.first], data.table.numeric)
     assert sorted(data.table.numeric[train, 0]) == [0, 1]
     assert sorted(data.table.numeric[valid, 0]) == [3, 5]
 
 
-def test_a_copy_of_a_training_row_is_never_validated(rng):
-    X = rng.integers(0, 3, size=(200, 2)).astype(float)
-    data, target = read(X, (X[:, 0] > 1).astype(int))
-    for train, valid in split_rows(data, "NASClassifier", "auto", target, 3, 0):
-        seen = {tuple(row) for row in data.table.numeric[train]}
-        assert not seen & {tuple(row) for row in data.table.numeric[valid]}
+@pytest.mark.parametrize("n_folds", [1, 3])
+def test_rows_of_few_values_are_dealt_out_by_weight(rng, n_folds):
+    X = rng.integers(0, 3, size=(600, 2)).astype(float)
+    data, target = read(X, (rng.random(600) < 0.2 + 0.3 * X[:, 0]).astype(int))
+    assert len(data) <= 18  # nine values, two classes
+    held = np.zeros(len(data))
+    for split in split_rows(data, "NASClassifier", "auto", target, n_folds, 0):
+        inside = np.zeros(len(data))
+        inside[split.train] += data.weight[split.train] * split.train_share
+        held[split.valid] += data.weight[split.valid] * split.valid_share
+        outside = data.weight - inside
+        assert_allclose(
+            outside[split.valid], data.weight[split.valid] * split.valid_share
+        )
+        # Both sides have the classes in the same shares.
+        rates = [np.average(data.y, weights=side) for side in (inside, outside)]
+        assert abs(rates[0] - rates[1]) < 0.1
+        assert abs(outside.sum() / 600 - (0.2 if n_folds == 1 else 1 / n_folds)) < 0.06
+    if n_folds > 1:
+        assert_allclose(held, data.weight)
 
 
 # -------------------------------------------------------------------------- encoding

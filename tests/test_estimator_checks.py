@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*classes have fewer than")
 PAIRS = [("gp", "gp_hedge"), ("rf", "pi"), ("et", "lcb"), ("gbrt", "ei")]
 STRATEGIES = [
     RandomStrategy(),
-    *[BayesianStrategy(*pair, n_initial_points=1, n_candidates=50) for pair in PAIRS],
+    *[BayesianStrategy(*pair, n_initial_points=1, n_draws=50) for pair in PAIRS],
 ]
 SPACE = TableSpace(
     depth=(1, 1),

@@ -953,3 +953,17 @@ def test_nothing_is_printed_unless_asked(capfd):
     shown = "".join(capfd.readouterr())
     assert f"best={classifier.best_score_:.4f}" in shown
     assert "2/2 trial" in shown
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels"])
+def test_routing_with_categories_and_every_target(kind):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"x": rng.normal(size=90), "word": rng.choice(list("abc"), 90)})
+    hot = np.stack([X["x"] > 0, X["word"] == "a"], axis=1).astype(int)
+    y = hot[:, 0] if kind == "classes" else hot
+    model = NASClassifier(max_trials=1, max_epochs=2, random_state=0, n_jobs=1)
+    plain = model.fit(X, y, sample_weight=np.ones(90)).baseline_scores_
+    with config_context(enable_metadata_routing=True):
+        model.set_fit_request(sample_weight=True)
+        routed = model.fit(X, y, sample_weight=np.ones(90)).baseline_scores_
+    assert routed == plain and np.isfinite(routed["linear"])

@@ -23,7 +23,11 @@ from sknas.exceptions import InvalidParameterError, SearchWarning
 def made(y, groups=None, *, cv="auto", stratify=True, n_folds=3, seed=0):
     y = np.asarray(y)
     groups = None if groups is None else np.asarray(groups)
-    return made_splits("NASClassifier", cv, y, groups, stratify, n_folds, seed)
+    weight = np.ones(len(y))
+    made = made_splits("NASClassifier", cv, y, weight, groups, stratify, n_folds, seed)
+    for split in made:  # rows that count once are on one side, as a whole
+        assert np.all(split.train_share == 1) and np.all(split.valid_share == 1)
+    return [(split.train, split.valid) for split in made]
 
 
 def given(cv, n=12, groups=None, kept=None):
@@ -115,9 +119,20 @@ def test_auto_takes_fewer_folds_of_few_values(n_rows):
     check_splits(splits)
 
 
-def test_one_row_trains_and_validates():
-    ((train, valid),) = made([0], stratify=False)
-    assert train.tolist() == valid.tolist() == [0]
+def test_one_row_cannot_be_validated():
+    message = "There must be at least 2 rows to train and to validate on, got 1."
+    with pytest.raises(ValueError, match=message):
+        made([0], stratify=False)
+
+
+def test_a_row_given_often_is_on_both_sides():
+    y, weight = np.zeros(1, dtype=int), np.array([60.0])
+    splits = made_splits("N", "auto", y, weight, None, False, 3, 0)
+    assert len(splits) == 3
+    for split in splits:
+        assert split.train.tolist() == split.valid.tolist() == [0]
+        assert abs(split.valid_share[0] - 1 / 3) < 0.1
+        assert split.train_share[0] + split.valid_share[0] == 1
 
 
 @pytest.mark.parametrize("stratify", [True, False])
@@ -158,7 +173,7 @@ def test_rare_classes_are_trained_on_and_never_validated(
 ):
     y = np.repeat(np.arange(len(counts)), counts)
     message = (
-        f"{n_rare} of 3 classes have fewer than {least} different rows: they are "
+        f"{n_rare} of 3 classes have fewer than {least} rows: they are "
         "trained on, but no fold validates them."
     )
     with pytest.warns(SearchWarning) as caught:
@@ -222,8 +237,8 @@ def test_small_tables_of_any_kind(cv, grouped):
 @pytest.mark.parametrize(
     ("y", "groups", "cv", "allowed"),
     [
-        ([0, 1, 0], None, 5, "at most the number of different rows, 3"),
-        ([0, 1] * 4, [0, 1] * 4, 3, "at most the number of different groups, 2"),
+        ([0, 1, 0], None, 5, "at most the number of rows, 3"),
+        ([0, 1] * 4, [0, 1] * 4, 3, "at most the number of groups, 2"),
         ([0, 0, 1, 1, 2, 2], None, 5, "at most the rows of the largest class, 2"),
     ],
 )
@@ -234,7 +249,7 @@ def test_more_folds_than_there_are_rows(y, groups, cv, allowed):
 
 
 def test_one_group_cannot_be_validated():
-    message = "groups must hold at least 2 different groups to validate on, got 1."
+    message = "There must be at least 2 groups to train and to validate on, got 1."
     with pytest.raises(ValueError, match=re.escape(message)):
         made([0, 1] * 4, [7] * 8)
 

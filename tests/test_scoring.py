@@ -285,14 +285,15 @@ def test_labels_are_the_most_probable():
 # ------------------------------------------------------------------------------ folds
 
 
-def mean_of(predictions, rows):
+def mean_of(predictions, rows, weight=None):
     """A score that is easy to follow; undefined for row 0 alone."""
     return np.nan if rows.tolist() == [0] else float(predictions.mean())
 
 
 def scored(predictions, rows, score=mean_of, n_rows=5):
     arrays = [np.array(values, dtype=float)[:, None] for values in predictions]
-    return score_folds(arrays, [np.array(r) for r in rows], n_rows, score)
+    weights = [np.ones(len(r)) for r in rows]
+    return score_folds(arrays, [np.array(r) for r in rows], weights, n_rows, score)
 
 
 def test_the_score_of_a_trial_is_the_mean_over_its_folds():
@@ -317,7 +318,8 @@ def test_where_no_fold_has_a_score_all_rows_are_scored_together():
     y = np.array([1.0, 2.0, 4.0, 8.0])
     score = row_scorer("roc_auc", (y > 3).astype(int), np.array([0, 1]))
     shares = [np.array([[1 - p, p]]) for p in (0.1, 0.2, 0.3, 0.4)]
-    folds = score_folds(shares, [np.array([row]) for row in range(4)], 4, score)
+    rows = [np.array([row]) for row in range(4)]
+    folds = score_folds(shares, rows, [np.ones(1)] * 4, 4, score)
     assert np.isnan(folds.scores).all() and folds.mean == 1
 
 

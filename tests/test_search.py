@@ -7,10 +7,21 @@ import pytest
 
 import sknas
 from sknas import search
-from sknas._history import History, Proposal
+from sknas._history import History, Proposal, Trial
+from sknas._problem import Problem
+from sknas._search import Search
 from sknas.exceptions import InvalidParameterError
-from sknas.spaces import Architecture, Categorical, Integer, Real, UnseenSampler
+from sknas.spaces import (
+    Architecture,
+    Categorical,
+    DictSpace,
+    Integer,
+    Real,
+    TableSpace,
+    UnseenSampler,
+)
 from sknas.strategies import STRATEGIES, Strategy
+from sknas.trainers import Trainer
 
 LINE = {"x": (0, 50)}
 
@@ -181,6 +192,87 @@ def test_choices_with_defaults_start_with_the_default():
     assert {t.proposal.origin for t in history.trials[1:]} == {"proposed"}
 
 
+class Empty(Trainer):
+    """Returns no trials."""
+
+    def setup(self, space):
+        pass
+
+    def train(self, proposals, problem):
+        return []
+
+
+class Nan(Empty):
+    """Returns scores that are none."""
+
+    def train(self, proposals, problem):
+        return [Trial(p, score=float("nan")) for p in proposals]
+
+
+def run_with(trainer, **changes):
+    settings = {
+        "space": DictSpace(LINE),
+        "strategy": STRATEGIES["random"](),
+        "trainer": trainer,
+        "problem": Problem(),
+        "seed": 0,
+        "max_trials": 3,
+        "deadline": lambda history: None,
+    }
+    return Search(**settings | changes).run()
+
+
+def test_a_trainer_that_loses_proposals_is_told_so():
+    with pytest.raises(
+        RuntimeError, match=r"Empty\.train must return a trial for each"
+    ):
+        run_with(Empty())
+
+
+def test_nan_is_a_failure_whoever_trained():
+    history = run_with(Nan())
+    assert {t.status for t in history} == {"failed"}
+    assert {t.reason for t in history} == {"the score is NaN or infinite"}
+
+
+def test_a_strategy_that_proposes_only_what_is_not_allowed_is_done():
+    problem = Problem(feasible=lambda a: a["x"] > 10)
+    history = run_with(Nan(), strategy=Stubborn(), problem=problem)
+    assert (len(history), history.stop_reason) == (0, "strategy_done")
+
+
+def test_an_infinite_space_is_never_exhausted():
+    history = search(
+        lambda a: a["x"],
+        {"x": (0.0, 1.0)},
+        strategy="random",
+        max_trials=20,
+        constraints=lambda a: a["x"] < 0.01,
+        random_state=0,
+    )
+    assert history.stop_reason == "max_trials"
+    nothing = search(
+        lambda a: 0.0, {"x": (0.0, 1.0)}, max_trials=2, constraints=lambda a: False
+    )
+    assert (len(nothing), nothing.stop_reason) == (0, "strategy_done")
+
+
+def test_a_space_of_networks_can_be_searched_by_a_function():
+    history = search(
+        lambda a: a["depth"], TableSpace(), max_trials=4, constraints={"width": 128}
+    )
+    assert max(t.architecture["width"] for t in history) <= 128
+    assert history[0].proposal.origin == "default"
+
+
+def test_scoring_again_ends_in_time():
+    started = time.monotonic()
+    search(
+        lambda a: time.sleep(0.2) or 0.0, LINE, max_trials=99, max_time=0.5, noisy=True
+    )
+    assert time.monotonic() - started < 1.9
+
+
 def test_history_survives_json():
     history = search(height, LINE, max_trials=6, random_state=0)
     assert History.from_json(history.to_json()) == history
@@ -208,9 +300,15 @@ def test_history_survives_json():
         ),
         ({"strategy": "bayes"}, "'bayesian', 'random', got 'bayes'; did you mean 'bay"),
         ({"constraints": 3}, "'constraints' parameter of search must be a dict of bou"),
+        ({"constraints": {"y": 1}}, r"a dict of bounds of \['x'\], got {'y': 1}"),
+        ({"constraints": {"x": "a"}}, r"constraints\['x'\].* must be a finite number"),
         (
-            {"constraints": {"x": -1}},
-            r"constraints\['x'\].* must be a finite number > 0",
+            {"space": {"x": [print]}},
+            "options of a Categorical must be bool, int, float",
+        ),
+        (
+            {"space": {"x": Integer(0, 1, when=("y", (1,)))}},
+            "'x.when' parameter of DictSpace must be a choice before it and a list",
         ),
     ],
 )

@@ -68,8 +68,11 @@ class Space(BaseEstimator, ABC):
         """This space without choices that mean nothing for a task."""
         return self
 
-    def portfolio(self, task: TaskSpec) -> list[Architecture]:
-        """Architectures to start with, the default one first."""
+    def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
+        """Architectures to start with, the default one first.
+
+        `task` is None in `sknas.search`, where nothing is known of a table.
+        """
         default = self.default_architecture()
         return [] if default is None else [default]
 
@@ -86,6 +89,28 @@ class Space(BaseEstimator, ABC):
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = self.build([architecture], task)
         return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+    def check(self) -> None:
+        """Refuse choices whose condition can never be met.
+
+        Raises
+        ------
+        InvalidParameterError
+            If a condition names no choice before its own, or values it can't take.
+        """
+        before: dict[str, Choice] = {}
+        for name, choice in self.choices.items():
+            if choice.when is not None:
+                on, values = choice.when
+                is_there = on in before and not isinstance(values, str)
+                if not is_there or not any(before[on].contains(v) for v in values):
+                    reject(
+                        type(self).__name__,
+                        f"{name}.when",
+                        choice.when,
+                        "a choice before it and a list of values it can take",
+                    )
+            before[name] = choice
 
     def default_architecture(self) -> Architecture | None:
         """The architecture of the choices' defaults; None if one has no default."""
@@ -238,7 +263,3 @@ class DictSpace(Space):
 
     def build(self, architectures: Sequence[Architecture], task: TaskSpec) -> nn.Module:
         raise TypeError("A dict of choices builds no network, use a Space instead.")
-
-    def costs(self, architecture: Architecture, task: TaskSpec) -> dict[str, float]:
-        numbers = (int, float)
-        return {k: float(v) for k, v in architecture.items() if isinstance(v, numbers)}

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sknas._checks import brief
 from sknas._history import Value
 from sknas.exceptions import InvalidParameterError
 
@@ -116,6 +117,13 @@ class Categorical(Choice):
         when: When | None = None,
     ) -> None:
         self.options = [_plain(value) for value in options]
+        if not all(
+            isinstance(o, bool | int | float | str | None) for o in self.options
+        ):
+            raise InvalidParameterError(
+                "The options of a Categorical must be bool, int, float, str or None, "
+                f"got {brief(self.options)}: name other objects by words."
+            )
         if not self.options:
             raise InvalidParameterError("The options of a Categorical must not be [].")
         self.ordered = ordered

@@ -9,7 +9,7 @@ import numpy as np
 from sknas._history import Architecture
 from sknas.spaces._base import Space
 
-PATIENCE = 50  # draws without a new architecture before a finite space is listed
+PATIENCE = 1_000  # draws without a new architecture after which no more are made
 MAX_LISTED = 200_000  # architectures listed at most
 
 
@@ -65,13 +65,10 @@ class UnseenSampler:
         drawn: dict[str, Architecture] = {}
         misses = 0
         while len(drawn) < n and misses < PATIENCE:
-            fresh = [
-                a
-                for a in self.unseen(self.space.sample(n - len(drawn), self.rng))
-                if a.key not in drawn
-            ]
+            tried = self.space.sample(n - len(drawn), self.rng)
+            fresh = [a for a in self.unseen(tried) if a.key not in drawn]
             drawn |= {a.key: a for a in fresh}
-            misses = 0 if fresh else misses + 1
+            misses = 0 if fresh else misses + len(tried)
         if len(drawn) < n and self.space.is_finite:
             drawn |= {a.key: a for a in self._listed(n - len(drawn), set(drawn))}
         return list(drawn.values())

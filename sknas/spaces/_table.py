@@ -17,7 +17,7 @@ from sknas._problem import TaskSpec
 from sknas.nets import ACTIVATIONS, NORMALISATIONS, Side, TableInput, TableNet
 from sknas.nets._embeddings import MAX_ONE_HOT
 from sknas.spaces._base import Space
-from sknas.spaces._choices import Categorical, Choice, Integer, Real
+from sknas.spaces._choices import Categorical, Choice, Integer, Real, When
 
 ADAPTIVE = ("adamw", "rmsprop")  # their steps do not grow with the gradient
 BINS = (8, 16, 48)
@@ -147,7 +147,7 @@ class TableSpace(Space):
             "label_smoothing": self._sizes("label_smoothing", 0.0),
         }
         choices["residual"].when = ("depth", deep)
-        return choices
+        return {name: c for name, c in choices.items() if _can_be_met(c.when, choices)}
 
     def _values(self, name: str) -> list[Any]:
         values = getattr(self, name)
@@ -207,14 +207,18 @@ class TableSpace(Space):
         nearest = min(sizes, key=lambda value: abs(value - size))
         return tuple(s for s in sizes if s in near) or (nearest,)
 
-    def portfolio(self, task: TaskSpec) -> list[Architecture]:
-        space = self.for_task(task)
+    def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
+        space = self if task is None else self.for_task(task)
         choices = space.choices
-        size = default_batch_size(task.n_rows)
+        usual = {} if task is None else {"batch_size": default_batch_size(task.n_rows)}
         points = []
         for point in ({}, *KNOWN):
-            given = {"batch_size": size, **point}
-            inside = {k: v for k, v in given.items() if choices[k].contains(v)}
+            given: dict[str, Any] = {**usual, **point}
+            inside = {
+                name: value
+                for name, value in given.items()
+                if name in choices and choices[name].contains(value)
+            }
             # A known point that is not quite in the space is no known point.
             if inside == given or not point:
                 points.append(space.fill(inside))
@@ -320,6 +324,11 @@ _TITLES = {
     "momentum": "SGD with momentum",
     "sgd": "SGD",
 }
+
+
+def _can_be_met(when: When | None, choices: Mapping[str, Choice]) -> bool:
+    """Whether a condition can hold, given the values that are left to choose from."""
+    return when is None or any(choices[when[0]].contains(value) for value in when[1])
 
 
 def _is_within(value: Any, low: float, high: float) -> bool:

@@ -25,7 +25,7 @@ from sknas.spaces import Space, UnseenSampler
 from sknas.strategies._base import Strategy
 
 ACQUISITIONS = ("ei", "pi", "lcb", "gp_hedge")
-N_NEAR = 8  # best architectures whose neighbours are candidates
+N_NEAR = 8  # best architectures whose neighbours are drawn
 MAX_POINTS = 300  # trials a surrogate is fitted on at most: the best and the latest
 SPACING = 0.05  # squared distance a dimension within which proposals repel each other
 
@@ -33,7 +33,7 @@ SPACING = 0.05  # squared distance a dimension within which proposals repel each
 class BayesianStrategy(Strategy):
     """Fits a surrogate to the scores so far and proposes where it expects most.
 
-    The surrogate is fitted once a batch, on rank-normalised scores. Candidates are
+    The surrogate is fitted once a batch, on rank-normalised scores. Architectures are
     drawn from the space and from the neighbourhood of the best architectures; a batch
     is picked by the acquisition, lowered near what the batch already has.
 
@@ -44,9 +44,10 @@ class BayesianStrategy(Strategy):
     acquisition : {"ei", "pi", "lcb", "gp_hedge"}, default="ei"
         Expected improvement, probability of improvement, lower confidence bound, or
         a bandit over the three.
-    n_initial_points : int, default=8
+    n_initial_points : int or None, default=None
         Trials observed before the surrogate is used; random proposals until then.
-    n_candidates : int, default=500
+        None takes 3 for the Gaussian process and 8 for trees, which say little before.
+    n_draws : int, default=500
         Architectures the acquisition chooses among.
 
     References
@@ -73,20 +74,22 @@ class BayesianStrategy(Strategy):
         self,
         surrogate: str = "gp",
         acquisition: str = "ei",
-        n_initial_points: int = 8,
-        n_candidates: int = 500,
+        n_initial_points: int | None = None,
+        n_draws: int = 500,
     ) -> None:
         self.surrogate = surrogate
         self.acquisition = acquisition
         self.n_initial_points = n_initial_points
-        self.n_candidates = n_candidates
+        self.n_draws = n_draws
 
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
         owner = type(self).__name__
         check_word(owner, "surrogate", self.surrogate, SURROGATES)
         check_word(owner, "acquisition", self.acquisition, ACQUISITIONS)
-        check_integer(owner, "n_initial_points", self.n_initial_points, 1)
-        check_integer(owner, "n_candidates", self.n_candidates, 1)
+        check_integer(
+            owner, "n_initial_points", self.n_initial_points, 1, optional=True
+        )
+        check_integer(owner, "n_draws", self.n_draws, 1)
         self.space_ = space
         self.rng_ = rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
@@ -102,7 +105,8 @@ class BayesianStrategy(Strategy):
     def propose(self, n: int) -> list[Proposal]:
         chosen: list[Architecture] = []
         scored = [trial for trial in self.trials_ if trial.score is not None]
-        if len(scored) >= self.n_initial_points:
+        usual = 3 if self.surrogate == "gp" else 8
+        if len(scored) >= (self.n_initial_points or usual):
             chosen = self._choose(n)
         if len(chosen) < n:
             self.sampler_.mark(chosen)
@@ -111,27 +115,27 @@ class BayesianStrategy(Strategy):
         return [Proposal(architecture) for architecture in chosen]
 
     def _choose(self, n: int) -> list[Architecture]:
-        candidates = self._candidates()
-        if not candidates:
+        drawn = self._drawn()
+        if not drawn:
             return []
         kept = self._kept_trials()
         X = self.space_.encode([trial.architecture for trial in kept])
         y = _losses(kept)
         if not X.shape[1]:
-            return candidates[:n]
+            return drawn[:n]
         seed = int(self.rng_.integers(2**31))
         model = SURROGATES[self.surrogate](X.shape[1], seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of kernel bounds met, and the like
             model.fit(X, y)
-            Z = self.space_.encode(candidates)
+            Z = self.space_.encode(drawn)
             wanted = self._acquire(model, Z, float(y.min()))
-        return [candidates[place] for place in _spread(wanted, Z, n)]
+        return [drawn[place] for place in _spread(wanted, Z, n)]
 
-    def _candidates(self) -> list[Architecture]:
+    def _drawn(self) -> list[Architecture]:
         """New architectures: half around the best so far, half from all over."""
         best = sorted(self.trials_, key=lambda trial: trial.order)[:N_NEAR]
-        per_best = max(1, self.n_candidates // (2 * len(best)))
+        per_best = max(1, self.n_draws // (2 * len(best)))
         near = [
             architecture
             for trial in best
@@ -139,7 +143,7 @@ class BayesianStrategy(Strategy):
                 trial.architecture, per_best, self.rng_
             )
         ]
-        anywhere = self.space_.sample(self.n_candidates - len(near), self.rng_)
+        anywhere = self.space_.sample(self.n_draws - len(near), self.rng_)
         return self.sampler_.unseen([*near, *anywhere])
 
     def _kept_trials(self) -> list[Trial]:
@@ -151,7 +155,7 @@ class BayesianStrategy(Strategy):
         return best + latest[-MAX_POINTS // 2 :]
 
     def _acquire(self, model: Any, Z: np.ndarray, y_best: float) -> np.ndarray:
-        """How much each candidate is wanted, (n,), greater is better."""
+        """How much each architecture is wanted, (n,), greater is better."""
         if self.acquisition != "gp_hedge":
             return _ACQUIRE[self.acquisition](model, Z, y_best)
         if self.hedged_:  # what the points of the last time are worth by now

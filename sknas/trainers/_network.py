@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sknas._budget import Length, training_length
-from sknas._history import Architecture
+from sknas._history import DIVERGED, Architecture
 from sknas._optim import (
     Batches,
     Schedule,
     decayed_parameters,
     make_optimizer,
     n_cycles,
+    n_parts,
     valleys,
 )
 from sknas._problem import Rows, TaskSpec
 from sknas.spaces import Space
-
-DIVERGED = "the loss became infinite or NaN"
 
 _ONE_AT_A_TIME = threading.RLock()
 
@@ -62,6 +61,16 @@ def isolated(seed: int, device: str) -> Iterator[None]:
 
 class DivergedError(ArithmeticError):
     """The loss or the output of a network is not finite any more."""
+
+
+def failure_reason(error: Exception) -> str:
+    """An error as the reason of a failed trial."""
+    if isinstance(error, DivergedError):
+        return str(error)
+    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    if is_memory or "can't allocate memory" in str(error):
+        return "out of memory"
+    return f"{type(error).__name__}: {error}"
 
 
 class _TrainingEnd(Exception):  # noqa: N818 - an end is no error
@@ -359,16 +368,15 @@ def _train(
     )
     weight = (weight / weight.mean()).to(x.dtype)
     generator = torch.Generator().manual_seed(training.seed)
-    batches = Batches((x, y, weight), length.n_batches, generator)
+    parts = n_parts(len(train), float(train.weight.sum()), batch_size)
+    batches = Batches((x, y, weight), parts, generator)
     watched = None if valid_x is None else torch.tensor(valid_x, device=device)
-    # Merged rows may be fewer than the batches their weights ask for.
-    length = replace(length, n_batches=len(batches))
     conductor = Conductor(training, watched, length)
     net = TensorNet(
         module,
         criterion=WeightedLoss(task.kind, architecture.get("label_smoothing", 0.0)),
         optimizer=architecture.get("optimizer", "adamw"),
-        max_epochs=length.n_epochs,
+        max_epochs=-(-length.n_steps // len(batches)),
         train_split=None,
         callbacks=[("conductor", conductor)],
         device=device,

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from sknas._history import Proposal, Trial
+from sknas._history import INTERRUPTED, OUT_OF_TIME, Proposal, Trial
 from sknas._problem import Fold, Problem, Rows
 from sknas._scoring import FoldScores, score_folds
 from sknas.spaces import Space
 from sknas.trainers._base import Trainer
-from sknas.trainers._network import DivergedError, Training, train_network
+from sknas.trainers._network import Training, failure_reason, train_network
 from sknas.trainers._workers import run_tasks
-
-OUT_OF_TIME = "out of time"
-INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,16 +101,6 @@ def train_fold(training: Training, train: Rows, valid_x: np.ndarray) -> _FoldOut
     )
 
 
-def failure_reason(error: Exception) -> str:
-    """An error as the reason of a failed trial."""
-    if isinstance(error, DivergedError):
-        return str(error)
-    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if is_memory or "can't allocate memory" in str(error):
-        return "out of memory"
-    return f"{type(error).__name__}: {error}"
-
-
 def _trial(
     proposal: Proposal, outcomes: Iterator[_FoldOutcome], problem: Problem
 ) -> Trial:
@@ -185,6 +170,7 @@ def _score_point(place: int, outputs: list[np.ndarray], problem: Problem) -> _Po
     scored = score_folds(
         [fold.restore(output) for fold, output in pairs],
         [fold.valid_rows for fold in problem.folds],
+        [fold.valid.weight for fold in problem.folds],
         problem.n_rows,
         problem.score,
     )
@@ -203,9 +189,3 @@ def validation_loss(kind: str, output: np.ndarray, rows: Rows) -> float:
     else:
         losses = ((output - rows.y) ** 2).mean(axis=1)
     return float(np.average(losses, weights=rows.weight))
-
-
-def count_reasons(trials: Iterable[Trial]) -> str:
-    """The reasons of trials without a score, the commonest first."""
-    reasons = Counter(t.reason for t in trials if t.status != "ok")
-    return "; ".join(f"{n} x {reason}" for reason, n in reasons.most_common())

@@ -392,12 +392,6 @@ def test_a_dict_of_choices_builds_no_network(task):
         space.build([space.default_architecture()], task)
 
 
-def test_a_dict_of_choices_costs_its_numbers(task):
-    architecture = Architecture({"kind": "b", "size": 3, "flag": True, "one": 0.5})
-    costs = FINITE["own"].costs(architecture, None)
-    assert costs == {"size": 3.0, "flag": 1.0, "one": 0.5}
-
-
 def test_a_choice_without_a_default_leaves_no_default_architecture():
     space = DictSpace({"a": [1, 2], "b": (0.0, 1.0)})
     assert space.default_architecture() is None

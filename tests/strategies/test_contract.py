@@ -134,7 +134,7 @@ def test_every_surrogate_beats_random_search(surrogate):
         ),
         ({"acquisition": "ucb"}, "must be one of 'ei', 'pi', 'lcb', 'gp_hedge', got"),
         ({"n_initial_points": 0}, "'n_initial_points' parameter of Bayesian.* >= 1"),
-        ({"n_candidates": 0.5}, "'n_candidates' parameter of BayesianStrategy must be"),
+        ({"n_draws": 0.5}, "'n_draws' parameter of BayesianStrategy must be"),
     ],
 )
 def test_wrong_parameters(params, message):

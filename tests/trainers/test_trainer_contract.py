@@ -119,9 +119,28 @@ def test_rows_that_rank_a_trial_are_not_seen_by_it(trainer):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((150, 3)), rng.integers(0, 2, 150)
     model = NASClassifier(max_trials=3, trainer=trainer, random_state=0, n_jobs=1)
-    model.fit(np.vstack([X, X]), np.hstack([y, y]))  # each row has a copy
-    # Labels are noise, so that a network that knew a row's copy would score 1.
-    assert model.best_score_ < 0.7
+    # Labels are noise, so that a network that knew a row would score 1.
+    assert model.fit(X, y).best_score_ < 0.7
+
+
+def test_tables_of_few_different_rows_are_ranked_by_what_can_be_learnt(trainer):
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 2, (600, 2))
+    y = (X[:, 0] ^ X[:, 1]) ^ (rng.random(600) < 0.1)
+    model = NASClassifier(max_trials=3, trainer=trainer, random_state=0, n_jobs=1)
+    model.fit(X[:400], y[:400])
+    assert model.best_score_ > 0.85 > model.baseline_scores_["linear"]
+    assert model.score(X[400:], y[400:]) > 0.85
+
+
+def test_large_weights_do_not_make_small_batches(trainer):
+    X, y = make_classification(300, 6, random_state=0)
+    for weight in (1, 10_000):
+        model = NASClassifier(
+            max_trials=1, max_epochs=3, trainer=trainer, random_state=0, n_jobs=1
+        ).fit(X, y, sample_weight=np.full(300, float(weight)))
+        assert model.score(X, y) > 0.8
+    assert model.cv_results_["status"].tolist() == ["ok"]
 
 
 def test_workers_change_nothing(trainer, monkeypatch):
@@ -134,7 +153,7 @@ def test_workers_change_nothing(trainer, monkeypatch):
 
 
 def test_scorer_errors_fail_the_trial(trainer):
-    def broken(predictions, rows):
+    def broken(predictions, rows, weight=None):
         raise RuntimeError("my scorer")
 
     problem = replace(PROBLEM, score=broken)
