@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,6 +63,7 @@ class Ensemble:
     members: tuple[Member, ...]
     restore: Callable[[np.ndarray], np.ndarray]
     device: str
+    _copies: dict[Any, list[torch.nn.Module]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -75,9 +77,16 @@ class Ensemble:
     def modules(self, dtype: np.dtype) -> list[torch.nn.Module]:
         """The members' networks in a precision, ready to `predict`."""
         kind = torch.float64 if dtype == np.float64 else torch.float32
-        return [
-            copy.deepcopy(m.network.module_).to(self.place, kind) for m in self.members
-        ]
+        plain = [member.network.module_ for member in self.members]
+        if kind == torch.float32 and self.place == "cpu":
+            return plain
+        if (kind, self.place) not in self._copies:
+            copies = [copy.deepcopy(m).to(self.place, kind) for m in plain]
+            self._copies[kind, self.place] = copies
+        return self._copies[kind, self.place]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_copies": {}}
 
     def predict(self, modules: list[torch.nn.Module], x: np.ndarray) -> np.ndarray:
         """Predictions (N, C) for encoded rows (N, F): weighted mean of the members."""
