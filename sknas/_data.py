@@ -91,13 +91,11 @@ def read_data(
         ]
     first = merged.first
     codes = codes[first]
-    factor = class_factor(class_weight, target, codes, merged.weight)
-    loss_weight = merged.weight * factor
     return Data(
         table=table.take(first),
         y=codes,
         weight=merged.weight,
-        loss_weight=loss_weight * (merged.weight.sum() / loss_weight.sum()),
+        loss_weight=_loss_weight(class_weight, target, codes, merged.weight),
         groups=None if groups is None else groups[first],
         splits=splits,
         first=rows[first],
@@ -111,6 +109,14 @@ def _membership(splits: list[Pair], n_rows: int) -> np.ndarray:
         for side, rows in enumerate(parts):
             member[rows, 2 * number + side] = 1
     return member
+
+
+def _loss_weight(
+    class_weight: Any, target: TargetReader, y: np.ndarray, weight: np.ndarray
+) -> np.ndarray:
+    """Weights times the class weights, with the same sum."""
+    loss_weight = weight * class_factor(class_weight, target, y, weight)
+    return loss_weight * (weight.sum() / loss_weight.sum())
 
 
 def class_factor(

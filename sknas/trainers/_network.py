@@ -372,16 +372,8 @@ def _train(
     batches = Batches((x, y, weight), parts, generator)
     watched = None if valid_x is None else torch.tensor(valid_x, device=device)
     conductor = Conductor(training, watched, length)
-    net = TensorNet(
-        module,
-        criterion=WeightedLoss(task.kind, architecture.get("label_smoothing", 0.0)),
-        optimizer=architecture.get("optimizer", "adamw"),
-        max_epochs=-(-length.n_steps // len(batches)),
-        train_split=None,
-        callbacks=[("conductor", conductor)],
-        device=device,
-        verbose=0,
-    ).initialize()
+    net = _make_net(training, module, conductor)
+    net.max_epochs = -(-length.n_steps // len(batches))
     try:
         net.notify("on_train_begin", X=batches, y=None)
         net.fit_loop(batches)
@@ -394,6 +386,21 @@ def _train(
         conductor.is_cut and conductor.step < conductor.last,
         sum(p.numel() for p in module.parameters() if p.requires_grad),
     )
+
+
+def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> TensorNet:
+    """A skorch net around a module, ready to train."""
+    architecture = training.architecture
+    smoothing = architecture.get("label_smoothing", 0.0)
+    return TensorNet(
+        module,
+        criterion=WeightedLoss(training.task.kind, smoothing),
+        optimizer=architecture.get("optimizer", "adamw"),
+        train_split=None,
+        callbacks=[("conductor", conductor)],
+        device=training.device,
+        verbose=0,
+    ).initialize()
 
 
 def _at_rest(net: TensorNet) -> TensorNet:
