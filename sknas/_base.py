@@ -55,7 +55,7 @@ from sknas.trainers._workers import count_workers
 
 AUTO_ENSEMBLE = 5  # networks of ``ensemble_size=None`` at the most
 FIRST_SHARE = 0.75  # of the time for the default network, before any pace is known
-OTHERS_SHARE = 0.12  # of the time for further networks of the ensemble
+OTHERS_SHARE = 0.2  # of the time for further networks of the ensemble
 MARGIN = 0.2  # seconds for what comes between search and refit
 CHUNK_CELLS = 2**24  # encoded cells that `predict` holds at once
 

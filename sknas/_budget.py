@@ -20,7 +20,7 @@ N_TRIALS = (3, 16)
 STEP_SECONDS = 1e-3  # of a step at small batches, twice that at 256 rows
 MIN_TRIALS = 10
 MIN_STEPS = 100
-MIN_HOLDOUT_ROWS = 1_000
+MIN_HOLDOUT_ROWS = 5_000
 
 
 def default_batch_size(n_rows: float) -> int:
@@ -136,17 +136,18 @@ def plan_budget(
 ) -> Budget:
     """The budget of a search, from the size of the table and what the user bounds.
 
-    With a time that is short for the table, one hold-out takes the place of folds,
-    then trainings get shorter: room for `MIN_TRIALS` trials is wanted, at the pace of
-    a slow core. The pace is a constant, so that the plan depends on parameters alone.
+    With a time that is short for the table, 3 folds take the place of 5, a hold-out
+    that of folds where it is large enough to choose by, and then trainings get
+    shorter: room for `MIN_TRIALS` trials is wanted, at the pace of a slow core. The
+    pace is a constant, so that the plan depends on parameters alone.
     """
     n_steps, n_folds = default_steps(n_rows), auto_folds(n_rows)
     if max_time is None:
         return Budget(max_trials or default_trials(n_rows), n_steps, n_folds)
     pace = STEP_SECONDS * (1 + default_batch_size(n_rows) / 256)
     n_allowed = max_time / (MIN_TRIALS * pace)  # steps of one trial, all folds
-    if n_folds * n_steps > n_allowed and n_rows >= MIN_HOLDOUT_ROWS:
-        n_folds = 1
+    if n_folds * n_steps > n_allowed:
+        n_folds = 1 if n_rows >= MIN_HOLDOUT_ROWS else min(n_folds, 3)
     if n_folds * n_steps > n_allowed:
         n_steps = min(n_steps, int(max(n_allowed / n_folds, MIN_STEPS)))
     return Budget(max_trials, n_steps, n_folds)

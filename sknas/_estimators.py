@@ -41,7 +41,7 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         Most epochs of a training. By default the number of rows decides.
     cv : "auto", int, splitter or iterable of (train, test), default="auto"
         How the search validates. "auto" takes 3 folds below 400 rows, 5 below 5,000,
-        3 below 20,000, and a hold-out of a fifth above, as for short times.
+        3 below 20,000, and a hold-out of a fifth above; fewer for short times.
     scoring : str, callable or None, default=None
         Any scikit-learn scorer; it ranks trials, chooses epochs and weighs the
         ensemble. None is accuracy.
@@ -238,7 +238,7 @@ class NASRegressor(RegressorMixin, BaseNAS):
         Most epochs of a training. By default the number of rows decides.
     cv : "auto", int, splitter or iterable of (train, test), default="auto"
         How the search validates. "auto" takes 3 folds below 400 rows, 5 below 5,000,
-        3 below 20,000, and a hold-out of a fifth above, as for short times.
+        3 below 20,000, and a hold-out of a fifth above; fewer for short times.
     scoring : str, callable or None, default=None
         Any scikit-learn scorer; it ranks trials, chooses epochs and weighs the
         ensemble. None is R2.
