@@ -13,8 +13,6 @@ import pandas as pd
 
 Value = Any  # bool, int, float, str or None: what JSON keeps
 
-STATUSES = ("ok", "stopped", "failed")
-
 # Reasons of trials without a score that others ask for.
 OUT_OF_TIME = "out of time"
 INTERRUPTED = "interrupted"

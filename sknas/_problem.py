@@ -10,8 +10,6 @@ import numpy as np
 
 from sknas._history import Architecture, Trial
 
-KINDS = ("binary", "multiclass", "multilabel", "regression")
-
 
 @dataclass(frozen=True, eq=False)
 class TaskSpec:
