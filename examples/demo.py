@@ -129,7 +129,7 @@ def main(path):
     rows = compare(models, X_train, X_test, y_train, y_test)
     n_scored = len(search.history_.succeeded)
     print(
-        f"\n{n_scored} networks scored, all done in {search.search_time_:.1f} s "
+        f"\n{n_scored} architectures scored, all done in {search.search_time_:.1f} s "
         f"(stopped by {search.stop_reason_}). The best one has"
     )
     print(f"    {search.search_space_.describe(search.best_architecture_)}.")
@@ -137,9 +137,9 @@ def main(path):
         f"Its validation score is {search.best_score_:.3f}, that of the default "
         f"network {search.baseline_scores_['default']:.3f}, and greater is better."
     )
-    n_members = len(search.ensemble_)
-    alone = "It predicts alone: there was no time, or no need, for others."
-    print(f"{n_members} networks predict together." if n_members > 1 else alone)
+    members = search.ensemble_.members
+    n_networks = sum(len(member.networks) for member in members)
+    print(f"{len(members)} of them predict together, {n_networks} networks in all.")
     show_scores(rows, len(y_test))
     draw_search(search, path)
     print(f"\nThe picture of the search is {path.resolve()}")

@@ -2,8 +2,8 @@
 Quick start
 ===========
 
-`fit` searches a network for a table and trains what it found on all rows. What
-follows is scikit-learn as you know it.
+`fit` searches networks for a table, and the best of them predict together. What follows
+is scikit-learn as you know it.
 """
 
 # %%
@@ -37,9 +37,11 @@ space = search.search_space_
 print(space.describe(search.best_architecture_))
 
 # %%
-# The answer is a small ensemble of the networks that the search found.
+# The answer is a small ensemble of what the search found. Each of its architectures
+# has a network for each fold, trained on the other folds.
 for member in search.ensemble_.members:
-    print(f"{member.weight:.2f} {space.describe(member.architecture)}")
+    n_networks = len(member.networks)
+    print(f"{member.weight:.2f} {n_networks} x {space.describe(member.architecture)}")
 
 # %%
 # What it is worth
@@ -54,7 +56,7 @@ for name, model in {"search": search, "linear": linear}.items():
 # %%
 # The picture of a search
 # -----------------------
-# ``history_`` holds the trials in the order in which they were trained, and
+# ``history_`` holds the trials in the order in which they were proposed, and
 # ``baseline_scores_`` what the default network, a linear and a dummy model reach on
 # the same folds.
 scores = [trial.score for trial in search.history_]

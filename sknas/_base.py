@@ -26,7 +26,7 @@ from sknas._baselines import default_score, simple_scores
 from sknas._budget import Budget, plan_budget
 from sknas._checks import check_integer, check_positive, reject, warn_user
 from sknas._data import Data, encode_fold, make_scorer, read_data, split_rows
-from sknas._ensemble import choose_members, refit, refit_seconds
+from sknas._ensemble import Chosen, choose_members, gather, refit, refit_seconds
 from sknas._folds import Split, check_folds
 from sknas._history import (
     DIVERGED,
@@ -46,16 +46,18 @@ from sknas._search import (
     first_proposals,
     make_feasible,
 )
-from sknas.encoding import TableReader, TargetReader
+from sknas.encoding import TableReader, TargetReader, forget_words
 from sknas.exceptions import SearchFailedError
-from sknas.spaces import SPACES, Space
+from sknas.spaces import SPACES, Space, TableSpace
 from sknas.strategies import STRATEGIES, Strategy
-from sknas.trainers import TRAINERS, TensorNet, Trainer
+from sknas.trainers import TRAINERS, PopulationTrainer, TensorNet, Trainer
 from sknas.trainers._workers import count_workers
 
-AUTO_ENSEMBLE = 5  # networks of ``ensemble_size=None`` at the most
+AUTO_ENSEMBLE = 8  # architectures of ``ensemble_size=None`` at the most
+BAGGED_SHARE = 0.6  # of all rows that each fold must have trained on
 FIRST_SHARE = 0.75  # of the time for the default network, before any pace is known
 OTHERS_SHARE = 0.2  # of the time for further networks of the ensemble
+CHOOSING_SHARE = 0.04  # of the time for choosing and weighing members
 MARGIN = 0.2  # seconds for what comes between search and refit
 CHUNK_CELLS = 2**24  # encoded cells that `predict` holds at once
 
@@ -111,7 +113,7 @@ class BaseNAS(BaseEstimator, ABC):
     def fit(
         self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
     ) -> Self:
-        """Search an architecture, then train it on all rows.
+        """Search architectures; the best of them are what predicts.
 
         Parameters
         ----------
@@ -151,7 +153,12 @@ class BaseNAS(BaseEstimator, ABC):
         # What an earlier fit left must not predict with what this one reads.
         self.__dict__.pop("ensemble_", None)
         data, seed, X = self._read_training_data(X, y, sample_weight, groups)
-        budget = plan_budget(data.weight.sum(), self.max_trials, self.max_time)
+        budget = plan_budget(
+            data.weight.sum(),
+            self.max_trials,
+            self.max_time,
+            is_batched=self._is_batched(),
+        )
         space, problem = self._make_problem(data, budget, seed, X, started)
         with Progress(self.verbose, budget.n_trials, self.max_time) as progress:
             simple = simple_scores(problem)
@@ -203,8 +210,15 @@ class BaseNAS(BaseEstimator, ABC):
         known = {"auto": SPACES["table"], **SPACES}
         return find_part(owner, "search_space", self.search_space, known, Space)
 
+    def _is_batched(self) -> bool:
+        """Whether the trainer takes many proposals at once."""
+        return isinstance(self._find_trainer(), PopulationTrainer)
+
     def _find_trainer(self) -> Trainer:
-        known = {"auto": TRAINERS["skorch"], **TRAINERS}
+        # Spaces of tables can be built as batched networks, others may not.
+        can_be_batched = isinstance(self._find_space(), TableSpace)
+        usual = TRAINERS["population" if can_be_batched else "skorch"]
+        known = {"auto": usual, **TRAINERS}
         name = type(self).__name__
         return find_part(name, "trainer", self.trainer, known, Trainer)
 
@@ -309,10 +323,9 @@ class BaseNAS(BaseEstimator, ABC):
         encode = partial(encode_fold, data, target=target, probabilistic=probabilistic)
         owner = type(self).__name__
         splits = split_rows(data, owner, self.cv, target, budget.n_folds, seed)
-        folds = tuple(encode(split)[0] for split in splits)
+        folds = tuple(encode(split) for split in splits)
         all_rows = Split(np.arange(len(data)), np.arange(0))
-        full, self._encoder = encode(all_rows)
-        self._encoder.forget_words(self._reader)
+        full = encode(all_rows)
         space = self._find_space().for_task(full.task)
         deadline = None if self.max_time is None else started + float(self.max_time)
         return space, Problem(
@@ -328,6 +341,7 @@ class BaseNAS(BaseEstimator, ABC):
             device=self._find_device(),
             deadline=deadline,
             n_jobs=count_workers(self.n_jobs),
+            seed=seed,
         )
 
     def _search(
@@ -346,15 +360,20 @@ class BaseNAS(BaseEstimator, ABC):
             problem=problem,
             seed=seed,
             max_trials=budget.n_trials,
+            n_side=budget.n_side if self._is_batched() else None,
             deadline=partial(self._search_deadline, problem),
             on_trials=progress.show,
         )
-        return search.run(first_proposals(space, problem.task, problem.feasible))
+        return search.run(
+            first_proposals(self._find_space(), problem.task, problem.feasible)
+        )
 
     def _search_deadline(self, problem: Problem, history: History) -> float | None:
         """When to stop searching, so that the refit fits into the time."""
         if problem.deadline is None or self.max_time is None:
             return None
+        if self._is_batched() and self._is_bagged(problem):
+            return problem.deadline - MARGIN - CHOOSING_SHARE * self.max_time
         if not history.succeeded:
             return problem.deadline - (1 - FIRST_SHARE) * self.max_time
         best = history.succeeded[: self._ensemble_size()]
@@ -375,29 +394,52 @@ class BaseNAS(BaseEstimator, ABC):
             best = history.best
         else:
             best = self._make_do(space, problem, history)
-        chosen = [(best, 1.0)]
+        chosen = Chosen((best,))
         try:
             if history.succeeded:
                 chosen = choose_members(history, problem, self._ensemble_size())
         except KeyboardInterrupt:
             is_cut = True
-        taken = [trial.proposal.number for trial, _ in chosen]
-        spare = [t for t in history.succeeded if t.proposal.number not in taken]
-        refitted = refit(chosen, spare, space, problem)
-        if refitted.failures:
-            reasons = "; ".join(refitted.failures)
-            warn_user(f"Some networks could not be trained on all rows: {reasons}.")
-        self.ensemble_ = refitted.ensemble
+        if chosen.has_networks and self._is_bagged(problem):
+            self.ensemble_ = gather(chosen, space, problem)
+        else:
+            is_cut |= self._refit(chosen, space, problem, history)
+        encoders = [encoder for encoder, _ in self.ensemble_.encodings]
+        forget_words(self._reader, encoders)
         self.search_space_ = space
         self.best_architecture_ = best.architecture
         self.best_score_ = float("nan") if best.score is None else best.score
         self.history_ = history.without_predictions()
         self.cv_results_ = cv_results(self.history_)
         self.n_trials_ = len(history)
-        is_cut |= refitted.is_interrupted
         self.stop_reason_ = INTERRUPTED if is_cut else history.stop_reason
         if self._is_classifier:
             self.classes_ = self._target.classes_
+
+    def _is_bagged(self, problem: Problem) -> bool:
+        """Whether the networks of the folds are the answer, not one of all rows.
+
+        Each of them saw most rows, and their mean is better than one that saw all.
+        """
+        if self._ensemble_size() == 1:
+            return False
+        total = problem.full.train.weight.sum() if problem.full else 0.0
+        return all(
+            fold.train.weight.sum() >= BAGGED_SHARE * total for fold in problem.folds
+        )
+
+    def _refit(
+        self, chosen: Chosen, space: Space, problem: Problem, history: History
+    ) -> bool:
+        """Train the chosen trials on all rows; True if Ctrl-C ended that."""
+        taken = [trial.proposal.number for trial in chosen.trials]
+        spare = [t for t in history.succeeded if t.proposal.number not in taken]
+        refitted = refit(chosen, spare, space, problem)
+        if refitted.failures:
+            reasons = "; ".join(refitted.failures)
+            warn_user(f"Some networks could not be trained on all rows: {reasons}.")
+        self.ensemble_ = refitted.ensemble
+        return refitted.is_interrupted
 
     def _make_do(self, space: Space, problem: Problem, history: History) -> Trial:
         """The default network, where time ended before any trial did."""
@@ -408,7 +450,8 @@ class BaseNAS(BaseEstimator, ABC):
                 f"None of {len(history)} trials succeeded, {count_reasons(history)}."
             )
         first = list(history) or [
-            Trial(p) for p in first_proposals(space, problem.task, problem.feasible)
+            Trial(p)
+            for p in first_proposals(self._find_space(), problem.task, problem.feasible)
         ]
         if history.stop_reason != "max_time" or not first:
             raise SearchFailedError(
@@ -438,15 +481,10 @@ class BaseNAS(BaseEstimator, ABC):
         n_columns = max(self.n_features_in_, 1) * 64
         n_rows = int(np.clip(CHUNK_CELLS // n_columns, 256, 65_536))
         parts = []
-        modules: dict[Any, list[torch.nn.Module]] = {}
         for start in range(0, len(X), n_rows):
             rows = slice(start, start + n_rows)
             part = X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
-            table = self._reader.read(part)
-            x = self._encoder.transform(table)
-            if x.dtype not in modules:
-                modules[x.dtype] = self.ensemble_.modules(x.dtype)
-            parts.append(self.ensemble_.predict(modules[x.dtype], x).astype(x.dtype))
+            parts.append(self.ensemble_.predict(self._reader.read(part)))
         return np.concatenate(parts)
 
     def __sklearn_tags__(self) -> Any:

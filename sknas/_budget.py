@@ -17,8 +17,13 @@ from dataclasses import dataclass
 N_STEPS = (60, 1_500)
 N_TRIALS = (3, 16)
 
-STEP_SECONDS = 1e-3  # of a step at small batches, twice that at 256 rows
-MIN_TRIALS = 10
+STEP_SECONDS = 1e-4  # of a step of one network among others
+ROW_SECONDS = 1e-5  # of each row of its batch
+ALONE_SECONDS = 1e-3  # of a step of one network alone
+CORES = 1.6  # that a search is planned for
+N_SIDE = 16
+HALVING_COST = 0.5  # of a cohort that is halved, beside one that is not
+LONG_STEPS, LONG_BELOW = 2_000, 3_000  # steps below so many rows, if time is the bound
 MIN_STEPS = 100
 MIN_HOLDOUT_ROWS = 5_000
 
@@ -52,8 +57,9 @@ class Length:
     n_batches : int
         Batches of an epoch, by the weights of the rows.
     planned : int
-        Steps on the whole table, which decide the cycles of the learning rate: a
-        share of the schedule is the same point in every fold and in the refit.
+        Steps on the whole table at the default batch size, which decide the cycles
+        of the learning rate: a share of the schedule is the same point for all
+        architectures, in every fold and in the refit.
     """
 
     n_steps: int
@@ -89,14 +95,20 @@ def training_length(
     max_epochs : int or None
         Bound of epochs.
     """
-    wanted = n_steps * math.sqrt(default_batch_size(n_rows) / batch_size)
-    steps, batches = [], []
-    for size in (n_rows, n_train):
-        per_epoch = max(1, math.ceil(size / batch_size))
-        bound = math.inf if max_epochs is None else max_epochs * per_epoch
-        batches.append(per_epoch)
-        steps.append(int(max(1, min(round(wanted), bound))))
-    return Length(steps[1], batches[1], steps[0])
+    usual_size = default_batch_size(n_rows)
+    wanted = round(n_steps * math.sqrt(usual_size / batch_size))
+    planned = _bounded(n_steps, n_rows, usual_size, max_epochs)
+    n_batches = max(1, math.ceil(n_train / batch_size))
+    return Length(_bounded(wanted, n_train, batch_size, max_epochs), n_batches, planned)
+
+
+def _bounded(
+    n_steps: int, n_rows: float, batch_size: int, max_epochs: int | None
+) -> int:
+    """Steps that a bound of epochs allows, at least one."""
+    if max_epochs is None:
+        return max(1, n_steps)
+    return max(1, min(n_steps, max_epochs * max(1, math.ceil(n_rows / batch_size))))
 
 
 @dataclass(frozen=True)
@@ -111,43 +123,59 @@ class Budget:
         Steps of a full training at the default batch size.
     n_folds : int
         Folds where the user leaves them to us.
+    n_side : int, default=16
+        Proposals that are trained side by side.
     """
 
     n_trials: int | None
     n_steps: int
     n_folds: int
+    n_side: int = 16
 
 
 def auto_folds(n_rows: float) -> int:
     """Folds of ``cv="auto"`` for a table of `n_rows`: 3, 5, 3, and 1 for a hold-out.
 
-    Small tables need every row twice and have no time to lose; from 400 rows on the
-    noise of a score costs more than its folds; above 20,000 rows a hold-out is enough.
+    Very small tables have no time to lose. Five folds beat fewer of more architectures
+    on each of five tables up to 10,000 rows; their networks are the ensemble, too.
     """
     if n_rows < 400:
         return 3
-    if n_rows < 5_000:
+    if n_rows < 16_000:
         return 5
-    return 3 if n_rows < 20_000 else 1
+    return 3 if n_rows < 40_000 else 1
 
 
 def plan_budget(
-    n_rows: float, max_trials: int | None, max_time: float | None
+    n_rows: float,
+    max_trials: int | None,
+    max_time: float | None,
+    *,
+    is_batched: bool = True,
 ) -> Budget:
     """The budget of a search, from the size of the table and what the user bounds.
 
-    With a time that is short for the table, 3 folds take the place of 5, a hold-out
-    that of folds where it is large enough to choose by, and then trainings get
-    shorter: room for `MIN_TRIALS` trials is wanted, at the pace of a slow core. The
-    pace is a constant, so that the plan depends on parameters alone.
+    With a time that is short for the table, fewer are trained side by side, then 3
+    folds take the place of 5, a hold-out that of folds where it is large enough to
+    choose by, and then trainings get shorter. The pace is a constant, that of a slow
+    core, so that the plan depends on parameters alone; `is_batched` says whether
+    networks are trained side by side or one by one, which takes longer.
     """
-    n_steps, n_folds = default_steps(n_rows), auto_folds(n_rows)
+    n_folds = auto_folds(n_rows)
     if max_time is None:
-        return Budget(max_trials or default_trials(n_rows), n_steps, n_folds)
-    pace = STEP_SECONDS * (1 + default_batch_size(n_rows) / 256)
-    n_allowed = max_time / (MIN_TRIALS * pace)  # steps of one trial, all folds
-    if n_folds * n_steps > n_allowed:
+        n_trials = max_trials or default_trials(n_rows)
+        return Budget(n_trials, default_steps(n_rows), n_folds)
+    n_steps = LONG_STEPS if n_rows < LONG_BELOW else N_STEPS[1]
+    pace = STEP_SECONDS + ROW_SECONDS * default_batch_size(n_rows)
+    allowed = CORES * max_time / (pace * HALVING_COST)  # network steps
+    if not is_batched:
+        n_steps = default_steps(n_rows)
+        allowed = max_time / (ALONE_SECONDS + ROW_SECONDS * default_batch_size(n_rows))
+    n_side = N_SIDE
+    if n_side * n_folds * n_steps > allowed:
+        n_side = N_SIDE // 2
+    if n_side * n_folds * n_steps > allowed:
         n_folds = 1 if n_rows >= MIN_HOLDOUT_ROWS else min(n_folds, 3)
-    if n_folds * n_steps > n_allowed:
-        n_steps = min(n_steps, int(max(n_allowed / n_folds, MIN_STEPS)))
-    return Budget(max_trials, n_steps, n_folds)
+    if n_side * n_folds * n_steps > allowed:
+        n_steps = int(max(allowed / (n_side * n_folds), MIN_STEPS))
+    return Budget(max_trials, n_steps, n_folds, n_side)

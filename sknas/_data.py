@@ -13,6 +13,7 @@ from sklearn.utils import _safe_indexing
 
 from sknas._checks import reject
 from sknas._folds import Pair, Split, given_splits, is_split_by_us, made_splits
+from sknas._metrics import find_metric
 from sknas._problem import Fold, Rows, TaskSpec
 from sknas._rows import check_weight, merge_rows
 from sknas._scoring import RowScorer
@@ -163,7 +164,7 @@ def encode_fold(
     split: Split,
     target: TargetReader,
     probabilistic: bool,
-) -> tuple[Fold, TableEncoder]:
+) -> Fold:
     """Encode a split by the statistics of its training rows alone."""
     train, weight = split.train, data.weight[split.train] * split.train_share
     encoder = TableEncoder().fit(data.table.take(train), weight)
@@ -185,7 +186,7 @@ def encode_fold(
 
     inside = encoded(train, split.train_share)
     outside = encoded(split.valid, split.valid_share)
-    return Fold(task, inside, outside, split.valid, restore), encoder
+    return Fold(task, inside, outside, split.valid, restore, encoder)
 
 
 def _target_maps(
@@ -221,5 +222,14 @@ def make_scorer(
         y = y[:, 0]
     # The user's own function may look at X; scikit-learn's scorers do not.
     seen = _safe_indexing(X, data.first) if callable(scoring) else None
+    codes = data.y.astype(np.float64) if target.kind_ == "multilabel" else data.y
     # Class weights say what an error of a class costs, in the score too.
-    return RowScorer(scorer, seen, y, data.loss_weight, target.classes_)
+    return RowScorer(
+        scorer,
+        seen,
+        y,
+        data.loss_weight,
+        target.classes_,
+        metric=find_metric(scorer, target.kind_, target.classes_),
+        codes=codes,
+    )

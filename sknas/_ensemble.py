@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from sknas._calibration import fit_temperature, tempered
 from sknas._history import Architecture, History, Trial
 from sknas._problem import Fold, Problem, Rows
+from sknas._scoring import score_many
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import Space
 from sknas.trainers import TensorNet, TrainedNetwork, Training, train_network
 from sknas.trainers._network import evaluate, failure_reason
+from sknas.trainers._population import rebuilt
 from sknas.trainers._workers import run_tasks
 
 N_ROUNDS = 40  # members drawn, with replacement
-GREEDY_SHARE = 0.05  # of the time left that choosing members may take
+GREEDY_SHARE = 0.05  # of the time left that choosing members may take, with a refit
+CHOOSING_SHARE = 0.5  # and without one
 LOSS_SHARE = 0.5  # weight of the loss beside the score, in their deviations
 PATIENCE = 10  # draws without a better score after which no more are made
 SAFE = 0.8  # share of the time left that a refit is planned for
@@ -29,41 +34,58 @@ HURRY = 1.0  # seconds that the first member gets after Ctrl-C
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """A network of an ensemble.
+    """An architecture of an ensemble, and its networks.
 
     Parameters
     ----------
     architecture : Architecture
         What it is.
-    network : TensorNet
-        A skorch net over encoded rows, trained on all rows.
+    networks : tuple of TensorNet
+        skorch nets over encoded rows: one of each fold, or one of all rows.
+    places : tuple of int
+        The encoding that each network reads.
     weight : float
         Its share of the answer.
+    temperature : float, default=1.0
+        What calibrates its probabilities.
     """
 
     architecture: Architecture
-    network: TensorNet
+    networks: tuple[TensorNet, ...]
+    places: tuple[int, ...]
     weight: float
+    temperature: float = 1.0
+
+    @property
+    def network(self) -> TensorNet:
+        """The first of its networks."""
+        return self.networks[0]
 
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Weighted networks over one encoding.
+    """Weighted networks, with the encodings that they read.
 
     Parameters
     ----------
     members : tuple of Member
         The heaviest first; their weights sum to 1.
-    restore : callable
-        Network output (N, C) -> predictions (N, C).
+    encodings : tuple of (encoder, callable)
+        How rows are encoded, and how outputs (N, C) of networks become predictions.
+    kind : {"binary", "multiclass", "multilabel", "regression"}
+        What is predicted.
     device : str
         Where it was trained.
+    temperature : float, default=1.0
+        What calibrates its probabilities.
     """
 
     members: tuple[Member, ...]
-    restore: Callable[[np.ndarray], np.ndarray]
+    encodings: tuple[tuple[Any, Callable[[np.ndarray], np.ndarray]], ...]
+    kind: str
     device: str
-    _copies: dict[Any, list[torch.nn.Module]] = field(default_factory=dict, repr=False)
+    temperature: float = 1.0
+    _copies: dict[Any, list[list[nn.Module]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -74,38 +96,70 @@ class Ensemble:
         is_there = torch.cuda.is_available() or not self.device.startswith("cuda")
         return self.device if is_there else "cpu"
 
-    def modules(self, dtype: np.dtype) -> list[torch.nn.Module]:
-        """The members' networks in a precision, ready to `predict`."""
+    def _modules(self, dtype: np.dtype) -> list[list[nn.Module]]:
+        """The networks of each member in a precision, ready to predict."""
         kind = torch.float64 if dtype == np.float64 else torch.float32
-        plain = [member.network.module_ for member in self.members]
+        plain = [[net.module_ for net in member.networks] for member in self.members]
         if kind == torch.float32 and self.place == "cpu":
             return plain
         if (kind, self.place) not in self._copies:
-            copies = [copy.deepcopy(m).to(self.place, kind) for m in plain]
-            self._copies[kind, self.place] = copies
+            self._copies[kind, self.place] = [
+                [copy.deepcopy(module).to(self.place, kind) for module in modules]
+                for modules in plain
+            ]
         return self._copies[kind, self.place]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": {}}
 
-    def predict(self, modules: list[torch.nn.Module], x: np.ndarray) -> np.ndarray:
-        """Predictions (N, C) for encoded rows (N, F): weighted mean of the members."""
-        rows = torch.from_numpy(x).to(self.place)
-        answers = [
-            member.weight * self.restore(evaluate(module, rows))
-            for member, module in zip(self.members, modules, strict=True)
-        ]
-        return np.sum(answers, axis=0)
+    def predict(self, table: Any) -> np.ndarray:
+        """Predictions (N, C) for a table that was read: the members' weighted mean."""
+        total: Any = 0.0
+        for place, (encoder, restore) in enumerate(self.encodings):
+            x = encoder.transform(table)
+            rows = torch.from_numpy(x).to(self.place)
+            modules = self._modules(x.dtype)
+            for member, own in zip(self.members, modules, strict=True):
+                if place in member.places:
+                    module = own[member.places.index(place)]
+                    answer = restore(evaluate(module, rows))
+                    answer = tempered(answer, member.temperature, self.kind)
+                    total = total + member.weight / len(own) * answer
+        return tempered(total, self.temperature, self.kind).astype(x.dtype)
 
 
-def choose_members(
-    history: History, problem: Problem, size: int
-) -> list[tuple[Trial, float]]:
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """What an ensemble is to be made of.
+
+    Parameters
+    ----------
+    trials : tuple of Trial
+        The heaviest first.
+    weights, temperatures : tuple of float
+        One a trial.
+    temperature : float, default=1.0
+        Of the weighted mean.
+    """
+
+    trials: tuple[Trial, ...]
+    weights: tuple[float, ...] = (1.0,)
+    temperatures: tuple[float, ...] = (1.0,)
+    temperature: float = 1.0
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether the networks of the folds are at hand."""
+        return all(trial.networks for trial in self.trials)
+
+
+def choose_members(history: History, problem: Problem, size: int) -> Chosen:
     """Trials to combine and their weights, by greedy selection.
 
-    Starts from the best trial and adds, again and again and with replacement, the
-    trial whose out-of-fold predictions improve the score of the mean most; the best
-    prefix of at most `size` different trials wins.
+    The probabilities of each trial are calibrated first. Starts from the best trial and
+    adds, again and again and with replacement, the trial whose out-of-fold predictions
+    improve the score of the mean most; the best prefix of at most `size` different
+    trials wins, and is calibrated again.
 
     Parameters
     ----------
@@ -122,23 +176,44 @@ def choose_members(
     Models. ICML 2004.
     """
     best = history.best
+    assert problem.task is not None and problem.loss is not None
+    kind, mean_loss = problem.task.kind, problem.loss
     usable = [t for t in history.succeeded if t.predictions is not None]
-    if size == 1 or len(usable) < 2 or best.predictions is None:
-        return [(best, 1.0)]
+    if best.predictions is None:
+        return Chosen((best,))
+    if size == 1:
+        usable = [best]
     library = np.stack([np.asarray(t.predictions) for t in usable])  # (trials, N, C)
     rows = np.flatnonzero(~np.isnan(library).any(axis=(0, 2)))
-    counts = _greedy(library[:, rows], rows, problem, size)
+    library = library[:, rows]
+
+    def loss(predictions: np.ndarray) -> float:
+        return float(mean_loss(predictions, rows))
+
+    temperatures = [fit_temperature(predicted, loss, kind) for predicted in library]
+    library = np.stack(
+        [tempered(p, t, kind) for p, t in zip(library, temperatures, strict=True)]
+    )
+    # A refit needs what is left of the time, networks of the folds are there.
+    share = CHOOSING_SHARE if best.networks else GREEDY_SHARE
+    until = time.monotonic() + share * problem.seconds_left
+    counts = _greedy(library, rows, problem, size, until)
     chosen = np.flatnonzero(counts)
     by_weight = chosen[np.argsort(-counts[chosen], kind="stable")]
-    return [(usable[place], counts[place] / counts.sum()) for place in by_weight]
+    weights = counts / counts.sum()
+    mean = np.tensordot(weights, library, axes=1)  # (N, C)
+    return Chosen(
+        tuple(usable[place] for place in by_weight),
+        tuple(float(weights[place]) for place in by_weight),
+        tuple(temperatures[place] for place in by_weight),
+        fit_temperature(mean, loss, kind),
+    )
 
 
 def _greedy(
-    library: np.ndarray, rows: np.ndarray, problem: Problem, size: int
+    library: np.ndarray, rows: np.ndarray, problem: Problem, size: int, until: float
 ) -> np.ndarray:
-    """How often each trial is drawn."""
-    # Between search and refit there is little time; what is found by then is taken.
-    until = time.monotonic() + GREEDY_SHARE * problem.seconds_left
+    """How often each trial is drawn; what is found by `until` is taken."""
     value = _value(library, rows, problem)
     counts = np.zeros(len(library))
     total = np.zeros(library.shape[1:])
@@ -148,13 +223,13 @@ def _greedy(
         open_to = [j for j in range(len(library)) if counts[j] or not is_full]
         if n_drawn == 1:
             open_to = [0]  # the best trial is always in
-        values = [value((total + library[j]) / n_drawn) for j in open_to]
+        values = value((total + library[open_to]) / n_drawn)
         place = open_to[int(np.argmax(values))]
         total = total + library[place]
         counts = counts.copy()
         counts[place] += 1
-        if max(values) > best_value:
-            best_value, best_counts = max(values), counts
+        if values.max() > best_value:
+            best_value, best_counts = values.max(), counts
         elif n_drawn - best_counts.sum() >= PATIENCE:
             break
         if time.monotonic() > until:
@@ -164,24 +239,24 @@ def _greedy(
 
 def _value(
     library: np.ndarray, rows: np.ndarray, problem: Problem
-) -> Callable[[np.ndarray], float]:
-    """What predictions are worth: the score, and a share of the loss.
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What predictions (K, N, C) are worth: the score, and a share of the loss.
 
     Scores such as accuracy have steps, on which a greedy search gets stuck; the loss
     has none. Both are measured by how much they vary between the trials.
     """
-    score, loss = problem.score, problem.loss
-    assert score is not None and loss is not None
-    scores = np.array([score(p, rows) for p in library])
-    losses = np.array([loss(p, rows) for p in library])
+    loss = problem.loss
+    assert loss is not None
+    scores = score_many(problem, library, rows)
+    losses = loss(library, rows)
     of_score = 1 / (np.nanstd(scores) or 1.0) if np.isfinite(scores).any() else 0.0
     of_loss = LOSS_SHARE / (np.std(losses) or 1.0)
 
-    def value(predictions: np.ndarray) -> float:
-        scored = score(predictions, rows) * of_score if of_score else 0.0
-        return float(np.nan_to_num(scored, nan=-np.inf)) - of_loss * loss(
-            predictions, rows
-        )
+    def value(predictions: np.ndarray) -> np.ndarray:
+        scored = np.zeros(len(predictions))
+        if of_score:
+            scored = score_many(problem, predictions, rows) * of_score
+        return np.nan_to_num(scored, nan=-np.inf) - of_loss * loss(predictions, rows)
 
     return value
 
@@ -189,6 +264,31 @@ def _value(
 def refit_seconds(trial: Trial) -> float:
     """About how long a trial's network takes to train again, in one process."""
     return trial.stop * float(np.mean(trial.fold_seconds or (0.0,)))
+
+
+def gather(chosen: Chosen, space: Space, problem: Problem) -> Ensemble:
+    """The networks of the folds of the chosen trials, as an ensemble."""
+    places = tuple(range(len(problem.folds)))
+    members = []
+    for trial, weight, temperature in zip(
+        chosen.trials, chosen.weights, chosen.temperatures, strict=True
+    ):
+        networks = rebuilt(trial, space, problem)
+        members.append(
+            Member(trial.architecture, networks, places, weight, temperature)
+        )
+    return _ensemble(members, problem.folds, problem, chosen.temperature)
+
+
+def _ensemble(
+    members: Sequence[Member],
+    folds: Sequence[Fold],
+    problem: Problem,
+    temperature: float,
+) -> Ensemble:
+    encodings = tuple((fold.encoder, fold.restore) for fold in folds)
+    kind = folds[0].task.kind
+    return Ensemble(tuple(members), encodings, kind, problem.device, temperature)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,10 +301,7 @@ class Refitted:
 
 
 def refit(
-    chosen: list[tuple[Trial, float]],
-    spare: list[Trial],
-    space: Space,
-    problem: Problem,
+    chosen: Chosen, spare: list[Trial], space: Space, problem: Problem
 ) -> Refitted:
     """Train the chosen trials on all rows, the heaviest first.
 
@@ -214,8 +311,8 @@ def refit(
 
     Parameters
     ----------
-    chosen : list of (Trial, float)
-        Trials and weights.
+    chosen : Chosen
+        Trials, weights and temperatures.
     spare : list of Trial
         Others, the best first.
     space : Space
@@ -231,9 +328,9 @@ def refit(
     full = problem.full
     assert full is not None
     planned = _in_time(chosen, problem)
-    trainings = [_training(trial, space, problem, full) for trial, _ in planned]
+    trainings = [_training(trial, space, problem, full) for trial in planned.trials]
     tasks = [(training, full.train) for training in trainings]
-    seconds = sum(refit_seconds(trial) for trial, _ in planned)
+    seconds = sum(refit_seconds(trial) for trial in planned.trials)
     outcomes: list[TrainedNetwork | str] = []
     is_interrupted = False
     try:
@@ -251,13 +348,13 @@ def refit(
         outcomes.append(
             _train_or_tell(_training(trial, space, problem, full), full.train)
         )
-        members = _members([(trial, 1.0)], outcomes[-1:])
+        members = _members(Chosen((trial,)), outcomes[-1:])
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, str))
     if not members:
         raise SearchFailedError(
             f"No network could be trained on all rows: {'; '.join(failures)}."
         )
-    ensemble = Ensemble(members, full.restore, problem.device)
+    ensemble = _ensemble(members, [full], problem, chosen.temperature)
     return Refitted(ensemble, failures, is_interrupted)
 
 
@@ -270,29 +367,36 @@ def _train_or_tell(training: Training, rows: Rows) -> TrainedNetwork | str:
 
 
 def _members(
-    planned: list[tuple[Trial, float]], outcomes: list[TrainedNetwork | str]
+    planned: Chosen, outcomes: list[TrainedNetwork | str]
 ) -> tuple[Member, ...]:
     """Members of what was trained to the end, or at least the first one."""
     members: list[Member] = []
-    for (trial, weight), outcome in zip(planned, outcomes, strict=False):
+    for trial, weight, temperature, outcome in zip(
+        planned.trials, planned.weights, planned.temperatures, outcomes, strict=False
+    ):
         if isinstance(outcome, str) or (members and outcome.is_cut):
             continue
-        members.append(Member(trial.architecture, outcome.net, weight))
+        nets = (outcome.net,)
+        members.append(Member(trial.architecture, nets, (0,), weight, temperature))
     total = sum(member.weight for member in members)
     return tuple(replace(m, weight=m.weight / total) for m in members)
 
 
-def _in_time(
-    chosen: list[tuple[Trial, float]], problem: Problem
-) -> list[tuple[Trial, float]]:
+def _in_time(chosen: Chosen, problem: Problem) -> Chosen:
     """The members there is time for, at least one."""
     left = SAFE * problem.seconds_left
-    planned, seconds = chosen[:1], refit_seconds(chosen[0][0])
-    for trial, weight in chosen[1:]:
+    n_planned, seconds = 1, refit_seconds(chosen.trials[0])
+    for trial in chosen.trials[1:]:
         seconds += refit_seconds(trial) / problem.n_jobs
-        if seconds < left:
-            planned.append((trial, weight))
-    return planned
+        if seconds >= left:
+            break
+        n_planned += 1
+    return replace(
+        chosen,
+        trials=chosen.trials[:n_planned],
+        weights=chosen.weights[:n_planned],
+        temperatures=chosen.temperatures[:n_planned],
+    )
 
 
 def _training(trial: Trial, space: Space, problem: Problem, full: Fold) -> Training:

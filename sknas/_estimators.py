@@ -17,9 +17,9 @@ from sknas.trainers import Trainer
 class NASClassifier(ClassifierMixin, BaseNAS):
     """Classifier whose `fit` searches the architecture of a neural network.
 
-    The network, or a small ensemble of what the search found, is trained on all rows
-    at the end and predicts. Reads tables of numbers, categories, strings and
-    booleans with missing values; binary, multi-class and multi-label targets.
+    A small ensemble of what the search found predicts, or a single network. Reads
+    tables of numbers, categories, strings and booleans with missing values; binary,
+    multi-class and multi-label targets.
 
     Parameters
     ----------
@@ -28,8 +28,10 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         `sknas.spaces.Space`.
     strategy : {"bayesian", "random"} or Strategy, default="bayesian"
         What to try next: see `sknas.strategies`.
-    trainer : {"auto", "skorch"} or Trainer, default="auto"
-        How a proposal gets its score: see `sknas.trainers`.
+    trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
+        How a proposal gets its score: "population" trains many networks for tables
+        side by side, "skorch" one after the other. "auto" takes the first for a
+        `sknas.spaces.TableSpace`, the second for others; see `sknas.trainers`.
     max_trials : int or None, default=None
         Architectures to train, the default and the known ones included. With neither
         `max_trials` nor `max_time`, the number of rows decides: 3 trials at 100 rows,
@@ -40,13 +42,15 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     max_epochs : int or None, default=None
         Most epochs of a training. By default the number of rows decides.
     cv : "auto", int, splitter or iterable of (train, test), default="auto"
-        How the search validates. "auto" takes 3 folds below 400 rows, 5 below 5,000,
-        3 below 20,000, and a hold-out of a fifth above; fewer for short times.
+        How the search validates. "auto" takes 3 folds below 400 rows, 5 below 16,000,
+        3 below 40,000, and a hold-out of a fifth above; fewer for short times.
     scoring : str, callable or None, default=None
         Any scikit-learn scorer; it ranks trials, chooses epochs and weighs the
         ensemble. None is accuracy.
     ensemble_size : int or None, default=None
-        Most networks in the answer: 1 for a single one, None for up to 5.
+        Most architectures in the answer, None for up to 8. Each of them brings the
+        networks of its folds, which are trained already; 1 is a single network,
+        trained on all rows.
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
         dtype; none; or a mask, numbers or names of columns.
@@ -213,10 +217,9 @@ class NASClassifier(ClassifierMixin, BaseNAS):
 class NASRegressor(RegressorMixin, BaseNAS):
     """Regressor whose `fit` searches the architecture of a neural network.
 
-    The network, or a small ensemble of what the search found, is trained on all rows
-    at the end and predicts. Reads tables of numbers, categories, strings and
-    booleans with missing values; one target or several. Predictions stay within the
-    range of the training targets.
+    A small ensemble of what the search found predicts, or a single network. Reads
+    tables of numbers, categories, strings and booleans with missing values; one target
+    or several. Predictions stay within the range of the training targets.
 
     Parameters
     ----------
@@ -225,8 +228,10 @@ class NASRegressor(RegressorMixin, BaseNAS):
         `sknas.spaces.Space`.
     strategy : {"bayesian", "random"} or Strategy, default="bayesian"
         What to try next: see `sknas.strategies`.
-    trainer : {"auto", "skorch"} or Trainer, default="auto"
-        How a proposal gets its score: see `sknas.trainers`.
+    trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
+        How a proposal gets its score: "population" trains many networks for tables
+        side by side, "skorch" one after the other. "auto" takes the first for a
+        `sknas.spaces.TableSpace`, the second for others; see `sknas.trainers`.
     max_trials : int or None, default=None
         Architectures to train, the default and the known ones included. With neither
         `max_trials` nor `max_time`, the number of rows decides: 3 trials at 100 rows,
@@ -237,13 +242,15 @@ class NASRegressor(RegressorMixin, BaseNAS):
     max_epochs : int or None, default=None
         Most epochs of a training. By default the number of rows decides.
     cv : "auto", int, splitter or iterable of (train, test), default="auto"
-        How the search validates. "auto" takes 3 folds below 400 rows, 5 below 5,000,
-        3 below 20,000, and a hold-out of a fifth above; fewer for short times.
+        How the search validates. "auto" takes 3 folds below 400 rows, 5 below 16,000,
+        3 below 40,000, and a hold-out of a fifth above; fewer for short times.
     scoring : str, callable or None, default=None
         Any scikit-learn scorer; it ranks trials, chooses epochs and weighs the
         ensemble. None is R2.
     ensemble_size : int or None, default=None
-        Most networks in the answer: 1 for a single one, None for up to 5.
+        Most architectures in the answer, None for up to 8. Each of them brings the
+        networks of its folds, which are trained already; 1 is a single network,
+        trained on all rows.
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
         dtype; none; or a mask, numbers or names of columns.

@@ -75,8 +75,8 @@ class Proposal:
     architecture : Architecture
         What to train.
     rung : int, default=0
-        Number of the rung to train to; longer trainings have higher ones, and where
-        there is one length only it is 0.
+        Number of the rung to train to, and in a trial the one that was reached; longer
+        trainings have higher ones, and where there is one length only it is 0.
     origin : {"default", "known", "portfolio", "proposed", "re-score"}
         Where the architecture comes from.
     number : int, default=0
@@ -118,8 +118,13 @@ class Trial:
         Seconds of training and scoring, all folds together.
     reason : str, default=""
         Why there is no score.
+    rung_scores : tuple of float, default=()
+        The best score up to each rung that was reached.
     predictions : ndarray of shape (n_rows, n_outputs) or None
         Out-of-fold predictions, NaN where no fold validated; kept out of the JSON.
+    networks : tuple of dict or None
+        The parameters of the network of each fold, as tensors by name; kept out of the
+        JSON.
     """
 
     proposal: Proposal
@@ -134,7 +139,9 @@ class Trial:
     n_params: int = 0
     seconds: float = 0.0
     reason: str = ""
+    rung_scores: tuple[float, ...] = ()
     predictions: np.ndarray | None = field(default=None, repr=False, compare=False)
+    networks: tuple[Any, ...] | None = field(default=None, repr=False, compare=False)
 
     @property
     def architecture(self) -> Architecture:
@@ -142,8 +149,10 @@ class Trial:
         return self.proposal.architecture
 
     def bare(self) -> Trial:
-        """The trial without its predictions."""
-        return self if self.predictions is None else replace(self, predictions=None)
+        """The trial without its predictions and networks."""
+        if self.predictions is None and self.networks is None:
+            return self
+        return replace(self, predictions=None, networks=None)
 
     @property
     def order(self) -> tuple[float, float, float, float]:
@@ -233,7 +242,8 @@ class History:
         """The history as JSON; `from_json` reads it back."""
         trials = []
         for trial in self.without_predictions():
-            record = {k: v for k, v in vars(trial).items() if k != "predictions"}
+            kept_out = ("predictions", "networks")
+            record = {k: v for k, v in vars(trial).items() if k not in kept_out}
             proposal = dict(vars(trial.proposal))
             proposal["architecture"] = dict(trial.architecture)
             trials.append(record | {"proposal": proposal})
@@ -247,10 +257,13 @@ class History:
         for record in content["trials"]:
             proposal = record.pop("proposal")
             proposal["architecture"] = Architecture(proposal["architecture"])
-            for name in ("fold_scores", "fold_seconds", "score_seconds"):
+            for name in _TUPLES:
                 record[name] = tuple(record[name])
             trials.append(Trial(Proposal(**proposal), **record))
         return cls(tuple(trials), content["stop_reason"])
+
+
+_TUPLES = ("fold_scores", "fold_seconds", "score_seconds", "rung_scores")
 
 
 def count_reasons(trials: Iterable[Trial]) -> str:
@@ -276,7 +289,7 @@ def cv_results(history: History) -> dict[str, Any]:
         ``reason``.
     """
     trials = list(history)
-    n_folds = max((len(t.fold_scores) for t in trials), default=0)
+    n_folds = max((len(t.fold_seconds or t.fold_scores) for t in trials), default=0)
     splits = np.full((len(trials), n_folds), np.nan)
     seconds = np.full((len(trials), n_folds), np.nan)
     scoring = np.full((len(trials), n_folds), np.nan)

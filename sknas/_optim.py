@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Optimizer as TorchOptimizer
 
 from sknas._checks import check_word
 
-MAX_NORM = 1.0  # of the whole gradient
+MAX_NORM = 1.0  # of the whole gradient of a network, where it is clipped
+DEFAULT_LR = 1e-3  # of spaces without a choice of it
+SLOW = ("bias", "share", "frequency", "phase", "mixing", "shift")
+SLOW_RATE = 0.1  # of these, beside weights with one input (arXiv:2407.04491)
+
+# torch has one random state a process: who sets it back keeps others from drawing.
+ONE_AT_A_TIME = threading.RLock()
 
 OPTIMIZERS = ("adamw", "rmsprop", "momentum", "sgd")
 
@@ -101,21 +109,69 @@ def flat_cos(progress: float) -> float:
     return 1.0 if progress < 0.5 else 0.5 * (1 + math.cos(math.pi * (2 * progress - 1)))
 
 
-class Schedule:
-    """Sets the learning rate of an optimiser, and decays weights apart from it.
+@dataclass(frozen=True)
+class Recipe:
+    """How weights start and how they are trained.
 
     Parameters
     ----------
-    optimizer : torch.optim.Optimizer
-        Has no weight decay of its own.
-    decayed : list of Tensor
-        The parameters that decay.
-    lr : float
-        Peak learning rate.
-    weight_decay : float
-        Share that they lose a step, times the learning rate.
-    cycles : int
-        Cycles of `coslog`.
+    start : {"uniform", "normal", "fitted"}
+        Where weights start, see `sknas.nets.start_weights`.
+    is_ntk : bool
+        Whether the learning rate of a weight falls with the root of its layer's
+        inputs, so that one rate suits all widths; biases then learn at a tenth.
+    is_annealed : bool
+        Whether the learning rate follows `coslog`, and weight decay and dropout fade
+        by `flat_cos`; else all are constant.
+    beta2 : float
+        Memory of Adam's second moment.
+    is_clipped : bool
+        Whether the gradient of each network has at most the norm `MAX_NORM`.
+    """
+
+    start: str
+    is_ntk: bool
+    is_annealed: bool
+    beta2: float
+    is_clipped: bool
+
+
+# beta2 = 0.95 measured better than 0.999 on short trainings (arXiv:2407.04491).
+RECIPES = {
+    "fitted": Recipe("fitted", True, True, 0.95, False),
+    "normal": Recipe("normal", True, True, 0.95, False),
+    "uniform": Recipe("uniform", False, True, 0.95, False),
+    "constant": Recipe("uniform", False, False, 0.999, True),
+}
+
+
+def find_recipe(architecture: Mapping[str, Any]) -> Recipe:
+    """The recipe of an architecture; steps along plain gradients are clipped."""
+    recipe = RECIPES[architecture.get("recipe", "uniform")]
+    is_steep = architecture.get("optimizer") in ("momentum", "sgd")
+    return replace(recipe, is_clipped=True) if is_steep else recipe
+
+
+class Optimizer:
+    """Trains K networks side by side, each at its own rates.
+
+    A torch optimiser makes steps at a learning rate of 1 on stand-ins of the
+    parameters; each network then takes its own share of them. So any optimiser whose
+    steps are proportional to its rate serves, and what a network does is the same
+    alone and among others.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Its parameters have the network axis first, if there are several.
+    architectures : sequence of mapping
+        Training choices of each of the K networks, all of the same optimiser; K = 1
+        for a module of any kind.
+
+    Attributes
+    ----------
+    is_decaying : bool
+        Whether some network has weight decay.
 
     References
     ----------
@@ -123,63 +179,122 @@ class Schedule:
     """
 
     def __init__(
-        self,
-        optimizer: Optimizer,
-        decayed: list[Tensor],
-        lr: float,
-        weight_decay: float,
-        cycles: int,
+        self, net: nn.Module, architectures: Sequence[Mapping[str, Any]]
     ) -> None:
-        self.optimizer = optimizer
-        self.decayed = decayed
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.cycles = cycles
+        recipe = find_recipe(architectures[0])
+        self.recipe = recipe
+        self.k = len(architectures)
+        named = [(n, p) for n, p in net.named_parameters() if p.requires_grad]
+        self.parameters = [parameter for _, parameter in named]
+        self.rates = [_rates(name, p, architectures) for name, p in named]
+        losses = [a.get("weight_decay", 0.0) * peak_rate(a) for a in architectures]
+        self.is_decaying = any(losses)
+        self.decayed = [
+            (parameter, _by_network(losses, parameter))
+            for name, parameter in named
+            if is_decayed(name, parameter)
+        ]
+        self.steps = [torch.zeros_like(p, requires_grad=True) for p in self.parameters]
+        kind = architectures[0].get("optimizer", "adamw")
+        self.inner = _make_inner(self.steps, kind, recipe)
+        self.share, self.fade = 1.0, 1.0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    def prepare(self, progress: float, cycles: int) -> None:
+        """Set the rates at a share of the training, for a number of `coslog` cycles."""
+        if self.recipe.is_annealed:
+            self.share = coslog(progress, cycles)
+            self.fade = flat_cos(progress)
 
     @torch.no_grad()
-    def prepare(self, progress: float) -> None:
-        """Set the learning rate at a share of the training, and decay the weights."""
-        lr = self.lr * coslog(progress, self.cycles)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        if self.weight_decay and self.decayed:
-            shrink = 1 - lr * self.weight_decay * flat_cos(progress)
-            torch._foreach_mul_(self.decayed, max(shrink, 0.0))
+    def step(self) -> None:
+        """Decay the weights, then step along the gradients."""
+        strength = self.share * self.fade
+        if self.is_decaying and strength:
+            for parameter, decay in self.decayed:
+                parameter.mul_((1 - strength * decay).clamp_(min=0))
+        if self.recipe.is_clipped:
+            self._clip()
+        torch._foreach_zero_(self.steps)
+        for step, parameter in zip(self.steps, self.parameters, strict=True):
+            step.grad = parameter.grad
+        self.inner.step()
+        for parameter, step, rate in zip(
+            self.parameters, self.steps, self.rates, strict=True
+        ):
+            parameter.addcmul_(step, rate, value=self.share)
+
+    def _clip(self) -> None:
+        """Shorten the gradient of each network to `MAX_NORM`."""
+        grads = [p.grad for p in self.parameters if p.grad is not None]
+        squares = [g.square().reshape(self.k, -1).sum(dim=1) for g in grads]
+        norms = torch.stack(squares).sum(dim=0).sqrt()  # (K,)
+        factor = (MAX_NORM / norms.clamp(min=1e-12)).clamp(max=1.0)
+        for grad in grads:
+            grad.mul_(_by_network(factor, grad))
+
+    def moments(self) -> list[dict[str, Tensor]]:
+        """What the torch optimiser remembers of each parameter."""
+        return [dict(self.inner.state[step]) for step in self.steps]
+
+    def load_moments(self, moments: list[dict[str, Tensor]]) -> None:
+        """Go on from what another one remembered of the same networks."""
+        for step, state in zip(self.steps, moments, strict=True):
+            self.inner.state[step] = {name: t.clone() for name, t in state.items()}
 
 
-def decayed_parameters(net: nn.Module) -> list[Tensor]:
-    """Matrices named ``weight``: biases, scales and embeddings do not decay."""
-    return [
-        parameter
-        for path, parameter in net.named_parameters()
-        if path.rpartition(".")[2] == "weight" and parameter.ndim >= 2
-    ]
+def _rates(
+    name: str, parameter: Tensor, architectures: Sequence[Mapping[str, Any]]
+) -> Tensor:
+    """Learning rates of a parameter, (K, 1, ...)."""
+    kind = name.rpartition(".")[2]
+    rates = []
+    for architecture in architectures:
+        rate = peak_rate(architecture)
+        if kind == "input_scale":
+            rate = rate * architecture.get("scale_speed", 1.0)
+        elif find_recipe(architecture).is_ntk:
+            if kind == "weight" and parameter.ndim >= 2:
+                rate = rate / math.sqrt(max(parameter.shape[-2], 1))
+            elif kind in SLOW:
+                rate = rate * SLOW_RATE
+        rates.append(rate)
+    return _by_network(rates, parameter)
 
 
-def make_optimizer(net: nn.Module, name: str) -> Optimizer:
-    """An optimiser over all parameters; rate and weight decay are left to `Schedule`.
+def peak_rate(architecture: Mapping[str, Any]) -> float:
+    """The peak learning rate of an architecture."""
+    names = ("ntk_lr", "lr", "sgd_lr")
+    return float(
+        next((architecture[n] for n in names if n in architecture), DEFAULT_LR)
+    )
 
-    Parameters
-    ----------
-    net : nn.Module
-        The network to train.
-    name : {"adamw", "rmsprop", "momentum", "sgd"}
-        Kind of optimiser.
-    """
+
+def _by_network(values: Sequence[float] | Tensor, parameter: Tensor) -> Tensor:
+    """Numbers of K networks in the form (K, 1, ...) of a parameter."""
+    told: Any = {"dtype": parameter.dtype, "device": parameter.device}
+    numbers = torch.as_tensor(values, **told)
+    if len(numbers) == 1:  # of a parameter of any shape
+        return numbers[0]
+    return numbers.view(-1, *[1] * (parameter.ndim - 1))
+
+
+def is_decayed(name: str, parameter: Tensor) -> bool:
+    """Whether a parameter decays: matrices do, biases, scales and embeddings don't."""
+    return name.rpartition(".")[2] == "weight" and parameter.ndim >= 2
+
+
+def _make_inner(steps: list[Tensor], name: str, recipe: Recipe) -> TorchOptimizer:
+    """A torch optimiser at a learning rate of 1."""
     check_word("Architecture", "optimizer", name, OPTIMIZERS)
-    parameters = list(net.parameters())
     if name == "adamw":
-        # beta2 = 0.95 measured better than 0.999 on short trainings (arXiv:2407.04491)
-        return torch.optim.Adam(parameters, betas=(0.9, 0.95), fused=True)
+        betas = (0.9, recipe.beta2)
+        return torch.optim.Adam(steps, lr=1.0, betas=betas, fused=True)
     if name == "rmsprop":
-        return torch.optim.RMSprop(parameters, alpha=0.95)
+        return torch.optim.RMSprop(steps, lr=1.0, alpha=0.95)
     momentum = 0.9 if name == "momentum" else 0.0
-    sgd = torch.optim.SGD(parameters, lr=0.0, momentum=momentum, nesterov=momentum > 0)
-    # Plain gradient steps can be arbitrarily long; adaptive ones can't.
-    sgd.register_step_pre_hook(_clip_gradients)
-    return sgd
-
-
-def _clip_gradients(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    for group in optimizer.param_groups:
-        nn.utils.clip_grad_norm_(group["params"], MAX_NORM)
+    return torch.optim.SGD(steps, lr=1.0, momentum=momentum, nesterov=momentum > 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,9 @@ class Fold:
     valid_rows : ndarray of int
         Row numbers of `valid` in the whole table.
     restore : callable
-        Network output (N, C) -> predictions (N, C): probabilities or target values.
+        Network output (..., C) -> predictions: probabilities or target values.
+    encoder : TableEncoder
+        What encoded the rows.
     """
 
     task: TaskSpec
@@ -92,6 +95,7 @@ class Fold:
     valid: Rows
     valid_rows: np.ndarray
     restore: Callable[[np.ndarray], np.ndarray]
+    encoder: Any = None
 
 
 def _always(architecture: Architecture) -> bool:
@@ -120,7 +124,8 @@ class Problem:
         (predictions, row numbers[, weights]) -> score, greater is better, NaN if
         undefined.
     loss : callable or None
-        (predictions, row numbers) -> mean loss: smooth where a score has steps.
+        (predictions, row numbers[, weights]) -> mean loss, smooth where a score has
+        steps.
     feasible : callable
         Whether an architecture keeps the constraints.
     n_steps : int
@@ -133,6 +138,8 @@ class Problem:
         End of the work on the monotonic clock, in seconds.
     n_jobs : int
         Worker processes that may be used.
+    seed : int
+        Seeds what is random for all trials alike, such as the order of rows.
     report : callable
         Told each trial as soon as it is done, before its batch is.
     """
@@ -142,13 +149,14 @@ class Problem:
     full: Fold | None = None
     n_rows: int = 0
     score: Callable[..., float] | None = None
-    loss: Callable[[np.ndarray, np.ndarray], float] | None = None
+    loss: Callable[..., float] | None = None
     feasible: Callable[[Architecture], bool] = _always
     n_steps: int = 0
     max_epochs: int | None = None
     device: str = "cpu"
     deadline: float | None = None
     n_jobs: int = 1
+    seed: int = 0
     report: Callable[[Trial], None] = _silent
 
     @property

@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
 
 from sknas._checks import did_you_mean, reject
+from sknas._problem import Problem
 
 MAX_REPEATED = 1_000_000  # rows that metrics without weights are given at the most
+LEAST_SHARE = 1e-7  # probability of the right class that the log-loss still tells
+LOSS_SHARE = 0.1  # of the loss beside a score that reads labels
 MAX_SINGLE = 1e30  # predictions below are kept in single precision
 
 
@@ -108,6 +112,10 @@ class RowScorer:
         How often each row counts.
     classes : ndarray, list of ndarray or None
         The classes; a list for multi-label targets, None for regression.
+    metric : callable or None, default=None
+        The scorer for several networks at once, see `sknas._metrics`.
+    codes : ndarray of shape (N,) or (N, C), default=None
+        Targets as it reads them.
     """
 
     def __init__(
@@ -117,7 +125,10 @@ class RowScorer:
         y: np.ndarray,
         weight: np.ndarray,
         classes: Any,
+        metric: Any = None,
+        codes: np.ndarray | None = None,
     ) -> None:
+        self._metric, self._codes = metric, y if codes is None else codes
         self.scorer = scorer
         self.X = X
         self.y = y
@@ -151,6 +162,19 @@ class RowScorer:
                 return score
         repeats = _repeats(weight) if is_whole else np.ones(len(rows), dtype=int)
         return self._score(predictions.repeat(repeats, 0), rows.repeat(repeats), {})
+
+    def many(
+        self,
+        predictions: np.ndarray,
+        rows: np.ndarray,
+        weight: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Scores (K,) of the predictions (K, N', C) of several networks."""
+        if self._metric is not None and len(rows) > 1:
+            weight = self.weight[rows] if weight is None else weight
+            told = (predictions, self._codes[rows], np.round(weight, 9))
+            return self._metric(*map(torch.from_numpy, told)).numpy()
+        return np.array([self(each, rows, weight) for each in predictions])
 
     def _score(
         self, predictions: np.ndarray, rows: np.ndarray, options: dict[str, Any]
@@ -192,19 +216,25 @@ class RowLoss:
         self.weight = weight
         self.kind = kind
 
-    def __call__(self, predictions: np.ndarray, rows: np.ndarray) -> float:
-        """Mean loss of predictions (N', C) for the given row numbers."""
+    def __call__(
+        self,
+        predictions: np.ndarray,
+        rows: np.ndarray,
+        weight: np.ndarray | None = None,
+    ) -> Any:
+        """Mean loss of predictions (..., N', C) for the given row numbers."""
         y = self.y[rows]
+        weight = self.weight[rows] if weight is None else weight
         if self.kind == "regression":
             unit = np.abs(self.y).max() or 1.0  # squares of huge values are finite
-            losses = ((predictions / unit - y / unit) ** 2).mean(axis=1)
+            losses = ((predictions / unit - y / unit) ** 2).mean(axis=-1)
         elif self.kind == "multilabel":
             right = np.where(y > 0, predictions, 1 - predictions)
-            losses = -np.log(np.maximum(right, 1e-7)).mean(axis=1)
+            losses = -np.log(np.maximum(right, LEAST_SHARE)).mean(axis=-1)
         else:
-            right = predictions[np.arange(len(rows)), y]
-            losses = -np.log(np.maximum(right, 1e-7))
-        return float(np.average(losses, weights=self.weight[rows]))
+            right = predictions[..., np.arange(len(rows)), y]
+            losses = -np.log(np.maximum(right, LEAST_SHARE))
+        return np.average(losses, weights=weight, axis=-1)
 
 
 def _repeats(weight: np.ndarray) -> np.ndarray:
@@ -272,3 +302,109 @@ def score_folds(
         return FoldScores(float(np.mean(known)), scores, seconds, averaged)
     seen = np.flatnonzero(count)
     return FoldScores(score(averaged[seen], seen), scores, seconds, averaged)
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkScores:
+    """Scores of K networks, fold by fold.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (K,)
+        Mean over the folds that have a score, see `FoldScores`.
+    scores : ndarray of shape (K, folds)
+        The score of each fold.
+    loss : ndarray of shape (K,)
+        Mean loss over the folds.
+    finite : ndarray of bool of shape (K,)
+        Whether all answers were finite.
+    is_stepped : bool
+        Whether the score has steps, so that a share of the loss tells more.
+    """
+
+    mean: np.ndarray
+    scores: np.ndarray
+    loss: np.ndarray
+    finite: np.ndarray
+    is_stepped: bool
+    _predictions: list[np.ndarray]
+    _problem: Problem
+
+    def value(self, place: int) -> float:
+        """What points of a network, and networks, are compared by."""
+        share = LOSS_SHARE if self.is_stepped else 0.0
+        value = self.mean[place] - share * self.loss[place]
+        return float(value) if self.finite[place] else -np.inf
+
+    def predictions(self, place: int) -> np.ndarray:
+        """Predictions (N, C) of a network for all rows, NaN where none is validated."""
+        own = [predicted[place] for predicted in self._predictions]
+        return out_of_fold(own, self._problem)
+
+
+def score_networks(problem: Problem, outputs: list[np.ndarray]) -> NetworkScores:
+    """Score the answers of K networks on each fold, (K, N_i, C).
+
+    Parameters
+    ----------
+    problem : Problem
+        The folds, the score and the loss.
+    outputs : list of ndarray
+        Logits, or standardised targets, one array a fold.
+    """
+    assert problem.score is not None and problem.loss is not None
+    finite = np.all([np.isfinite(o).all(axis=(1, 2)) for o in outputs], axis=0)
+    predictions, scores, losses = [], [], []
+    for fold, output in zip(problem.folds, outputs, strict=True):
+        predicted = fold.restore(np.where(finite[:, None, None], output, 0.0))
+        predictions.append(predicted)
+        rows, weight = fold.valid_rows, fold.valid.weight
+        scores.append(score_many(problem, predicted, rows, weight))
+        losses.append(problem.loss(predicted, rows, weight))
+    by_fold = np.stack(scores, axis=1)  # (K, folds)
+    known = np.isfinite(by_fold)
+    total = np.where(known, by_fold, 0.0).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        mean = total / known.sum(axis=1)
+    task = problem.folds[0].task
+    result = NetworkScores(
+        mean,
+        by_fold,
+        np.mean(losses, axis=0),
+        finite,
+        task.is_classification and not task.probabilistic,
+        predictions,
+        problem,
+    )
+    for place in np.flatnonzero(~known.any(axis=1)):
+        pooled = result.predictions(int(place))
+        seen = np.flatnonzero(~np.isnan(pooled).any(axis=1))
+        mean[place] = problem.score(pooled[seen], seen)
+    return result
+
+
+def score_many(
+    problem: Problem,
+    predictions: np.ndarray,
+    rows: np.ndarray,
+    weight: np.ndarray | None = None,
+) -> np.ndarray:
+    """Scores (K,) of predictions (K, N', C), at once where the score can do that."""
+    score = problem.score
+    assert score is not None
+    if hasattr(score, "many"):
+        return score.many(predictions, rows, weight)
+    told = (rows,) if weight is None else (rows, weight)
+    return np.array([score(each, *told) for each in predictions])
+
+
+def out_of_fold(predictions: list[np.ndarray], problem: Problem) -> np.ndarray:
+    """Mean prediction (N, C) for each row, NaN where no fold validates it."""
+    total = np.zeros((problem.n_rows, predictions[0].shape[1]))
+    count = np.zeros(problem.n_rows)
+    for fold, predicted in zip(problem.folds, predictions, strict=True):
+        total[fold.valid_rows] += predicted
+        count[fold.valid_rows] += 1
+    with np.errstate(invalid="ignore"):
+        averaged = total / count[:, None]
+    return averaged.astype(np.float32) if np.abs(total).max() < MAX_SINGLE else averaged

@@ -34,7 +34,6 @@ from sknas.strategies import STRATEGIES, Strategy
 from sknas.trainers import Trainer
 from sknas.trainers._network import failure_reason
 
-BATCH = 4  # proposals asked for at once: never a function of cores or time
 MAX_REPEATS = 10  # batches of nothing new after which a strategy is done
 N_KEPT = 25  # best trials whose predictions are kept, for an ensemble
 N_LEADERS = 5  # architectures scored again where scores are noisy
@@ -187,6 +186,8 @@ class Search:
         History so far -> end of the search on the monotonic clock, or None.
     on_trials : callable, default=None
         Called with the history whenever trials were added.
+    n_side : int or None, default=None
+        Proposals asked for at once; None for as many as the trainer likes.
     """
 
     def __init__(
@@ -200,6 +201,7 @@ class Search:
         max_trials: int | None,
         deadline: Callable[[History], float | None],
         on_trials: Callable[[History], None] | None = None,
+        n_side: int | None = None,
     ) -> None:
         self.space = space
         space.check()
@@ -210,6 +212,8 @@ class Search:
         self.max_trials = max_trials
         self.deadline = deadline
         self.on_trials = on_trials
+        # Never a function of cores or time.
+        self.n_side = self.trainer.n_side if n_side is None else n_side
         self._seen: set[str] = set()
 
     def run(self, first: Sequence[Proposal] = ()) -> History:
@@ -218,15 +222,15 @@ class Search:
         Parameters
         ----------
         first : sequence of Proposal
-            What to train before the strategy is asked: the first of them by itself,
-            so that there is an answer as early as can be.
+            What to train before the strategy is asked.
         """
         history = History()
         try:
             rng = np.random.default_rng(self.seed)
             self.strategy.setup(self.space, self.problem, rng)
             self.trainer.setup(self.space)
-            queue = [list(first[:1]), list(first[1:])]
+            n = self.n_side
+            queue = [list(first[at : at + n]) for at in range(0, len(first), n)]
             while not history.stop_reason:
                 history = self._advance(history, queue)
         except KeyboardInterrupt:
@@ -244,7 +248,10 @@ class Search:
         if queue:
             new = self._numbered(queue.pop(0), history, left)
         else:
-            new = self._proposed(history, int(min(BATCH, left)))
+            n = self._n_in_time(history, deadline)
+            if not n:
+                return replace(history, stop_reason="max_time")
+            new = self._proposed(history, int(min(n, left)))
             if not new:
                 return replace(history, stop_reason=self._end_of_proposals())
         if not new:
@@ -257,7 +264,7 @@ class Search:
                 f"{type(self.trainer).__name__}.train must return a trial for each of "
                 f"{len(new)} proposals, it returned {len(trials)}."
             )
-        self.strategy.observe(trials)
+        self.strategy.observe([trial.bare() for trial in trials])
         # A trial that was never begun is none.
         begun = [
             trial for trial in trials if trial.status != "stopped" or trial.seconds
@@ -266,6 +273,16 @@ class Search:
         self._report(history, [])
         is_interrupted = any(trial.reason == INTERRUPTED for trial in trials)
         return replace(history, stop_reason=INTERRUPTED) if is_interrupted else history
+
+    def _n_in_time(self, history: History, deadline: float | None) -> int:
+        """Proposals to ask for: fewer where the time that is left is short."""
+        times = [t.seconds for t in history.succeeded if t.seconds]
+        if deadline is None or not times:
+            return self.n_side
+        # Those of the highest rung stand first; a training that is cut is worth little.
+        usual = float(np.mean(times[: self.n_side // 2 or 1]))
+        there_is = (deadline - time.monotonic()) * self.problem.n_jobs
+        return int(np.clip(there_is / usual, 0, self.n_side))
 
     def _report(self, history: History, batch: list[Trial], *done: Trial) -> None:
         """Tell what is done: the history, and the trials of the batch under way."""

@@ -18,7 +18,7 @@ from sklearn.model_selection import (
 
 from sknas import NASClassifier, NASRegressor
 from sknas.exceptions import InvalidParameterError, SearchWarning
-from sknas.spaces import TableSpace
+from sknas.spaces import DictSpace, TableSpace
 from sknas.strategies import BayesianStrategy
 
 KINDS = [NASClassifier, NASRegressor]
@@ -34,6 +34,7 @@ COLUMNS = (
     "'from_dtype', None, a mask of one bool a column, or numbers or names of columns "
     "of X"
 )
+TRAINERS = "one of 'auto', 'population', 'skorch'"
 MEAN_SPACE = "; did you mean 'table'?"
 MEAN_STRATEGY = "; did you mean 'bayesian'?"
 
@@ -45,8 +46,9 @@ WRONG = [
     ("strategy", "bayes", "one of 'bayesian', 'random'", MEAN_STRATEGY),
     ("strategy", "zzz", "one of 'bayesian', 'random'", ""),
     ("strategy", 3, "one of 'bayesian', 'random' or a Strategy object", ""),
-    ("trainer", "skroch", "one of 'auto', 'skorch'", "; did you mean 'skorch'?"),
-    ("trainer", None, "one of 'auto', 'skorch' or a Trainer object", ""),
+    ("trainer", "skroch", TRAINERS, "; did you mean 'skorch'?"),
+    ("trainer", "popular", TRAINERS, "; did you mean 'population'?"),
+    ("trainer", None, f"{TRAINERS} or a Trainer object", ""),
     *[
         (name, value, "an int >= 1 or None", "")
         for name in ("max_trials", "max_epochs", "ensemble_size")
@@ -176,12 +178,20 @@ def test_class_weight_is_refused_for_several_labels():
         (
             {"search_space": TableSpace(activation=("rleu",))},
             "The 'activation' parameter of TableSpace must be a choice of ('relu', "
-            "'silu', 'selu', 'gelu', 'tanh'), got ['rleu'].",
+            "'silu', 'selu', 'gelu', 'mish', 'tanh', 'parametric-relu', "
+            "'parametric-silu', 'parametric-selu', 'parametric-gelu', "
+            "'parametric-mish', 'parametric-tanh'), got ['rleu'].",
         ),
         (
             {"search_space": TableSpace(depth=(3, 1))},
-            "The 'depth' parameter of TableSpace must be two ascending ints from 1 "
+            "The 'depth' parameter of TableSpace must be two ascending ints from 0 "
             "to 32, got [3, 1].",
+        ),
+        (
+            {"trainer": "population", "search_space": DictSpace({"width": [1, 2]})},
+            "The 'search_space' parameter of PopulationTrainer must be a TableSpace "
+            "for trainer='population', or take trainer='skorch', got "
+            "DictSpace(given={'width': [1, 2]}).",
         ),
         (
             {"constraints": {"n_params": -1}},

@@ -5,6 +5,10 @@ import math
 import pytest
 
 from sknas._budget import (
+    CORES,
+    HALVING_COST,
+    ROW_SECONDS,
+    STEP_SECONDS,
     auto_folds,
     default_batch_size,
     default_steps,
@@ -43,7 +47,8 @@ def test_trials(n_rows, expected):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "expected"), [(10, 3), (399, 3), (400, 5), (5_000, 3), (20_000, 1)]
+    ("n_rows", "expected"),
+    [(10, 3), (399, 3), (400, 5), (5_000, 5), (15_999, 5), (16_000, 3), (40_000, 1)],
 )
 def test_folds(n_rows, expected):
     assert auto_folds(n_rows) == expected
@@ -57,7 +62,9 @@ def test_smaller_batches_take_more_steps_as_the_square_root(
 ):
     length = training_length(n_rows, 0.8 * n_rows, n_steps, batch_size, None)
     expected = n_steps * math.sqrt(default_batch_size(n_rows) / batch_size)
-    assert length.n_steps == length.planned == max(1, round(expected))
+    assert length.n_steps == max(1, round(expected))
+    # A share of the schedule is the same point for all batch sizes.
+    assert length.planned == n_steps
     assert length.n_batches == math.ceil(0.8 * n_rows / batch_size)
     assert (length.n_epochs - 1) * length.n_batches < length.n_steps
     assert length.n_steps <= length.n_epochs * length.n_batches
@@ -68,10 +75,10 @@ def test_the_default_batch_size_takes_the_steps_it_is_given():
 
 
 @pytest.mark.parametrize(
-    ("most", "expected"), [(None, (60, 60)), (5, (10, 15)), (99, (60, 60)), (1, (2, 3))]
+    ("most", "expected"), [(None, (57, 20)), (5, (10, 5)), (99, (57, 20)), (1, (2, 1))]
 )
 def test_epochs_are_bounded(most, expected):
-    length = training_length(90, 60, 60 / math.sqrt(8), 32, most)
+    length = training_length(90, 60, 20, 32, most)
     assert (length.n_steps, length.planned) == expected
     assert most is None or length.n_epochs <= most
 
@@ -82,6 +89,7 @@ def test_a_budget_of_which_nothing_is_given(n_rows):
     assert budget.n_trials == default_trials(n_rows)
     assert budget.n_steps == default_steps(n_rows)
     assert budget.n_folds == auto_folds(n_rows)
+    assert budget.n_side == 16
 
 
 def test_trials_are_what_is_asked_for():
@@ -97,13 +105,40 @@ def test_time_alone_is_the_only_bound(n_rows):
 @pytest.mark.parametrize("n_rows", SIZES)
 def test_less_time_never_means_more_work(n_rows):
     plans = [plan_budget(n_rows, None, t) for t in (0.1, 1, 5, 20, 100, 10_000)]
-    work = [plan.n_steps * plan.n_folds for plan in plans]
+    work = [plan.n_steps * plan.n_folds * plan.n_side for plan in plans]
     assert work == sorted(work)
-    unbounded = plan_budget(n_rows, 5, None)
-    assert work[-1] == unbounded.n_steps * unbounded.n_folds
-    assert all(plan.n_steps >= min(default_steps(n_rows), 100) for plan in plans)
+    assert all(plan.n_steps >= 100 for plan in plans)
+    assert {plan.n_side for plan in plans} <= {8, 16}
+    folds = [plan.n_folds for plan in plans]
+    assert folds == sorted(folds)
+
+
+@pytest.mark.parametrize("n_rows", SIZES)
+def test_much_time_trains_all_there_is(n_rows):
+    plan = plan_budget(n_rows, None, 10**6)
+    assert plan.n_folds == auto_folds(n_rows) and plan.n_side == 16
+    assert plan.n_steps == (2_000 if n_rows < 3_000 else 1_500)
+    assert plan.n_steps >= default_steps(n_rows)
+
+
+@pytest.mark.parametrize("n_rows", SIZES)
+def test_what_is_planned_fits_into_the_time(n_rows):
+    for seconds in (5, 20, 100, 1_000):
+        plan = plan_budget(n_rows, None, seconds)
+        step = STEP_SECONDS + ROW_SECONDS * default_batch_size(n_rows)
+        cohort = plan.n_side * plan.n_folds * plan.n_steps * step * HALVING_COST
+        assert cohort <= CORES * seconds or plan.n_steps == 100
+
+
+def test_what_gives_way_first_where_time_is_short():
+    """The cohort, then folds, then steps; and a hold-out only for large tables."""
+    plans = [plan_budget(1_000, None, t) for t in (600, 20, 12, 1)]
+    found = [(plan.n_side, plan.n_folds, plan.n_steps) for plan in plans]
+    assert found[:3] == [(16, 5, 2_000), (8, 5, 2_000), (8, 3, 2_000)]
+    assert found[3][:2] == (8, 3) and 100 <= found[3][2] < 2_000
 
 
 def test_small_tables_keep_their_folds_and_large_ones_take_a_hold_out():
     assert plan_budget(300, None, 0.5).n_folds == 3
+    assert plan_budget(4_999, None, 0.5).n_folds == 3
     assert plan_budget(5_000, None, 0.5).n_folds == 1

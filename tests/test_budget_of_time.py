@@ -13,9 +13,10 @@ from sklearn.datasets import make_classification, make_regression
 from torch import nn
 
 from sknas import NASClassifier, NASRegressor
+from sknas._ensemble import choose_members
 from sknas.exceptions import SearchFailedError, SearchWarning
 from sknas.nets import Linear, TableInput
-from sknas.spaces import Categorical, Space
+from sknas.spaces import Categorical, Space, TableSpace
 from sknas.strategies import RandomStrategy
 
 KINDS = [NASClassifier, NASRegressor]
@@ -103,11 +104,13 @@ def warm():
 @pytest.mark.parametrize("kind", KINDS)
 def test_max_time_alone_bounds_the_whole_fit(kind):
     make = make_classification if kind is NASClassifier else make_regression
-    X, y = make(3_000, 5, n_informative=3, random_state=0)
+    X, y = make(1_000, 5, n_informative=3, random_state=0)
+    # Small networks, so that a busy machine has time for a cohort of them.
+    space = TableSpace(depth=(0, 1), width=(32,), packing=(1,))
     started = time.monotonic()
-    estimator = kind(max_time=2.5, random_state=0).fit(X, y)
+    estimator = kind(space, max_time=3, random_state=0).fit(X, y)
     seconds = time.monotonic() - started
-    assert seconds < 2.5 * 1.1 + 2
+    assert seconds < 3 * 1.1 + 2
     assert estimator.stop_reason_ == "max_time"
     assert 0 < estimator.search_time_ <= seconds
     assert is_usable(estimator, X)
@@ -157,13 +160,28 @@ HOOKS = {
 }
 
 
+def n_calls_until_members_are_chosen(hooks, calls, monkeypatch):
+    """Calls of a search of one trial; choosing and weighing members has its own."""
+    noted = []
+
+    def choose(*arguments):
+        noted.append(calls.n)
+        return choose_members(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sknas._base.choose_members", choose)
+        small(**hooks, max_trials=1).fit(ROWS, CLASSES)
+    (n,) = noted
+    return n
+
+
 @pytest.mark.parametrize("hook", HOOKS)
-def test_interrupted_at_any_moment_the_best_so_far_is_returned(hook):
+def test_interrupted_at_any_moment_the_best_so_far_is_returned(hook, monkeypatch):
     make, calls = HOOKS[hook], Calls()
-    small(**make(calls), max_trials=1).fit(ROWS, CLASSES)
-    # The first trial ends with the second fold; of scores, the simple models' come
-    # first, and those of the ensemble only where there are several trials.
-    n_first = 2 if hook == "build" else calls.n
+    n_first = 2  # networks of the first trial, one a fold
+    if hook == "scorer":
+        # The scores of the simple models come before those of the first trial.
+        n_first = n_calls_until_members_are_chosen(make(calls), calls, monkeypatch)
     calls.n = 0
     small(**make(calls), max_trials=3).fit(ROWS, CLASSES)
     assert calls.n > n_first
@@ -181,6 +199,41 @@ def test_interrupted_at_any_moment_the_best_so_far_is_returned(hook):
         assert is_usable(estimator)
 
 
+def test_interrupted_at_any_score_of_a_population_the_best_so_far_is_returned():
+    # Two rungs: before the first one ends there is no network, later there is.
+    space = TableSpace(depth=(1, 1), width=(32,), packing=(1,), activation=("relu",))
+    rows, calls = np.random.default_rng(0).normal(size=(90, 3)), Calls()
+    y = (rows[:, 0] > 0).astype(int)
+
+    def fit(calls):
+        estimator = NASClassifier(
+            space,
+            RandomStrategy(),
+            max_trials=3,
+            max_epochs=200,
+            scoring=scorer_that(calls),
+            cv=3,
+            n_jobs=1,
+            random_state=0,
+        )
+        try:
+            return estimator.fit(rows, y)
+        except KeyboardInterrupt:
+            assert not hasattr(estimator, "ensemble_")
+            return None
+
+    assert fit(calls).stop_reason_ == "max_trials"
+    moments = np.linspace(1, calls.n, 9).astype(int)
+    fitted = [fit(Calls(at, interrupt)) for at in moments]
+    are_there = [estimator is not None for estimator in fitted]
+    assert are_there == sorted(are_there)
+    assert not are_there[0] and are_there[-1]
+    for estimator in filter(None, fitted):
+        assert estimator.stop_reason_ == "interrupted"
+        assert np.isfinite(estimator.best_score_)
+        assert is_usable(estimator, rows)
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.05])
 @pytest.mark.parametrize(
     "send", [_thread.interrupt_main, lambda: signal.raise_signal(signal.SIGINT)]
@@ -189,7 +242,8 @@ def test_a_real_signal_ends_the_search(send, delay):
     timer = threading.Timer(delay, send)
     estimator = NASClassifier(
         search_space=Widths(range(1, 200), Calls(6, timer.start)),
-        max_time=30,
+        max_time=60,
+        max_epochs=60,
         n_jobs=1,
         random_state=0,
     )

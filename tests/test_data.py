@@ -73,7 +73,7 @@ def test_a_weight_is_a_repetition(mixed_frame, rng, kind, class_weight):
         assert_array_equal(getattr(one, name), getattr(other, name))
     rows = np.arange(len(one))
     for train, valid in ((rows, rows[:0]), (rows[::2], rows[1::2])):
-        fold, same = (encode(data, target, train, valid)[0] for data in (one, other))
+        fold, same = (encode(data, target, train, valid) for data in (one, other))
         for side in ("train", "valid"):
             for name in ("x", "y", "weight"):
                 expected = getattr(getattr(fold, side), name)
@@ -188,8 +188,8 @@ def test_validation_rows_tell_the_encoder_nothing(mixed_frame, rng, kind):
     encoded = []
     for X, target_values in ((mixed_frame, y), (changed, y_changed)):
         data, target = read(X, target_values, cv=[(train, valid)])
-        fold, encoder = encode(data, target, *data.splits[0])
-        probe = encoder.transform(data.table)
+        fold = encode(data, target, *data.splits[0])
+        probe = fold.encoder.transform(data.table)
         encoded.append((by_value(fold.train), fold.task, probe.shape, fold.restore))
     (one, one_task, one_shape, one_restore), (two, task, shape, restore) = encoded
     assert_allclose(one, two, rtol=1e-6)
@@ -204,12 +204,14 @@ def test_validation_rows_tell_the_encoder_nothing(mixed_frame, rng, kind):
 def test_a_fold(mixed_frame, rng, kind):
     n = len(mixed_frame)
     data, target = read(mixed_frame, targets(kind, n, rng))
-    fold, encoder = encode(data, target, np.arange(30), np.arange(30, n))
+    fold = encode(data, target, np.arange(30), np.arange(30, n))
     assert (len(fold.train), len(fold.valid)) == (30, n - 30)
     assert_array_equal(fold.valid_rows, np.arange(30, n))
     assert fold.train.x.dtype == fold.valid.x.dtype == np.float32
     assert fold.train.x.shape[1] == fold.task.n_columns
-    assert fold.task.n_numeric == encoder.n_numeric == len(fold.task.edges)
+    assert fold.task.n_numeric == fold.encoder.n_numeric == len(fold.task.edges)
+    again = fold.encoder.transform(data.table.take(fold.valid_rows))
+    assert_array_equal(again.astype(np.float32), fold.valid.x)
     y_type = {"classes": np.int64}.get(kind, np.float32)
     assert fold.train.y.dtype == fold.valid.y.dtype == y_type
     expected = {"classes": "multiclass", "labels": "multilabel", "values": "regression"}
@@ -249,7 +251,7 @@ def test_class_weights_multiply_the_loss_and_keep_its_sum(class_weight, expected
 def test_class_weights_are_what_a_fold_trains_with():
     y = np.array([0, 1] * 6)
     data, target = read(np.arange(12.0)[:, None], y, class_weight={0: 3.0})
-    fold, _ = encode(data, target, np.arange(8), np.arange(8, 12))
+    fold = encode(data, target, np.arange(8), np.arange(8, 12))
     for rows in (fold.train, fold.valid):
         assert_allclose(rows.weight, np.where(rows.y == 0, 1.5, 0.5))
 

@@ -415,9 +415,10 @@ def test_rows_are_predicted_in_bounded_batches(kind, wrap, monkeypatch):
     sizes = []
     predict = Ensemble.predict
 
-    def spy(self, modules, x):
-        sizes.append(len(x))
-        return predict(self, modules, x)
+    def spy(self, table):
+        predicted = predict(self, table)
+        sizes.append(len(predicted))
+        return predicted
 
     module = inspect.getmodule(NASClassifier._predictions)
     monkeypatch.setattr(module, "CHUNK_CELLS", 1)
@@ -484,7 +485,8 @@ def weight_bytes(estimator):
     return sum(
         p.numel() * p.element_size()
         for member in estimator.ensemble_.members
-        for p in member.network.module_.state_dict().values()
+        for network in member.networks
+        for p in network.module_.state_dict().values()
     )
 
 
@@ -499,10 +501,12 @@ def pickle_round_trip(estimator, path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("round_trip", [joblib_round_trip, pickle_round_trip])
-def test_files_keep_the_answers_and_little_else(kind, round_trip, tmp_path):
+@pytest.mark.parametrize(
+    ("round_trip", "cv"), [(joblib_round_trip, 2), (pickle_round_trip, 3)]
+)
+def test_files_keep_the_answers_and_little_else(kind, round_trip, cv, tmp_path):
     wide = TableSpace(depth=(3, 4), width=(512,))
-    estimator = tiny(kind, search_space=wide, max_trials=3, ensemble_size=2)
+    estimator = tiny(kind, search_space=wide, max_trials=3, ensemble_size=2, cv=cv)
     estimator.fit(X, target(kind))
     path = tmp_path / "estimator"
     loaded = round_trip(estimator, path)
@@ -791,14 +795,16 @@ def test_results_are_shaped_as_those_of_a_grid_search(searched):
         assert np.asarray(ours).dtype.kind == np.asarray(column).dtype.kind
     assert results["status"].tolist() == ["ok"] * 5
     assert results["origin"].iloc[:2].tolist() == ["default", "known"]
-    assert set(results["origin"]) == {"default", "known", "proposed"}
+    assert set(results["origin"].iloc[1:]) == {"known"}
     assert (results[["n_epochs", "n_params", "seconds"]] > 0).all(axis=None)
     splits = results[[f"split{fold}_test_score" for fold in range(3)]]
     np.testing.assert_allclose(splits.mean(axis=1), results["mean_test_score"])
     np.testing.assert_allclose(splits.std(axis=1, ddof=0), results["std_test_score"])
     ranked = results.sort_values("rank_test_score")
     assert ranked["rank_test_score"].tolist() == [1, 2, 3, 4, 5]
-    assert ranked["mean_test_score"].is_monotonic_decreasing
+    assert ranked["rung"].is_monotonic_decreasing
+    for _, alike in ranked.groupby("rung"):
+        assert alike["mean_test_score"].is_monotonic_decreasing
     best = ranked.iloc[0]
     assert best["mean_test_score"] == searched.best_score_
     assert best["params"] == dict(searched.best_architecture_)
@@ -920,8 +926,10 @@ BINARY = (CLASSES > 0).astype(int)
     ],
 )
 def test_scores_are_those_of_scikit_learn(name, own):
-    classifier = tiny(max_trials=3, scoring=name).fit(X, BINARY)
-    other = tiny(max_trials=3, scoring=own).fit(X, BINARY)
+    # Of a function nobody knows whether it reads labels, which smoothing is for.
+    space = TableSpace(label_smoothing=(0.0,))
+    classifier = tiny(search_space=space, max_trials=3, scoring=name).fit(X, BINARY)
+    other = tiny(search_space=space, max_trials=3, scoring=own).fit(X, BINARY)
     np.testing.assert_allclose(
         classifier.cv_results_["mean_test_score"],
         other.cv_results_["mean_test_score"],

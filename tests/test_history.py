@@ -113,11 +113,13 @@ def test_a_history_is_a_sequence_that_grows_by_copies(history):
 
 
 def test_a_history_survives_json(history):
-    predicted = history.extended([trial(5, 1.0, predictions=np.ones((2, 1)))])
+    arrays = {"predictions": np.ones((2, 1)), "networks": ({"w": np.ones(3)},)}
+    predicted = history.extended([trial(5, 1.0, rung_scores=(0.5, 1.0), **arrays)])
     text = predicted.to_json()
-    json.loads(text)
+    assert set(json.loads(text)["trials"][5]).isdisjoint(arrays)
     back = History.from_json(text)
-    assert back[5].predictions is None
+    assert back[5].predictions is None and back[5].networks is None
+    assert back[5].rung_scores == (0.5, 1.0) and back[0].rung_scores == ()
     for old, new in zip(predicted, back, strict=True):
         assert repr(old) == repr(new)  # NaN is not equal to itself
     assert back.stop_reason == "max_time"
@@ -125,9 +127,26 @@ def test_a_history_survives_json(history):
 
 
 def test_a_history_without_arrays(history):
-    predicted = history.extended([trial(5, 1.0, predictions=np.ones((2, 1)))])
-    assert predicted.without_predictions()[5].predictions is None
-    assert predicted[5].predictions is not None
+    arrays = {"predictions": np.ones((2, 1)), "networks": ({"w": np.ones(3)},)}
+    predicted = history.extended([trial(5, 1.0, **arrays)])
+    bare = predicted.without_predictions()[5]
+    assert bare.predictions is None and bare.networks is None
+    assert predicted[5].predictions is not None and predicted[5].networks is not None
+    assert bare == predicted[5] and bare.bare() is bare
+
+
+def test_arrays_of_the_best_trials_are_kept():
+    arrays = {"predictions": np.ones((2, 1)), "networks": ({"w": np.ones(3)},)}
+    rungs, scores = (0, 1, 1, 0, 1), (0.9, 0.1, 0.3, 1.0, None)
+    trials = [
+        trial(n, score, rung=rung, **arrays)
+        for n, (rung, score) in enumerate(zip(rungs, scores, strict=True))
+    ]
+    for keep, expected in ((0, []), (1, [2]), (3, [1, 2, 3]), (9, [0, 1, 2, 3])):
+        kept = History(tuple(trials)).without_predictions(keep)
+        for name in arrays:
+            places = [t.proposal.number for t in kept if getattr(t, name) is not None]
+            assert places == expected
 
 
 # ----------------------------------------------------------------------------- tables

@@ -21,7 +21,7 @@ ROWS = (
     {"strategies", "trainers"},
     {"spaces"},
     {"nets"},
-    {"encoding", "_scoring", "_optim", "_folds", "_rows"},
+    {"encoding", "_calibration", "_metrics", "_scoring", "_optim", "_folds", "_rows"},
     {"_history", "_problem", "_checks", "_budget", "exceptions"},
 )
 APART = ({"strategies", "trainers"},)  # these know nothing of each other

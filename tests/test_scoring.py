@@ -10,15 +10,20 @@ from sklearn.datasets import load_iris, make_classification, make_regression
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import get_scorer, make_scorer
 
+from sknas._metrics import find_metric
+from sknas._problem import Fold, Problem, Rows, TaskSpec
 from sknas._scoring import (
     RowLoss,
     RowScorer,
     find_scorer,
     labels,
+    out_of_fold,
     reads_probabilities,
     score_folds,
+    score_networks,
     takes_weight,
 )
+from sknas.encoding._target import softmax
 from sknas.exceptions import InvalidParameterError
 
 BINARY = ["accuracy", "balanced_accuracy", "f1", "precision", "recall", "jaccard"]
@@ -257,6 +262,14 @@ def test_the_loss_is_log_loss_or_squared_error(kind, rng):
         assert loss(half, rows) == pytest.approx(loss(p[rows], rows) / 4)
         expected *= loss(p[:1], np.arange(1)) / ((p[0] - y[0]) ** 2).mean()
     assert loss(p[rows], rows) == pytest.approx(expected, rel=1e-6)
+    # Several networks at once, and weights of a fold's own.
+    several = np.stack([p[rows], p[rows][::-1], p[rows] ** 2])
+    each = [loss(own, rows) for own in several]
+    assert_allclose(loss(several, rows), each, rtol=1e-12)
+    assert_allclose(loss(several[None], rows)[0], each, rtol=1e-12)
+    assert_allclose(loss(several, rows, weight[rows]), each, rtol=1e-12)
+    other = RowLoss(y, np.arange(1.0, n + 1), kind)
+    assert_allclose(loss(several, rows, rows + 1.0), other(several, rows), rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -330,3 +343,133 @@ def test_no_score_at_all():
 def test_predictions_beyond_single_precision_are_kept():
     folds = scored([[1e300, -1e300]], [[0, 1]])
     assert_allclose(folds.predictions[:2, 0], [1e300, -1e300])
+
+
+# ---------------------------------------------------------------------- many networks
+
+
+def problem_of(kind, scoring, folds, rng, *, n=30, weight=None, probabilistic=True):
+    """A problem of some folds, given as row numbers, and answers of 4 networks."""
+    n_outputs = {"binary": 2, "multiclass": 3, "regression": 2}[kind]
+    weight = np.ones(n) if weight is None else weight
+    classes = None if kind == "regression" else np.arange(n_outputs)
+    y = rng.normal(size=(n, 2)) if classes is None else rng.integers(0, n_outputs, n)
+    task = TaskSpec(kind, n_outputs, n, 1, probabilistic=probabilistic)
+    scorer = find_scorer("N", scoring, classes is not None)
+    metric = find_metric(scorer, kind, classes)
+    x = np.zeros((n, 1), np.float32)
+
+    def fold(rows):
+        rows = np.array(rows)
+        valid = Rows(x[rows], y[rows], weight[rows])
+        restore = (lambda o: 2 * o + 1) if classes is None else softmax
+        return Fold(task, valid, valid, rows, restore)
+
+    problem = Problem(
+        task=task,
+        folds=tuple(map(fold, folds)),
+        n_rows=n,
+        score=RowScorer(scorer, None, y, weight, classes, metric),
+        loss=RowLoss(y, weight, kind),
+    )
+    outputs = [rng.normal(size=(4, len(rows), n_outputs)) for rows in folds]
+    return problem, outputs
+
+
+FOLDS = {
+    "parts": [range(0, 30, 2), range(1, 30, 2)],
+    "one": [range(5, 20)],
+    "overlapping": [range(0, 20), range(10, 25), range(3, 12)],
+}
+
+
+@pytest.mark.parametrize("folds", FOLDS)
+@pytest.mark.parametrize(
+    ("kind", "scoring"),
+    [
+        *(("binary", "accuracy"), ("binary", "roc_auc"), ("binary", "f1")),
+        *(("multiclass", "neg_log_loss"), ("multiclass", "balanced_accuracy")),
+        *(("regression", "r2"), ("regression", "neg_median_absolute_error")),
+    ],
+)
+def test_several_networks_score_as_each_by_itself(kind, scoring, folds, rng):
+    weight = rng.integers(1, 4, 30).astype(float)
+    problem, outputs = problem_of(kind, scoring, FOLDS[folds], rng, weight=weight)
+    found = score_networks(problem, outputs)
+    assert found.scores.shape == (4, len(problem.folds))
+    assert found.finite.all()
+    for k in range(4):
+        predicted = [
+            fold.restore(output[k])
+            for fold, output in zip(problem.folds, outputs, strict=True)
+        ]
+        rows = [fold.valid_rows for fold in problem.folds]
+        weights = [fold.valid.weight for fold in problem.folds]
+        alone = score_folds(predicted, rows, weights, 30, problem.score)
+        assert found.mean[k] == pytest.approx(alone.mean, rel=1e-6)
+        assert_allclose(found.scores[k], alone.scores, rtol=1e-6)
+        assert_allclose(found.predictions(k), alone.predictions, rtol=1e-6)
+        assert_allclose(out_of_fold(predicted, problem), alone.predictions, rtol=1e-6)
+        losses = list(map(problem.loss, predicted, rows, weights))
+        assert found.loss[k] == pytest.approx(np.mean(losses))
+        assert found.value(k) == found.mean[k]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_network_without_finite_answers_leaves_the_others_alone(bad, rng):
+    problem, outputs = problem_of("binary", "accuracy", FOLDS["parts"], rng)
+    before = score_networks(problem, outputs)
+    outputs[1][2, 3, 0] = bad
+    after = score_networks(problem, outputs)
+    assert after.finite.tolist() == [True, True, False, True]
+    assert after.value(2) == -np.inf
+    sound = after.finite
+    assert_allclose(after.mean[sound], before.mean[sound])
+    assert_allclose(after.loss[sound], before.loss[sound])
+
+
+@pytest.mark.parametrize("probabilistic", [True, False])
+def test_the_loss_tells_apart_what_a_score_of_labels_does_not(probabilistic, rng):
+    told = {"probabilistic": probabilistic}
+    problem, _ = problem_of("binary", "accuracy", FOLDS["parts"], rng, **told)
+    right = [np.eye(2)[fold.valid.y] for fold in problem.folds]
+    outputs = [np.stack([o, 3 * o, -o, o - 5]) for o in right]
+    found = score_networks(problem, outputs)
+    assert found.mean.tolist() == [1, 1, 0, 1]
+    values = [found.value(k) for k in range(4)]
+    assert (values[1] > values[0]) is not probabilistic
+    assert (values[1] == values[0]) is probabilistic
+    assert values[0] == pytest.approx(values[3]) and values[2] == min(values)
+
+
+def test_networks_where_no_fold_has_a_score_are_scored_on_all_rows(rng):
+    problem, outputs = problem_of("binary", "roc_auc", [[0], [1], [2], [3]], rng, n=5)
+    problem.score.y[:4] = [0, 0, 1, 1]
+    for row, output in enumerate(outputs):
+        output[:, 0, 1] = output[:, 0, 0] + row - 1
+        output[1, 0, 1] = output[1, 0, 0] - row
+    found = score_networks(problem, outputs)
+    assert np.isnan(found.scores).all()
+    assert found.mean.tolist() == [1, 0, 1, 1]
+
+
+def test_a_score_of_the_users_own_is_asked_network_by_network(rng):
+    problem, outputs = problem_of("binary", "accuracy", FOLDS["one"], rng)
+    asked = []
+
+    def own(predictions, rows, weight=None):
+        asked.append(predictions.shape)
+        return predictions[0, 0]
+
+    plain = Problem(**{**vars(problem), "score": own})
+    found = score_networks(plain, outputs)
+    assert asked == [(15, 2)] * 4
+    assert_allclose(found.mean, [softmax(o)[0, 0] for o in outputs[0]])
+
+
+def test_one_row_of_several_networks(rng):
+    y = np.array([0, 1])
+    scorer = find_scorer("N", "accuracy", True)
+    score = RowScorer(scorer, None, y, np.ones(2), y, find_metric(scorer, "binary", y))
+    shares = np.array([[[0.1, 0.9]], [[0.7, 0.3]]])
+    assert score.many(shares, np.array([1]), np.ones(1)).tolist() == [1, 0]

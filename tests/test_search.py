@@ -1,6 +1,7 @@
 """The loop of a search, on functions: bounds, repeats, failures, noise."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import sknas
 from sknas import search
 from sknas._history import History, Proposal, Trial
 from sknas._problem import Problem
-from sknas._search import Search
+from sknas._search import N_KEPT, Search
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import (
     Architecture,
@@ -220,6 +221,66 @@ def run_with(trainer, **changes):
         "deadline": lambda history: None,
     }
     return Search(**settings | changes).run()
+
+
+class Counting(Empty):
+    """Notes how many proposals it is given at once."""
+
+    n_side = 7
+
+    def __init__(self, seen=None):
+        self.seen = seen
+
+    def __sklearn_clone__(self):
+        return self
+
+    def train(self, proposals, problem):
+        self.seen.append([p.number for p in proposals])
+        arrays = {"predictions": np.ones((1, 1)), "networks": ({},)}
+        return [
+            Trial(replace(p, rung=p.number % 2), score=float(p.number), **arrays)
+            for p in proposals
+        ]
+
+
+@pytest.mark.parametrize(("n_side", "expected"), [(None, [7, 7, 6]), (16, [16, 4])])
+def test_as_many_proposals_at_once_as_the_trainer_likes(n_side, expected):
+    trainer = Counting([])
+    run_with(trainer, max_trials=20, n_side=n_side)
+    assert list(map(len, trainer.seen)) == expected
+    assert [n for given in trainer.seen for n in given] == list(range(20))
+    assert Empty.n_side == 4
+
+
+def test_first_proposals_are_cut_the_same_way():
+    trainer, space = Counting([]), DictSpace(LINE)
+    search = Search(
+        space=space,
+        strategy=STRATEGIES["random"](),
+        trainer=trainer,
+        problem=Problem(),
+        seed=0,
+        max_trials=None,
+        deadline=lambda history: 0.0 if len(history) > 15 else None,
+        n_side=5,
+    )
+    first = [Proposal(Architecture({"x": x})) for x in range(12)]
+    history = search.run(first)
+    assert trainer.seen == [
+        [0, 1, 2, 3, 4],
+        [5, 6, 7, 8, 9],
+        [10, 11],
+        [*range(12, 17)],
+    ]
+    assert [t.architecture["x"] for t in history.trials[:12]] == list(range(12))
+
+
+def test_arrays_are_kept_of_a_bounded_number_of_trials():
+    history = run_with(Counting([]), max_trials=40)
+    kept = {t.proposal.number for t in history if t.networks is not None}
+    assert kept == {t.proposal.number for t in history if t.predictions is not None}
+    assert kept == {t.proposal.number for t in history.succeeded[:N_KEPT]}
+    assert len(kept) == N_KEPT == 25
 
 
 def test_a_trainer_that_loses_proposals_is_told_so():

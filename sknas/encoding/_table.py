@@ -306,19 +306,6 @@ class TableEncoder:
         self.edges_ = weighted_quantiles(scaled, weight, levels).T.astype(np.float32)
         return self
 
-    def forget_words(self, reader: TableReader) -> None:
-        """Drop the words of a reader that no level stands for, such as rare ones.
-
-        Nothing changes but the size: what is forgotten was coded as unknown before.
-        """
-        lookups = dict([*self.remaps_, *self.pairs_])
-        for j, words in enumerate(reader.vocabularies_):
-            kept = np.zeros(len(words), dtype=bool)
-            if j in lookups:
-                kept = lookups[j].is_level(len(words))
-                lookups[j].renumber(kept)
-            reader.vocabularies_[j] = words[kept]
-
     @property
     def n_numeric(self) -> int:
         """Numeric columns of the encoded table."""
@@ -391,6 +378,22 @@ class TableEncoder:
                 self.remaps_.append((j, _Lookup.ranks(levels)))
                 cardinalities.append(len(levels))
         self.cardinalities_ = tuple(cardinalities)
+
+
+def forget_words(reader: TableReader, encoders: Sequence[TableEncoder]) -> None:
+    """Drop the words of a reader that no level of the encoders stands for.
+
+    Nothing changes but the size: what is forgotten was coded as unknown before.
+    """
+    lookups = [dict([*e.remaps_, *e.pairs_]) for e in encoders]
+    for j, words in enumerate(reader.vocabularies_):
+        own = [lookup[j] for lookup in lookups if j in lookup]
+        kept = np.zeros(len(words), dtype=bool)
+        for lookup in own:
+            kept |= lookup.is_level(len(words))
+        for lookup in own:
+            lookup.renumber(kept)
+        reader.vocabularies_[j] = words[kept]
 
 
 class _Lookup:

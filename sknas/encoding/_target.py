@@ -152,10 +152,10 @@ class TargetScale:
 
 
 def softmax(output: np.ndarray) -> np.ndarray:
-    """Logits (N, C) as class probabilities, each row summing to 1."""
-    output = output - output.max(axis=1, keepdims=True)
+    """Logits (..., C) as class probabilities, each row summing to 1."""
+    output = output - output.max(axis=-1, keepdims=True)
     exponents = np.exp(output)
-    return exponents / exponents.sum(axis=1, keepdims=True)
+    return exponents / exponents.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(output: np.ndarray) -> np.ndarray:

@@ -1,24 +1,48 @@
 """Networks for several architectures at once; they know nothing of search."""
 
-from sknas.nets._embeddings import TableInput
+from sknas.nets._inputs import (
+    NUMERIC_EMBEDDINGS,
+    NUMERIC_SCALES,
+    Features,
+    Inputs,
+    Layout,
+    TableInput,
+)
 from sknas.nets._layers import (
     ACTIVATIONS,
     NORMALISATIONS,
+    Activation,
     BatchNorm,
     Dropout,
+    InputLinear,
     LayerNorm,
     Linear,
+    ParametricActivation,
 )
-from sknas.nets._table import Side, TableNet
+from sknas.nets._start import STARTS, start_weights
+from sknas.nets._table import BLOCKS, UNIT_KINDS, Side, TableModule, TableNet
 
 __all__ = [
     "ACTIVATIONS",
+    "BLOCKS",
     "NORMALISATIONS",
+    "NUMERIC_EMBEDDINGS",
+    "NUMERIC_SCALES",
+    "STARTS",
+    "UNIT_KINDS",
+    "Activation",
     "BatchNorm",
     "Dropout",
+    "Features",
+    "InputLinear",
+    "Inputs",
     "LayerNorm",
+    "Layout",
     "Linear",
+    "ParametricActivation",
     "Side",
     "TableInput",
+    "TableModule",
     "TableNet",
+    "start_weights",
 ]

@@ -1,19 +1,15 @@
-"""What the first layer sees of an encoded table."""
+"""What columns of a table become: codes that are fixed, and vectors that are learnt."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 
-from sknas._problem import TaskSpec
-
-MAX_ONE_HOT = 8  # categories of at most so many levels are one-hot
-MAX_BIN_COLUMNS = 512  # columns all piecewise-linear codes together may take
-SCALE_SPEED = 6.0  # how much faster than weights the input scale learns
-
 
 class PiecewiseLinear(nn.Module):
-    """Piecewise-linear codes of numeric columns, beside the columns themselves.
+    """Piecewise-linear codes of numeric columns.
 
     The code of a bin is -1 below it, +1 above it and linear within.
 
@@ -24,7 +20,7 @@ class PiecewiseLinear(nn.Module):
 
     Notes
     -----
-    **Shape**: (..., N, F) -> (..., N, F * (n_bins + 1)).
+    **Shape**: (..., N, F) -> (..., N, F, n_bins).
 
     References
     ----------
@@ -45,7 +41,32 @@ class PiecewiseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         bins = ((x[..., None] - self.low) * self.slope).clamp(0, 1)  # (..., N, F, bins)
-        return torch.cat([x, (2 * bins - 1).flatten(-2)], dim=-1)
+        return 2 * bins - 1
+
+
+class QuantileNormal(nn.Module):
+    """Numeric columns on the scale of a normal distribution, by their quantiles.
+
+    Parameters
+    ----------
+    edges : Tensor of shape (F, n_bins + 1)
+        Quantiles of each column, ascending.
+
+    Notes
+    -----
+    **Shape**: (..., N, F) -> (..., N, F).
+    """
+
+    def __init__(self, edges: Tensor) -> None:
+        super().__init__()
+        self.codes = PiecewiseLinear(edges)
+        filled = (self.codes.slope > 0).sum(dim=1)
+        self.register_buffer("n_filled", filled.clamp(min=1).to(edges.dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        passed = (self.codes(x) + 1) / 2
+        share = passed.sum(dim=-1) / self.n_filled  # of the bins below a value
+        return torch.special.ndtri(share.clamp(0.005, 0.995))
 
 
 class OneHot(nn.Module):
@@ -86,7 +107,7 @@ class Embedding(nn.Module):
 
     Notes
     -----
-    **Shape**: codes (N, G) or (K, N, G) int64 -> (K, N, G * E).
+    **Shape**: codes (G, N, columns) int64, G a divisor of K -> (K, N, columns * E).
     """
 
     offsets: Tensor
@@ -94,98 +115,106 @@ class Embedding(nn.Module):
     def __init__(self, k: int, cardinalities: list[int], size: int) -> None:
         super().__init__()
         starts = [sum(cardinalities[:j]) + j for j in range(len(cardinalities))]
-        self.register_buffer("offsets", torch.tensor(starts, dtype=torch.long))
+        offsets = torch.tensor(starts, dtype=torch.long)
+        self.register_buffer("offsets", offsets, persistent=False)  # no axis K
         n_slots = sum(cardinalities) + len(cardinalities)
         self.vectors = nn.Parameter(torch.randn(k, n_slots, size))
         with torch.no_grad():
             self.vectors[:, starts] = 0.0
 
     def forward(self, codes: Tensor) -> Tensor:
+        k = len(self.vectors)
         place = codes + self.offsets
-        if place.ndim == 2:
-            return self.vectors[:, place].flatten(-2)  # (K, N, G, E) -> (K, N, G * E)
-        network = torch.arange(len(place), device=place.device)[:, None, None]
+        network = torch.arange(k, device=place.device)[:, None, None]
+        place = place[network.flatten() % len(place)]  # (K, N, columns)
         return self.vectors[network, place].flatten(-2)
 
 
-class TableInput(nn.Module):
-    """Encoded rows -> features of the first layer, for K networks.
-
-    Numeric columns pass as they are or with piecewise-linear codes; categories of few
-    levels are one-hot, others have an embedding. Each feature has a scale that learns
-    fast, so that a network can turn columns down.
+class Periodic(nn.Module):
+    """K learnt periodic vectors for each numeric column, the column itself among them.
 
     Parameters
     ----------
     k : int
         Number of networks.
-    task : TaskSpec
-        The layout of the encoded table.
-    n_bins : int or None, default=None
-        Bins of the piecewise-linear codes, a divisor of 48; None for no codes.
-    embedding_size : int, default=8
-        Length of the vectors of categories with more than 8 levels.
-
-    Attributes
-    ----------
-    n_features : int
-        Width of the result.
+    n_columns : int
+        Numeric columns (F).
+    sigma : float, default=0.1
+        Deviation of the frequencies at the start.
+    n_frequencies : int, default=16
+        Frequencies a column.
+    size : int, default=4
+        Length of a vector (E), the column itself included.
 
     Notes
     -----
-    **Shape**: (N, F) or (K, N, F) -> (K, N, n_features).
-    """
+    **Shape**: (K, N, F) -> (K, N, F * E).
 
-    large: Tensor
-    small: Tensor
+    References
+    ----------
+    Gorishniy, Rubachev, Babenko: On Embeddings for Numerical Features in Tabular Deep
+    Learning. arXiv:2203.05556.
+    Holzmüller, Grinsztajn, Steinwart: Better by Default. arXiv:2407.04491 (PBLD).
+    """
 
     def __init__(
         self,
         k: int,
-        task: TaskSpec,
-        n_bins: int | None = None,
-        embedding_size: int = 8,
+        n_columns: int,
+        sigma: float = 0.1,
+        n_frequencies: int = 16,
+        size: int = 4,
     ) -> None:
         super().__init__()
-        self.k = k
-        self.n_plain = task.n_numeric + task.n_binary
-        self.n_numeric = task.n_numeric
-        self.codes: PiecewiseLinear | None = None
-        n_features = self.n_plain
-        if n_bins is not None and task.n_numeric:
-            n_bins = _fitting_bins(n_bins, task.n_numeric)
-            step = (task.edges.shape[1] - 1) // n_bins
-            self.codes = PiecewiseLinear(torch.tensor(task.edges[:, ::step]))
-            n_features += task.n_numeric * n_bins
-        few = [j for j, c in enumerate(task.cardinalities) if c <= MAX_ONE_HOT]
-        many = [j for j, c in enumerate(task.cardinalities) if c > MAX_ONE_HOT]
-        self.register_buffer("small", torch.tensor(few, dtype=torch.long))
-        self.register_buffer("large", torch.tensor(many, dtype=torch.long))
-        self.one_hot = OneHot([task.cardinalities[j] for j in few])
-        sizes = [task.cardinalities[j] for j in many]
-        self.embedding = Embedding(k, sizes, embedding_size) if many else None
-        n_features += self.one_hot.total + len(many) * embedding_size
-        self.n_features = n_features
-        self.offset = nn.Parameter(torch.zeros(k, 1, n_features))
+        shape = (k, 1, n_columns, n_frequencies)
+        self.frequency = nn.Parameter(sigma * torch.randn(shape))
+        self.phase = nn.Parameter((2 * torch.rand(shape) - 1) * math.pi)
+        bound = 1 / math.sqrt(n_frequencies)
+        inside = (k, n_columns, n_frequencies, size - 1)
+        self.mixing = nn.Parameter((2 * torch.rand(inside) - 1) * bound)
+        self.shift = nn.Parameter(
+            (2 * torch.rand(k, n_columns, 1, size - 1) - 1) * bound
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        plain, codes = x[..., : self.n_plain], x[..., self.n_plain :].long()
-        parts = [plain]
-        if self.codes is not None:
-            numeric = self.codes(plain[..., : self.n_numeric])
-            parts = [numeric, plain[..., self.n_numeric :]]
-        if len(self.small):
-            parts.append(self.one_hot(codes[..., self.small], x.dtype))
-        features = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
-        features = features.expand(self.k, *features.shape[-2:])  # (K, N, ...)
-        if self.embedding is not None:
-            vectors = self.embedding(codes[..., self.large])
-            features = torch.cat([features, vectors], dim=-1)
-        return features * (1 + SCALE_SPEED * self.offset)  # (K, N, n_features)
+        angle = 2 * math.pi * x[..., None] * self.frequency + self.phase
+        waves = torch.cos(angle).transpose(1, 2)  # (K, F, N, frequencies)
+        vectors = (waves @ self.mixing + self.shift).transpose(1, 2)  # (K, N, F, E - 1)
+        return torch.cat([x[..., None], vectors], dim=-1).flatten(-2)
 
 
-def _fitting_bins(n_bins: int, n_numeric: int) -> int:
-    """Halve the bins until all columns together are not too many."""
-    while n_bins % 2 == 0 and n_bins * n_numeric > MAX_BIN_COLUMNS:
-        n_bins //= 2
-    return n_bins
+class Projected(nn.Module):
+    """K learnt vectors for each numeric column, from its piecewise-linear codes.
+
+    Parameters
+    ----------
+    k : int
+        Number of networks.
+    n_columns, n_bins : int
+        Numeric columns (F), and codes of each.
+    size : int, default=16
+        Length of a vector (E).
+
+    Notes
+    -----
+    **Shape**: x (K, N, F), codes (K, N, F * n_bins) -> (K, N, F * E).
+
+    References
+    ----------
+    Gorishniy, Kotelnikov, Babenko: TabM: Advancing Tabular Deep Learning with
+    Parameter-Efficient Ensembling. arXiv:2410.24210 (piecewise-linear embeddings).
+    """
+
+    def __init__(self, k: int, n_columns: int, n_bins: int, size: int = 16) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(size)
+        shape = (k, 1, n_columns, size)
+        self.slope = nn.Parameter((2 * torch.rand(shape) - 1) * bound)
+        self.shift = nn.Parameter((2 * torch.rand(shape) - 1) * bound)
+        # The codes start at zero, so that a column starts as a straight line.
+        self.mixing = nn.Parameter(torch.zeros(k, n_columns, n_bins, size))
+
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        bins = codes.unflatten(-1, (x.shape[-1], -1)).transpose(1, 2)  # (K, F, N, bins)
+        bent = (bins @ self.mixing).transpose(1, 2)  # (K, N, F, E)
+        return (x[..., None] * self.slope + self.shift + bent).flatten(-2)

@@ -1,22 +1,28 @@
 """Layers for K networks of the same shape, the network axis first: (K, N, F).
 
-Axes: K architectures, N rows, F features, H hidden units, C outputs.
+Axes: K architectures, N rows, F features, H hidden units, C outputs. Where G tables
+are read by K networks, network k reads table k modulo G.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+T = TypeVar("T")
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "silu": functional.silu,
     "selu": functional.selu,
     "gelu": functional.gelu,
+    "mish": functional.mish,
     "tanh": torch.tanh,
 }
 
@@ -45,17 +51,63 @@ class Linear(nn.Module):
     def __init__(self, k: int, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(k, n_inputs, n_outputs))
-        self.bias = nn.Parameter(torch.empty(k, n_outputs))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw weights and biases as `torch.nn.Linear` does."""
-        bound = 1 / math.sqrt(max(self.weight.shape[1], 1))
-        nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.uniform_(self.bias, -bound, bound)
+        self.bias = nn.Parameter(torch.empty(k, 1, n_outputs))
+        _draw_uniform(self.weight, self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias[:, None], x, self.weight)  # (K, N, n_outputs)
+        # The products run in the precision of x, the weights are kept in their own.
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        return torch.baddbmm(bias, x, weight)  # (K, N, n_outputs)
+
+
+class InputLinear(nn.Module):
+    """The first linear layers, each with a scale for every feature.
+
+    The scale is multiplied into the weights, which are fewer than the rows of a
+    batch; and a table that several networks read is not copied for each.
+
+    Parameters
+    ----------
+    k : int
+        Number of networks.
+    n_inputs, n_outputs : int
+        Width before and after.
+
+    Notes
+    -----
+    **Shape**: (G, N, n_inputs), with G a divisor of K -> (K, N, n_outputs).
+
+    References
+    ----------
+    Holzmüller, Grinsztajn, Steinwart: Better by Default: Strong Pre-Tuned MLPs and
+    Boosted Trees on Tabular Data. arXiv:2407.04491 (scaling layer).
+    """
+
+    def __init__(self, k: int, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(k, n_inputs, n_outputs))
+        self.bias = nn.Parameter(torch.empty(k, 1, n_outputs))
+        _draw_uniform(self.weight, self.bias)
+        self.input_scale = nn.Parameter(torch.ones(k, n_inputs, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (
+            (self.weight * self.input_scale).to(x.dtype),
+            self.bias.to(x.dtype),
+        )
+        k, g = len(weight), len(x)
+        if g == k:
+            return torch.baddbmm(bias, x, weight)
+        # (A, G, ...) -> G times (A, ...): a batch of networks for each table
+        weights = weight.unflatten(0, (k // g, g)).unbind(1)
+        biases = bias.unflatten(0, (k // g, g)).unbind(1)
+        outputs = [
+            torch.baddbmm(b, table.expand(k // g, -1, -1), w)
+            for table, w, b in zip(x, weights, biases, strict=True)
+        ]
+        if g == 1:
+            return outputs[0]
+        return torch.stack(outputs, dim=1).flatten(0, 1)  # (K, N, n_outputs)
 
 
 class LayerNorm(nn.Module):
@@ -84,7 +136,7 @@ class LayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normal = functional.layer_norm(x, x.shape[-1:])
-        return torch.addcmul(self.shift, normal, self.scale)
+        return torch.addcmul(self.shift.to(x.dtype), normal, self.scale.to(x.dtype))
 
 
 class BatchNorm(nn.Module):
@@ -120,15 +172,16 @@ class BatchNorm(nn.Module):
         self.momentum = momentum
 
     def forward(self, x: Tensor) -> Tensor:
+        h = x.to(self.mean.dtype)  # sums of squares want its precision
         if self.training and x.shape[1] > 1:
-            variance, mean = torch.var_mean(x, dim=1, keepdim=True, correction=0)
+            variance, mean = torch.var_mean(h, dim=1, keepdim=True, correction=0)
             with torch.no_grad():
                 self.mean.lerp_(mean, self.momentum)
                 self.variance.lerp_(variance, self.momentum)
         else:
             mean, variance = self.mean, self.variance
-        normal = (x - mean) * torch.rsqrt(variance + 1e-5)
-        return torch.addcmul(self.shift, normal, self.scale)
+        normal = (h - mean) * torch.rsqrt(variance + 1e-5)
+        return torch.addcmul(self.shift, normal, self.scale).to(x.dtype)
 
 
 NORMALISATIONS: dict[str, Callable[[int, int], nn.Module]] = {
@@ -138,32 +191,109 @@ NORMALISATIONS: dict[str, Callable[[int, int], nn.Module]] = {
 }
 
 
-class Dropout(nn.Module):
-    """Drops units, each network with a probability of its own.
+class Activation(nn.Module):
+    """Applies an activation, each network its own.
 
     Parameters
     ----------
-    p : sequence of float
-        Probability of each of the K networks, in [0, 1).
+    names : sequence of str
+        Keys of `ACTIVATIONS`, one a network; neighbours alike are computed together.
 
     Notes
     -----
     **Shape**: (K, N, H) -> (K, N, H).
     """
 
-    keep: Tensor
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.runs = _runs(names)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(self.runs) == 1:
+            return ACTIVATIONS[self.runs[0][0]](x)
+        parts = x.split([count for _, count in self.runs])
+        pairs = zip(self.runs, parts, strict=True)
+        return torch.cat([ACTIVATIONS[name](part) for (name, _), part in pairs])
+
+
+class ParametricActivation(nn.Module):
+    """Mixes an activation with its input, by a share that each unit learns.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Keys of `ACTIVATIONS`, one a network.
+    width : int
+        Units (H).
+
+    References
+    ----------
+    Holzmüller, Grinsztajn, Steinwart: Better by Default: Strong Pre-Tuned MLPs and
+    Boosted Trees on Tabular Data. arXiv:2407.04491 (parametric activations).
+    """
+
+    def __init__(self, names: Sequence[str], width: int) -> None:
+        super().__init__()
+        self.plain = Activation(names)
+        self.share = nn.Parameter(torch.ones(len(names), 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        share = self.share.to(x.dtype)
+        return x + share * (self.plain(x) - x)
+
+
+class Dropout(nn.Module):
+    """Drops units, each network with a probability of its own.
+
+    The networks share the random numbers: those of the same probability drop the same
+    units, and what a network drops does not depend on the others.
+
+    Parameters
+    ----------
+    p : sequence of float
+        Probability of each of the K networks, in [0, 1).
+
+    Attributes
+    ----------
+    strength : float
+        Factor on all probabilities, for schedules.
+    generator : torch.Generator or None
+        Draws the units; None for torch's own.
+
+    Notes
+    -----
+    **Shape**: (K, N, H) -> (K, N, H).
+    """
 
     def __init__(self, p: Sequence[float]) -> None:
         super().__init__()
+        self.runs = _runs(p)
         self.is_active = any(p)
-        self.shared = float(p[0]) if len(set(p)) == 1 else None
-        self.register_buffer("keep", 1 - torch.tensor(list(p))[:, None, None])
+        self.strength = 1.0
+        self.generator: torch.Generator | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and self.is_active):
+        if not (self.training and self.is_active and self.strength):
             return x
-        if self.shared is not None:
-            return functional.dropout(x, self.shared)
-        # The networks share the random numbers, which cost more than the product.
-        kept = torch.rand(x.shape[1:], device=x.device) < self.keep  # (K, N, H)
-        return x * kept / self.keep
+        draw = torch.rand(x.shape[1:], generator=self.generator, device=x.device)
+        parts = x.split([count for _, count in self.runs])
+        pairs = zip(self.runs, parts, strict=True)
+        kept = [part * self._mask(draw, p).to(x.dtype) for (p, _), part in pairs]
+        return kept[0] if len(kept) == 1 else torch.cat(kept)
+
+    def _mask(self, draw: Tensor, p: float) -> Tensor:
+        """Zero for what is dropped, else what makes up for it: (N, H)."""
+        keep = 1 - p * self.strength
+        return (draw < keep) * (1 / keep)
+
+
+def _draw_uniform(weight: Tensor, bias: Tensor) -> None:
+    """Draw weights (K, inputs, outputs) and biases as `torch.nn.Linear` does."""
+    bound = 1 / math.sqrt(max(weight.shape[1], 1))
+    nn.init.uniform_(weight, -bound, bound)
+    nn.init.uniform_(bias, -bound, bound)
+
+
+def _runs(values: Sequence[T]) -> list[tuple[T, int]]:
+    """Runs of equal values, with their lengths."""
+    return [(value, len(list(run))) for value, run in groupby(values)]

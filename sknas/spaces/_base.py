@@ -13,6 +13,7 @@ from torch import nn
 
 from sknas._checks import did_you_mean, reject
 from sknas._history import Architecture, Value
+from sknas._optim import ONE_AT_A_TIME
 from sknas._problem import TaskSpec
 from sknas.spaces._choices import Choice, as_choice
 
@@ -73,7 +74,8 @@ class Space(BaseEstimator, ABC):
 
         `task` is None in `sknas.search`, where nothing is known of a table.
         """
-        default = self.default_architecture()
+        space = self if task is None else self.for_task(task)
+        default = space.default_architecture()
         return [] if default is None else [default]
 
     def describe(self, architecture: Architecture) -> str:
@@ -86,7 +88,7 @@ class Space(BaseEstimator, ABC):
 
     def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
         """Trained parameters of an architecture's network."""
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.device("meta"):
             net = self.build([architecture], task)
         return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
@@ -198,7 +200,7 @@ class Space(BaseEstimator, ABC):
     ) -> list[Architecture]:
         """Draw `n` architectures that differ in one choice, or sometimes in two."""
         choices = self.choices
-        free = [name for name in architecture if choices[name].n_values > 1]
+        free = [n for n, value in architecture.items() if choices[n].can_change(value)]
         near = []
         for _ in range(n if free else 0):
             values = dict(architecture)

@@ -67,6 +67,10 @@ class Choice(ABC):
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
         """Draw a value near another one, not the same."""
 
+    def can_change(self, value: Value) -> bool:
+        """Whether there is a value near another one."""
+        return self.n_values > 1
+
     def values(self) -> Sequence[Value]:
         """All values of a finite choice, in order."""
         raise NotImplementedError(f"{self!r} has infinitely many values.")
@@ -173,11 +177,24 @@ class Categorical(Choice):
         return self.options[int(np.clip(round(float(code[0]) * last), 0, last))]
 
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
-        place = self._place(value)
-        others = [j for j in range(len(self.options)) if j != place]
+        others = self._others(value)
         if self.ordered:
-            others = [j for j in others if abs(j - place) == 1]
+            place = self._place(value)
+            below, above = (
+                [j for j in others if j < place],
+                [j for j in others if j > place],
+            )
+            others = below[-1:] + above[:1]
         return self.options[int(rng.choice(others))] if others else value
+
+    def can_change(self, value: Value) -> bool:
+        return bool(self._others(value))
+
+    def _others(self, value: Value) -> list[int]:
+        """Places of the other values; one that is never drawn is no neighbour."""
+        place = self._place(value)
+        weights = self.weights or [1.0] * len(self.options)
+        return [j for j, weight in enumerate(weights) if weight > 0 and j != place]
 
 
 class _Range(Choice):

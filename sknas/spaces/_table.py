@@ -10,14 +10,29 @@ from sklearn.base import clone
 from torch import nn
 
 from sknas._budget import default_batch_size
-from sknas._checks import reject
+from sknas._checks import check_word, reject
 from sknas._history import Architecture
-from sknas._optim import OPTIMIZERS
+from sknas._optim import OPTIMIZERS, RECIPES
 from sknas._problem import TaskSpec
-from sknas.nets import ACTIVATIONS, NORMALISATIONS, Side, TableInput, TableNet
-from sknas.nets._embeddings import MAX_ONE_HOT
+from sknas.nets import (
+    BLOCKS,
+    NORMALISATIONS,
+    NUMERIC_EMBEDDINGS,
+    NUMERIC_SCALES,
+    UNIT_KINDS,
+    Features,
+    Inputs,
+    Layout,
+    Side,
+    TableModule,
+    TableNet,
+)
+from sknas.nets._inputs import MAX_ONE_HOT
+from sknas.nets._table import PARAMETRIC
 from sknas.spaces._base import Space
 from sknas.spaces._choices import Categorical, Choice, Integer, Real, When
+from sknas.spaces._points import NAMED, NAMED_REGRESSION
+from sknas.spaces._portfolio import PORTFOLIO
 
 ADAPTIVE = ("adamw", "rmsprop")  # their steps do not grow with the gradient
 BINS = (8, 16, 48)
@@ -33,39 +48,63 @@ class TableSpace(Space):
 
     Parameters
     ----------
-    depth : (int, int), default=(1, 4)
-        Least and most hidden layers.
-    width : sequence of int, default=(32, 64, 128, 256)
+    depth : (int, int), default=(0, 4)
+        Least and most hidden layers, or residual blocks; 0 is a linear network.
+    width : sequence of int, default=(32, 64, 128, 256, 512)
         Units of a hidden layer.
-    activation : sequence of str, default=("relu", "silu", "selu", "gelu")
-        Of "relu", "silu", "selu", "gelu" and "tanh".
+    block : sequence of str, default=("plain", "skip", "resnet")
+        Layers; layers that add their input to their output; or residual blocks of
+        normalisation and two layers.
+    activation : sequence of str
+        Of "relu", "silu", "selu", "gelu", "mish" and "tanh", each also as
+        "parametric-relu" and so on, which mixes it with its input by a share that each
+        unit learns. All but tanh and some parametric ones by default.
     normalisation : sequence of str, default=("none", "layer", "batch")
         Between a layer and its activation.
-    residual : sequence of bool, default=(False, True)
-        Whether hidden layers add their input to their output; only from two hidden
-        layers on.
-    dropout : sequence of float, default=(0.0, 0.1, 0.2, 0.35, 0.5)
+    dropout : sequence of float, default=(0.0, 0.1, 0.15, 0.25, 0.35, 0.5)
         Probability that a hidden unit is dropped.
-    numeric_embedding : sequence of str, default=("none", "piecewise")
-        Numbers as they are, or with piecewise-linear codes beside them.
+    packing : sequence of int, default=(1, 4, 32)
+        Copies inside a network that share its hidden layers (TabM-mini) and whose
+        answers are averaged.
+    numeric_scale : sequence of str, default=("robust", "normal")
+        Numbers by median and quartiles, or by their quantiles on a normal scale.
+    numeric_embedding : sequence of str
+        "none" takes numbers as they are, "piecewise" puts piecewise-linear codes
+        beside them, "projected" learns a vector of these codes for each number, and
+        "periodic" one of learnt frequencies. All four by default.
     n_bins : sequence of int, default=(8, 16, 48)
-        Bins of the codes, divisors of 48; only with "piecewise". Those that would hold
+        Bins of the codes, divisors of 48; only with codes. Those that would hold
         fewer than 16 rows are left out.
-    embedding_size : sequence of int, default=(4, 8, 16)
-        Length of the vectors of categories with more than 8 levels.
+    embedding_size : sequence of int, default=(0, 4, 8, 16)
+        Length of the vectors of categories with more than 8 levels; 0 makes all
+        categories one-hot.
+    scale_speed : sequence of float, default=(0.0, 0.5, 6.0)
+        Learning rate of the scale of each input, beside that of weights; 0 for none.
+    recipe : sequence of str, default=("fitted", "normal", "uniform", "constant")
+        How weights start and are trained. "fitted" and "normal" have learning rates
+        that fall with the root of a layer's inputs (NTK), weights that start fitted to
+        the rows or normal, and annealed cycles; "uniform" starts as torch does and has
+        one rate; "constant" does not anneal. Only for "adamw" and "rmsprop".
     optimizer : sequence of str, default=("adamw", "rmsprop", "momentum", "sgd")
         The optimiser, always with decoupled weight decay.
+    ntk_lr : (float, float), default=(5e-3, 0.4)
+        Range of the peak learning rate of "fitted" and "normal".
     lr : (float, float), default=(3e-4, 3e-2)
-        Range of the peak learning rate of "adamw" and "rmsprop".
+        Range of the peak learning rate of "uniform" and "constant".
     sgd_lr : (float, float), default=(1e-2, 0.5)
         Range of the peak learning rate of "momentum" and "sgd".
     batch_size : sequence of int, default=(32, 64, 128, 256, 512, 1024)
         Rows of a batch; sizes far from the default of a table are left out.
-    weight_decay : sequence of float, default=(0.0, 0.003, 0.01, 0.03, 0.1, 0.3)
+    weight_decay : sequence of float, from 0 to 0.3 by default
         Share that weights lose a step, times the learning rate.
     label_smoothing : sequence of float, default=(0.0, 0.05, 0.1)
         Share of a class label spread over all classes; only for scores that read
         labels.
+
+    Notes
+    -----
+    Values differ in how often they are drawn: costly ones, such as packed copies and
+    widths of 512, only serve the published networks that `named` gives.
 
     References
     ----------
@@ -80,36 +119,59 @@ class TableSpace(Space):
     >>> from sknas.spaces import TableSpace
     >>> shallow = TableSpace(depth=(1, 2), activation=("relu",))
     >>> search = NASClassifier(search_space=shallow)
+    >>> TableSpace().named("realmlp-td")["ntk_lr"]
+    0.04
     """
+
+    # Where searches start; a subclass may know better ones for its tables.
+    points: Sequence[Mapping[str, Any]] = ({}, *PORTFOLIO)
 
     def __init__(
         self,
-        depth: tuple[int, int] = (1, 4),
-        width: Sequence[int] = (32, 64, 128, 256),
-        activation: Sequence[str] = ("relu", "silu", "selu", "gelu"),
+        depth: tuple[int, int] = (0, 4),
+        width: Sequence[int] = (32, 64, 128, 256, 512),
+        block: Sequence[str] = BLOCKS,
+        activation: Sequence[str] = (
+            "relu",
+            "silu",
+            "selu",
+            "gelu",
+            "mish",
+            "parametric-selu",
+            "parametric-mish",
+        ),
         normalisation: Sequence[str] = ("none", "layer", "batch"),
-        residual: Sequence[bool] = (False, True),
-        dropout: Sequence[float] = (0.0, 0.1, 0.2, 0.35, 0.5),
-        numeric_embedding: Sequence[str] = ("none", "piecewise"),
+        dropout: Sequence[float] = (0.0, 0.1, 0.15, 0.25, 0.35, 0.5),
+        packing: Sequence[int] = (1, 4, 32),
+        numeric_scale: Sequence[str] = NUMERIC_SCALES,
+        numeric_embedding: Sequence[str] = NUMERIC_EMBEDDINGS,
         n_bins: Sequence[int] = BINS,
-        embedding_size: Sequence[int] = (4, 8, 16),
+        embedding_size: Sequence[int] = (0, 4, 8, 16),
+        scale_speed: Sequence[float] = (0.0, 0.5, 6.0),
+        recipe: Sequence[str] = tuple(RECIPES),
         optimizer: Sequence[str] = OPTIMIZERS,
+        ntk_lr: tuple[float, float] = (5e-3, 0.4),
         lr: tuple[float, float] = (3e-4, 3e-2),
         sgd_lr: tuple[float, float] = (1e-2, 0.5),
         batch_size: Sequence[int] = (32, 64, 128, 256, 512, 1024),
-        weight_decay: Sequence[float] = (0.0, 0.003, 0.01, 0.03, 0.1, 0.3),
+        weight_decay: Sequence[float] = (0.0, 3e-4, 3e-3, 0.01, 0.02, 0.05, 0.1, 0.3),
         label_smoothing: Sequence[float] = (0.0, 0.05, 0.1),
     ) -> None:
         self.depth = depth
         self.width = width
+        self.block = block
         self.activation = activation
         self.normalisation = normalisation
-        self.residual = residual
         self.dropout = dropout
+        self.packing = packing
+        self.numeric_scale = numeric_scale
         self.numeric_embedding = numeric_embedding
         self.n_bins = n_bins
         self.embedding_size = embedding_size
+        self.scale_speed = scale_speed
+        self.recipe = recipe
         self.optimizer = optimizer
+        self.ntk_lr = ntk_lr
         self.lr = lr
         self.sgd_lr = sgd_lr
         self.batch_size = batch_size
@@ -118,36 +180,53 @@ class TableSpace(Space):
 
     @property
     def choices(self) -> Mapping[str, Choice]:
-        adaptive = ("optimizer", ADAPTIVE)
-        piecewise = ("numeric_embedding", ("piecewise",))
         low, high = self._bounds("depth")
-        deep = tuple(range(max(2, int(low)), int(high) + 1))
+        hidden = ("depth", tuple(range(max(1, int(low)), int(high) + 1)))
+        coded = ("numeric_embedding", ("piecewise", "projected"))
+        steep = ("optimizer", ("momentum", "sgd"))
+        ntk = tuple(name for name, recipe in RECIPES.items() if recipe.is_ntk)
+        plain = tuple(name for name in RECIPES if name not in ntk)
         choices: dict[str, Choice] = {
-            "depth": _range(low, high, 2),
-            "width": self._sizes("width", 128),
-            "activation": self._words("activation", ACTIVATIONS, "silu"),
-            "normalisation": self._words("normalisation", NORMALISATIONS, "none"),
-            "residual": self._words("residual", (False, True), False),
-            "dropout": self._sizes("dropout", 0.2),
+            "depth": self._depths(int(low), int(high)),
+            "width": self._sizes("width", 128, when=hidden),
+            "block": self._words("block", BLOCKS, "plain", when=hidden),
+            "activation": self._words("activation", UNIT_KINDS, "silu", when=hidden),
+            "normalisation": self._words(
+                "normalisation", NORMALISATIONS, "none", when=hidden
+            ),
+            "dropout": self._sizes("dropout", 0.15, when=hidden),
+            "packing": self._sizes("packing", 1),
+            "numeric_scale": self._words("numeric_scale", NUMERIC_SCALES, "robust"),
             "numeric_embedding": self._words(
-                "numeric_embedding", ("none", "piecewise"), "piecewise"
+                "numeric_embedding", NUMERIC_EMBEDDINGS, "piecewise"
             ),
-            "n_bins": self._sizes("n_bins", 48, when=piecewise),
-            "embedding_size": self._sizes("embedding_size", 8),
+            "n_bins": self._sizes("n_bins", 48, when=coded),
+            "embedding_size": self._sizes("embedding_size", 0),
+            "scale_speed": self._sizes("scale_speed", 0.5),
             "optimizer": self._words("optimizer", OPTIMIZERS, "adamw"),
-            "lr": _range(*self._bounds("lr"), 1e-2, log=True, when=adaptive),
-            "sgd_lr": _range(
-                *self._bounds("sgd_lr"),
-                0.1,
-                log=True,
-                when=("optimizer", ("momentum", "sgd")),
+            "sgd_lr": _range(*self._bounds("sgd_lr"), 0.1, log=True, when=steep),
+            "recipe": self._words(
+                "recipe", RECIPES, "fitted", when=("optimizer", ADAPTIVE)
             ),
+            "ntk_lr": _range(
+                *self._bounds("ntk_lr"), 0.04, log=True, when=("recipe", ntk)
+            ),
+            "lr": _range(*self._bounds("lr"), 1e-2, log=True, when=("recipe", plain)),
             "batch_size": self._sizes("batch_size", 256),
-            "weight_decay": self._sizes("weight_decay", 0.03),
+            "weight_decay": self._sizes("weight_decay", 0.05),
             "label_smoothing": self._sizes("label_smoothing", 0.0),
         }
-        choices["residual"].when = ("depth", deep)
-        return {name: c for name, c in choices.items() if _can_be_met(c.when, choices)}
+        kept: dict[str, Choice] = {}
+        for name, choice in choices.items():
+            if _can_be_met(choice.when, kept):
+                kept[name] = choice
+        return kept
+
+    def _depths(self, low: int, high: int) -> Categorical:
+        values = list(range(low, high + 1))
+        default = min(max(2, low), high)
+        weights = _weights("depth", values)
+        return Categorical(values, ordered=True, default=default, weights=weights)
 
     def _values(self, name: str) -> list[Any]:
         values = getattr(self, name)
@@ -156,12 +235,19 @@ class TableSpace(Space):
             reject(type(self).__name__, name, values, allowed)
         return [v.item() if isinstance(v, np.generic) else v for v in values]
 
-    def _words(self, name: str, known: Any, default: Any) -> Categorical:
+    def _words(
+        self, name: str, known: Any, default: Any, when: When | None = None
+    ) -> Categorical:
         """A choice among words; the first one is the default if `default` is out."""
         values = self._values(name)
         if any(value not in known for value in values):
             reject(type(self).__name__, name, values, f"a choice of {tuple(known)!r}")
-        return Categorical(values, default=default if default in values else values[0])
+        return Categorical(
+            values,
+            default=default if default in values else values[0],
+            weights=_weights(name, values),
+            when=when,
+        )
 
     def _sizes(self, name: str, default: float, when: Any = None) -> Categorical:
         """A choice among numbers; the one nearest to `default` is the default."""
@@ -174,7 +260,11 @@ class TableSpace(Space):
         if name == "n_bins" and any(48 % value for value in values):
             reject(type(self).__name__, name, values, "a choice of divisors of 48")
         near = min(values, key=lambda value: abs(value - default))
-        return Categorical(sorted(values), ordered=True, default=near, when=when)
+        values = sorted(values)
+        weights = _weights(name, values)
+        return Categorical(
+            values, ordered=True, default=near, weights=weights, when=when
+        )
 
     def _bounds(self, name: str) -> tuple[float, float]:
         values = self._values(name)
@@ -193,6 +283,7 @@ class TableSpace(Space):
         changes["n_bins"] = tuple(wide) or (min(bins),)
         if not task.n_numeric:
             changes["numeric_embedding"] = ("none",)
+            changes["numeric_scale"] = ("robust",)
         if max(task.cardinalities, default=0) <= MAX_ONE_HOT:
             changes["embedding_size"] = tuple(self.embedding_size)[:1]
         if task.kind not in ("binary", "multiclass") or task.probabilistic:
@@ -208,104 +299,174 @@ class TableSpace(Space):
         return tuple(s for s in sizes if s in near) or (nearest,)
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
+        default, *others = self.points
+        if task is not None and task.n_rows < SMALL_ROWS:
+            # On small tables small networks did best, and there are few trials.
+            others.sort(
+                key=lambda point: (point.get("depth", 2), point.get("width", 0))
+            )
+        return self._near([default, *others], task)
+
+    def named(self, name: str, task: TaskSpec | None = None) -> Architecture:
+        """A published network and its training as an architecture of this space.
+
+        Parameters
+        ----------
+        name : str
+            A key of `NAMED`, such as "realmlp-td".
+        task : TaskSpec or None, default=None
+            The table it is for; None for a classifier.
+
+        Raises
+        ------
+        InvalidParameterError
+            If there is no such name, or this space does not hold the point.
+        """
+        check_word(type(self).__name__, "name", name, NAMED)
+        is_regression = task is not None and task.kind == "regression"
+        point = NAMED[name] | (NAMED_REGRESSION.get(name, {}) if is_regression else {})
+        return self.fill(point)
+
+    def _near(
+        self, points: Sequence[Mapping[str, Any]], task: TaskSpec | None
+    ) -> list[Architecture]:
+        """Those of some points that lie in the space, as the table wants them."""
         space = self if task is None else self.for_task(task)
-        choices = space.choices
-        usual = {} if task is None else {"batch_size": default_batch_size(task.n_rows)}
-        points = []
-        for point in ({}, *KNOWN):
-            given: dict[str, Any] = {**usual, **point}
-            inside = {
-                name: value
-                for name, value in given.items()
-                if name in choices and choices[name].contains(value)
-            }
-            # A known point that is not quite in the space is no known point.
-            if inside == given or not point:
-                points.append(space.fill(inside))
-        return list(dict.fromkeys(points))
+        own, choices = self.choices, space.choices
+        usual: dict[str, Any] = {}
+        if task is not None:
+            usual["batch_size"] = default_batch_size(task.n_rows)
+        is_fast = task is not None and task.kind == "regression"
+        is_fast &= task is not None and task.n_rows >= SMALL_ROWS
+        filled: dict[str, Architecture] = {}
+        for point in points:
+            # A known point that the space does not hold is left out.
+            if all(n in own and own[n].contains(value) for n, value in point.items()):
+                given = {**usual, **point}
+                if is_fast:
+                    rate = given.get("ntk_lr", 0.04) * REGRESSION_RATE
+                    given["ntk_lr"] = min(rate, max(self.ntk_lr))
+                # What means nothing for the table has a value that is near.
+                near = {
+                    name: _nearest(choices[name], value)
+                    for name, value in given.items()
+                    if name in choices
+                }
+                architecture = space.fill(near)
+                filled.setdefault(architecture.key, architecture)
+        return list(filled.values())
 
     def build(self, architectures: Sequence[Architecture], task: TaskSpec) -> nn.Module:
         groups: dict[tuple[Any, ...], list[int]] = {}
         for place, architecture in enumerate(architectures):
-            shape = tuple(architecture.get(name) for name in SHAPE)
-            groups.setdefault(shape, []).append(place)
-        nets = [
-            self._build_alike([architectures[place] for place in places], task)
-            for places in groups.values()
-        ]
+            groups.setdefault(self.shape(architecture), []).append(place)
+        nets = []
+        for places in groups.values():
+            alike = [architectures[place] for place in places]
+            layout = self.layout(alike[0], [task])
+            features = self.features(alike[0], task, layout)
+            nets.append(TableModule(features, self.net(alike, layout, task)))
         return nets[0] if len(nets) == 1 else Side(nets, list(groups.values()))
 
-    def _build_alike(self, alike: Sequence[Architecture], task: TaskSpec) -> nn.Module:
-        """Networks of the same shape, which differ in training choices alone."""
+    def shape(self, architecture: Architecture) -> tuple[Any, ...]:
+        """What architectures must share to be built as one batched network."""
+        is_parametric = architecture.get("activation", "").startswith("parametric")
+        return (*(architecture.get(name) for name in SHAPE), is_parametric)
+
+    def layout(self, architecture: Architecture, tasks: Sequence[TaskSpec]) -> Layout:
+        """Where the features of an architecture stand, with room for some tasks."""
+        return Layout.of(
+            tasks,
+            architecture["numeric_embedding"],
+            architecture.get("n_bins"),
+            architecture["embedding_size"],
+        )
+
+    def features(
+        self, architecture: Architecture, task: TaskSpec, layout: Layout
+    ) -> Features:
+        """What an architecture reads of the encoded rows of a task."""
+        return Features(task, layout, architecture["numeric_scale"])
+
+    def net(
+        self, alike: Sequence[Architecture], layout: Layout, task: TaskSpec
+    ) -> TableNet:
+        """Networks of one shape, which differ in training choices alone."""
         first: Mapping[str, Any] = alike[0]
-        inputs = TableInput(
-            len(alike), task, first.get("n_bins"), first["embedding_size"]
+        inputs = Inputs(
+            len(alike), layout, first["numeric_embedding"], first["embedding_size"]
         )
         return TableNet(
             inputs,
             task.n_outputs,
+            task.kind,
             depth=first["depth"],
-            width=first["width"],
-            activation=first["activation"],
-            normalisation=first["normalisation"],
-            dropout=[float(a["dropout"]) for a in alike],
-            residual=bool(first.get("residual")),
+            width=first.get("width", 1),
+            activations=[a.get("activation", "relu") for a in alike],
+            dropout=[float(a.get("dropout", 0.0)) for a in alike],
+            normalisation=first.get("normalisation", "none"),
+            block=first.get("block", "plain"),
+            packing=first["packing"],
         )
 
     def describe(self, architecture: Architecture) -> str:
         a: Mapping[str, Any] = architecture
-        layers = "hidden layer" if a["depth"] == 1 else "hidden layers"
-        words = [f"{a['depth']} {layers} of {a['width']} {_TITLES[a['activation']]}"]
-        words[0] += " units"
-        if a["normalisation"] != "none":
-            words.append(f"{a['normalisation']} normalisation")
-        if a.get("residual"):
-            words.append("residual connections")
-        if a["dropout"]:
-            words.append(f"dropout {a['dropout']:g}")
-        if a["numeric_embedding"] == "piecewise":
-            words.append(f"piecewise-linear codes of {a['n_bins']} bins")
-        lr = a.get("lr", a.get("sgd_lr"))
+        if a["depth"]:
+            blocks = "residual block" if a["block"] == "resnet" else "hidden layer"
+            blocks += "s" * (a["depth"] > 1)
+            kind = a["activation"]
+            parametric = "parametric " * kind.startswith(PARAMETRIC)
+            title = parametric + _TITLES[kind.removeprefix(PARAMETRIC)]
+            words = [f"{a['depth']} {blocks} of {a['width']} {title} units"]
+            if a["normalisation"] != "none":
+                words.append(f"{a['normalisation']} normalisation")
+            if a["block"] == "skip":
+                words.append("residual connections")
+            if a["dropout"]:
+                words.append(f"dropout {a['dropout']:g}")
+        else:
+            words = ["linear"]
+        if a["packing"] > 1:
+            words.append(f"{a['packing']} packed copies")
+        words.append(_NUMBERS[a["numeric_embedding"]].format(a.get("n_bins")))
+        if a["numeric_scale"] == "normal":
+            words.append("numbers by their quantiles")
+        lr = a.get("ntk_lr", a.get("lr", a.get("sgd_lr")))
         words.append(
             f"trained by {_TITLES[a['optimizer']]} at a learning rate of {lr:.2g}, "
             f"batches of {a['batch_size']}, weight decay {a['weight_decay']:g}"
         )
         if a["label_smoothing"]:
             words.append(f"label smoothing {a['label_smoothing']:g}")
-        return ", ".join(words)
+        return ", ".join(word for word in words if word)
 
 
-# Choices that decide the shape of the tensors: architectures alike in these are
-# built as one batched network.
+# Choices that decide the shape of the tensors, or how all of them are trained:
+# architectures alike in these are trained as one batched network.
 SHAPE = (
     "depth",
     "width",
-    "activation",
+    "block",
     "normalisation",
-    "residual",
+    "packing",
+    "numeric_scale",
     "numeric_embedding",
     "n_bins",
     "embedding_size",
 )
 
-# Points that did well on other tables, tried after the default one.
-KNOWN: tuple[dict[str, Any], ...] = (
-    {"width": 256, "activation": "relu", "n_bins": 16, "lr": 5e-3},
-    {
-        "depth": 3,
-        "activation": "selu",
-        "numeric_embedding": "none",
-        "dropout": 0.1,
-        "lr": 3e-3,
-    },
-)
+SMALL_ROWS = 1_000
+REGRESSION_RATE = 2.5  # factor on the NTK rates of the points, for larger regressions
 
 _SIZES = {
-    "depth": (1, 32),
+    "depth": (0, 32),
     "width": (1, 8192),
+    "packing": (1, 64),
+    "scale_speed": (0.0, 100.0),
+    "ntk_lr": (1e-8, 10.0),
     "dropout": (0.0, 0.95),
     "n_bins": (1, 48),
-    "embedding_size": (1, 512),
+    "embedding_size": (0, 512),
     "lr": (1e-8, 1.0),
     "sgd_lr": (1e-8, 10.0),
     "batch_size": (1, 1_000_000),
@@ -318,6 +479,7 @@ _TITLES = {
     "silu": "SiLU",
     "selu": "SELU",
     "gelu": "GELU",
+    "mish": "Mish",
     "tanh": "tanh",
     "adamw": "AdamW",
     "rmsprop": "RMSprop",
@@ -326,9 +488,56 @@ _TITLES = {
 }
 
 
+_NUMBERS = {
+    "none": "",
+    "piecewise": "piecewise-linear codes of {} bins",
+    "projected": "piecewise-linear embeddings of {} bins",
+    "periodic": "periodic embeddings",
+}
+
+# Prior probabilities of values, up to a factor; 1 where none is given.
+_PRIOR: dict[str, dict[Any, float]] = {
+    "depth": {0: 0.1, 1: 0.5, 4: 0.3},
+    "width": {32: 0.2, 64: 0.6, 256: 0.4, 512: 0.0},  # wide ones cost their square
+    "block": {"skip": 0.25, "resnet": 0.25},
+    "activation": {
+        "gelu": 0.3,
+        "mish": 0.2,
+        "parametric-selu": 0.2,
+        "parametric-mish": 0.1,
+    },
+    "normalisation": {"layer": 0.2, "batch": 0.2},
+    "packing": {4: 0.0, 32: 0.0},  # copies cost as much as networks
+    "numeric_scale": {"normal": 0.25},
+    "numeric_embedding": {"none": 0.3, "projected": 0.05, "periodic": 0.15},
+    "recipe": {"normal": 0.15, "uniform": 0.3, "constant": 0.05},
+    "optimizer": {"rmsprop": 0.05, "momentum": 0.05, "sgd": 0.02},
+    "scale_speed": {6.0: 0.5, 0.0: 0.4},
+}
+
+
+def _weights(name: str, values: Sequence[Any]) -> list[float] | None:
+    """Prior weights of the values of a choice, None where all are alike."""
+    prior = _PRIOR.get(name)
+    weights = [prior.get(value, 1.0) for value in values] if prior else []
+    return weights if any(weights) else None
+
+
 def _can_be_met(when: When | None, choices: Mapping[str, Choice]) -> bool:
     """Whether a condition can hold, given the values that are left to choose from."""
-    return when is None or any(choices[when[0]].contains(value) for value in when[1])
+    if when is None:
+        return True
+    name, values = when
+    return name in choices and any(choices[name].contains(value) for value in values)
+
+
+def _nearest(choice: Choice, value: Any) -> Any:
+    """The value of a choice that is nearest to one that it may not have."""
+    if choice.contains(value) or not isinstance(choice, Categorical):
+        return value if choice.contains(value) else choice.default
+    if not choice.ordered:
+        return choice.default
+    return min(choice.options, key=lambda option: abs(option - value))
 
 
 def _is_within(value: Any, low: float, high: float) -> bool:

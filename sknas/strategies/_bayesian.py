@@ -27,15 +27,17 @@ from sknas.strategies._base import Strategy
 ACQUISITIONS = ("ei", "pi", "lcb", "gp_hedge")
 N_NEAR = 8  # best architectures whose neighbours are drawn
 MAX_POINTS = 300  # trials a surrogate is fitted on at most: the best and the latest
+N_COMPARED = 8  # trials that a rung must have to be the one that is modelled
 SPACING = 0.05  # squared distance a dimension within which proposals repel each other
 
 
 class BayesianStrategy(Strategy):
     """Fits a surrogate to the scores so far and proposes where it expects most.
 
-    The surrogate is fitted once a batch, on rank-normalised scores. Architectures are
-    drawn from the space and from the neighbourhood of the best architectures; a batch
-    is picked by the acquisition, lowered near what the batch already has.
+    The surrogate is fitted once a batch, on rank-normalised scores: those at the
+    highest rung that enough trials have reached. Architectures are drawn from the space
+    and from the neighbourhood of the best architectures; a batch is picked by the
+    acquisition, lowered near what the batch already has.
 
     Parameters
     ----------
@@ -118,9 +120,9 @@ class BayesianStrategy(Strategy):
         drawn = self._drawn()
         if not drawn:
             return []
-        kept = self._kept_trials()
+        kept, scores = self._comparable(self._kept_trials())
         X = self.space_.encode([trial.architecture for trial in kept])
-        y = _losses(kept)
+        y = _losses(scores)
         if not X.shape[1]:
             return drawn[:n]
         seed = int(self.rng_.integers(2**31))
@@ -153,6 +155,20 @@ class BayesianStrategy(Strategy):
         best = by_order[: MAX_POINTS // 2]
         latest = [trial for trial in self.trials_ if trial not in best]
         return best + latest[-MAX_POINTS // 2 :]
+
+    def _comparable(
+        self, trials: Sequence[Trial]
+    ) -> tuple[list[Trial], list[float | None]]:
+        """Trials with their scores at the highest rung that enough have reached.
+
+        Scores of different rungs can't be compared. A failed trial has none.
+        """
+        scored = [trial for trial in trials if trial.score is not None]
+        rung = max(trial.proposal.rung for trial in scored)
+        while rung and sum(t.proposal.rung >= rung for t in scored) < N_COMPARED:
+            rung -= 1
+        kept = [t for t in trials if t.score is None or t.proposal.rung >= rung]
+        return kept, [_score_at(trial, rung) for trial in kept]
 
     def _acquire(self, model: Any, Z: np.ndarray, y_best: float) -> np.ndarray:
         """How much each architecture is wanted, (n,), greater is better."""
@@ -218,13 +234,19 @@ _ACQUIRE = {
 }
 
 
-def _losses(trials: Sequence[Trial]) -> np.ndarray:
+def _score_at(trial: Trial, rung: int) -> float | None:
+    """The score of a trial when it reached a rung."""
+    at_rungs = trial.rung_scores
+    return at_rungs[rung] if rung < len(at_rungs) else trial.score
+
+
+def _losses(given: Sequence[float | None]) -> np.ndarray:
     """Scores as losses on a normal scale by their ranks; failures are the worst.
 
     Ranks keep one diverged network from flattening all other differences.
     """
-    worst = min((t.score for t in trials if t.score is not None), default=0.0)
-    scores = np.array([worst if t.score is None else t.score for t in trials])
+    worst = min((score for score in given if score is not None), default=0.0)
+    scores = np.array([worst if score is None else score for score in given])
     return norm.ppf((rankdata(-scores) - 0.5) / len(scores))
 
 

@@ -15,6 +15,11 @@ from sknas.spaces import Space
 class Trainer(BaseEstimator, ABC):
     """Trains and scores proposals; state lives in a clone, as in a strategy.
 
+    Attributes
+    ----------
+    n_side : int
+        Proposals it likes to be given at once.
+
     Examples
     --------
     >>> from sknas.strategies import Trial
@@ -28,6 +33,8 @@ class Trainer(BaseEstimator, ABC):
     ...         sizes = [self.space_.n_params(p.architecture, task) for p in proposals]
     ...         return [Trial(p, score=s) for p, s in zip(proposals, sizes)]
     """
+
+    n_side = 4
 
     @abstractmethod
     def setup(self, space: Space) -> None:

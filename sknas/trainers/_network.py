@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,23 +13,22 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sknas._budget import Length, training_length
 from sknas._history import DIVERGED, Architecture
 from sknas._optim import (
+    ONE_AT_A_TIME,
     Batches,
-    Schedule,
-    decayed_parameters,
-    make_optimizer,
+    Optimizer,
+    find_recipe,
     n_cycles,
     n_parts,
     valleys,
 )
 from sknas._problem import Rows, TaskSpec
+from sknas.nets import Dropout, TableModule, start_weights
 from sknas.spaces import Space
-
-_ONE_AT_A_TIME = threading.RLock()
+from sknas.trainers._loss import WeightedLoss
 
 
 @contextmanager
@@ -43,7 +41,7 @@ def isolated(seed: int, device: str) -> Iterator[None]:
     """
     devices = [torch.device(device)] if device.startswith("cuda") else []
     with (
-        _ONE_AT_A_TIME,
+        ONE_AT_A_TIME,
         torch.random.fork_rng(devices=devices),
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -77,44 +75,6 @@ class _TrainingEnd(Exception):  # noqa: N818 - an end is no error
     """Leaves skorch's loop in the middle of an epoch."""
 
 
-class WeightedLoss(nn.Module):
-    """Mean of weighted row losses, summed over the K networks.
-
-    Parameters
-    ----------
-    kind : {"binary", "multiclass", "multilabel", "regression"}
-        Cross-entropy, binary cross-entropy or squared error.
-    label_smoothing : float, default=0.0
-        Share of a class label spread over all classes.
-
-    Notes
-    -----
-    **Shape**: output (K, N, C); y (N,) classes or (N, C); weight (N,) -> ().
-    """
-
-    def __init__(self, kind: str, label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.kind = kind
-        self.label_smoothing = label_smoothing
-
-    def forward(self, output: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        k, n = output.shape[:2]
-        if self.kind in ("binary", "multiclass"):
-            losses = functional.cross_entropy(
-                output.flatten(0, 1),  # (K * N, C)
-                y.expand(k, n).flatten(),
-                reduction="none",
-                label_smoothing=self.label_smoothing,
-            ).view(k, n)
-        elif self.kind == "multilabel":
-            losses = functional.binary_cross_entropy_with_logits(
-                output, y.expand_as(output), reduction="none"
-            ).mean(dim=2)
-        else:
-            losses = (output - y).square().mean(dim=2)  # (K, N)
-        return (losses * weight).mean(dim=1).sum()
-
-
 class TensorNet(NeuralNet):
     """A skorch net over tensors that lie in memory.
 
@@ -144,7 +104,7 @@ class TensorNet(NeuralNet):
         return dataset if training else super().get_iterator(dataset, training)
 
     def initialize_optimizer(self, triggered_directly: Any = None) -> TensorNet:
-        self.optimizer_ = make_optimizer(self.module_, self.optimizer)
+        self.optimizer_ = Optimizer(self.module_, [self.optimizer])
         return self
 
     def get_loss(
@@ -208,16 +168,7 @@ class Conductor(Callback):
 
     def on_train_begin(self, net: TensorNet, **kwargs: Any) -> None:
         net._set_training(True)  # once, not each batch as skorch does
-        architecture = self.training.architecture
-        lr = architecture.get("lr", architecture.get("sgd_lr", 1e-3))
-        decay = architecture.get("weight_decay", 0.0)
-        self.schedule = Schedule(
-            net.optimizer_,
-            decayed_parameters(net.module_),
-            float(lr),
-            float(decay),
-            self.cycles,
-        )
+        self.dropouts = [m for m in net.module_.modules() if isinstance(m, Dropout)]
 
     def on_batch_begin(self, net: TensorNet, **kwargs: Any) -> None:
         # Half a step on: neither the first nor the last step is at rate 0.
@@ -227,7 +178,9 @@ class Conductor(Callback):
             passed = time.monotonic() - self.started
             share = passed / max(deadline - self.started, 1e-9)
             progress = max(progress, self.training.stop * min(share, 1.0))
-        self.schedule.prepare(progress)
+        net.optimizer_.prepare(progress, self.cycles)
+        for dropout in self.dropouts:
+            dropout.strength = net.optimizer_.fade
 
     def on_batch_end(self, net: TensorNet, **kwargs: Any) -> None:
         self.step += 1
@@ -366,6 +319,10 @@ def _train(
     x, y, weight = (
         torch.tensor(array, device=device) for array in (train.x, train.y, train.weight)
     )
+    if isinstance(module, TableModule):
+        module.to(device)
+        start = find_recipe(architecture).start
+        start_weights(module.net, start, module.features(x))
     weight = (weight / weight.mean()).to(x.dtype)
     generator = torch.Generator().manual_seed(training.seed)
     parts = n_parts(len(train), float(train.weight.sum()), batch_size)
@@ -394,8 +351,8 @@ def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> Te
     smoothing = architecture.get("label_smoothing", 0.0)
     return TensorNet(
         module,
-        criterion=WeightedLoss(training.task.kind, smoothing),
-        optimizer=architecture.get("optimizer", "adamw"),
+        criterion=WeightedLoss(training.task.kind, (smoothing,)),
+        optimizer=architecture,
         train_split=None,
         callbacks=[("conductor", conductor)],
         device=training.device,
@@ -403,10 +360,26 @@ def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> Te
     ).initialize()
 
 
+def handed_out(
+    module: nn.Module, architecture: Mapping[str, Any], task: TaskSpec
+) -> TensorNet:
+    """A trained module as a skorch net on the CPU, ready to predict."""
+    smoothing = architecture.get("label_smoothing", 0.0)
+    net = TensorNet(
+        module,
+        criterion=WeightedLoss(task.kind, (smoothing,)),
+        optimizer=architecture,
+        train_split=None,
+        verbose=0,
+    ).initialize()
+    return _at_rest(net)
+
+
 def _at_rest(net: TensorNet) -> TensorNet:
     """Drop what only training needs; a net on the CPU loads on any machine."""
     net.optimizer_ = None  # type: ignore[assignment]
-    net.set_params(callbacks=None)
+    if net.callbacks_:
+        net.set_params(callbacks=None)
     net.callbacks_ = []
     net.module_.to("cpu").eval()
     net.device = "cpu"

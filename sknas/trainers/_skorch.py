@@ -164,28 +164,11 @@ def _best_point(folds: list[_FoldOutcome], problem: Problem) -> _Point | None:
 
 
 def _score_point(place: int, outputs: list[np.ndarray], problem: Problem) -> _Point:
-    assert problem.score is not None
-    pairs = list(zip(problem.folds, outputs, strict=True))
-    losses = [validation_loss(f.task.kind, output, f.valid) for f, output in pairs]
-    scored = score_folds(
-        [fold.restore(output) for fold, output in pairs],
-        [fold.valid_rows for fold in problem.folds],
-        [fold.valid.weight for fold in problem.folds],
-        problem.n_rows,
-        problem.score,
-    )
+    assert problem.score is not None and problem.loss is not None
+    folds = problem.folds
+    predicted = [f.restore(out) for f, out in zip(folds, outputs, strict=True)]
+    rows = [fold.valid_rows for fold in folds]
+    weights = [fold.valid.weight for fold in folds]
+    losses = list(map(problem.loss, predicted, rows, weights))
+    scored = score_folds(predicted, rows, weights, problem.n_rows, problem.score)
     return _Point(place, float(np.mean(losses)), scored)
-
-
-def validation_loss(kind: str, output: np.ndarray, rows: Rows) -> float:
-    """Weighted mean loss of answers (N, C), without label smoothing."""
-    output = output.astype(np.float64)
-    if kind in ("binary", "multiclass"):
-        shifted = output - output.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(shifted).sum(axis=1))
-        losses = log_sum - shifted[np.arange(len(rows)), rows.y]
-    elif kind == "multilabel":
-        losses = (np.logaddexp(0, output) - rows.y * output).mean(axis=1)
-    else:
-        losses = ((output - rows.y) ** 2).mean(axis=1)
-    return float(np.average(losses, weights=rows.weight))

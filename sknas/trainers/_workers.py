@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,18 +16,24 @@ from sknas._problem import Problem
 WORTH_WORKERS = 8.0  # seconds of work from which they are used
 ROOM_FOR_WORKERS = 12.0  # seconds that must be left
 
+_HOME = os.getpid()  # of the process that imported this; a fork has another
+
 
 def count_workers(n_jobs: int | None) -> int:
     """Workers for a value of `n_jobs`.
 
     None takes all cores that affinity and cgroup allow, and one inside a worker of
-    joblib; a number is read as joblib reads it.
+    joblib; a number is read as joblib reads it. A child process gets one: it would
+    not end before the workers that it starts, and in a fork of a process that has
+    used workers none can be started.
     """
+    is_child = multiprocessing.parent_process() is not None or os.getpid() != _HOME
+    if is_child:
+        return 1
     if n_jobs is not None:
         return joblib.effective_n_jobs(n_jobs)
     backend, _ = get_active_backend()
-    is_worker = multiprocessing.parent_process() is not None
-    if is_worker or (backend.nesting_level or 0) > 0:
+    if (backend.nesting_level or 0) > 0:
         return 1
     return joblib.cpu_count()
 

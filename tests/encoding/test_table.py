@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sknas.encoding import Table, TableEncoder, TableReader
+from sknas.encoding import Table, TableEncoder, TableReader, forget_words
 from sknas.encoding._table import weighted_quantiles
 from sknas.exceptions import InvalidParameterError
 
@@ -524,6 +524,36 @@ def test_the_layout_is_as_announced(seed):
         assert np.isin(x[:, last + place], np.arange(cardinality + 1)).all()
         seen = encoder.transform(part)[:, last + place]
         assert set(np.unique(seen)) >= set(range(1, cardinality + 1))
+
+
+def test_words_that_no_encoder_tells_apart_are_forgotten(mixed_frame):
+    reader = TableReader("NASClassifier").fit(mixed_frame)
+    table = reader.read(mixed_frame)
+    halves = (np.arange(24), np.arange(12, 48))
+    encoders = [fitted(table.take(rows)) for rows in halves]
+    later = mixed_frame.assign(
+        word=["red", "pink", None, "blue"] * 12, many="id99", level="high"
+    )
+    rows = pd.concat([mixed_frame, later])
+    expected = [encoder.transform(reader.read(rows)) for encoder in encoders]
+    n_words = [len(words) for words in reader.vocabularies_]
+    forget_words(reader, encoders)
+    assert all(len(v) <= n for v, n in zip(reader.vocabularies_, n_words, strict=True))
+    for encoder, before in zip(encoders, expected, strict=True):
+        assert_array_equal(encoder.transform(reader.read(rows)), before)
+
+
+def test_a_word_that_one_of_several_encoders_knows_is_kept():
+    words = frame(["a"] * 20 + ["b"] * 20 + ["c"] * 20 + ["d", "e"])
+    reader = TableReader("NASClassifier").fit(words)
+    table = reader.read(words)
+    first, second = (fitted(table.take(np.arange(*r))) for r in ((0, 60), (20, 62)))
+    alone = TableReader("NASClassifier").fit(words)
+    forget_words(reader, [first, second])
+    kept = reader.vocabularies_[0].tolist()
+    assert {"a", "b", "c"} <= set(kept) and len(kept) < 5
+    forget_words(alone, [])
+    assert alone.vocabularies_[0].tolist() == []
 
 
 def test_a_frame_of_all_kinds(mixed_frame):

@@ -1,14 +1,22 @@
-"""What the first layer sees of an encoded table."""
+"""What the columns of a table become: fixed codes, and vectors that are learnt."""
 
-from dataclasses import replace
+import math
 from itertools import pairwise
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from sknas.nets import TableInput
-from sknas.nets._embeddings import Embedding, OneHot, PiecewiseLinear
+from sknas.nets._embeddings import (
+    Embedding,
+    OneHot,
+    Periodic,
+    PiecewiseLinear,
+    Projected,
+    QuantileNormal,
+)
 
 K = 2
 
@@ -28,6 +36,11 @@ def slow_codes(x, edges):
     return codes
 
 
+def edges_of(x, n_bins=48):
+    """Quantiles of columns of numbers (N, F), as tasks have them."""
+    return torch.quantile(x, torch.linspace(0, 1, n_bins + 1, dtype=x.dtype), dim=0).T
+
+
 # ------------------------------------------------------------------- piecewise linear
 
 
@@ -39,9 +52,9 @@ def test_piecewise_linear_codes(n_bins, rng):
     x = rng.normal(scale=2, size=(40, 3)).astype(np.float32)
     x[0], x[1] = edges[:, 0], edges[:, -1]
     got = PiecewiseLinear(torch.from_numpy(edges))(torch.from_numpy(x))
-    assert got.shape == (40, 3 * (n_bins + 1))
+    assert got.shape == (40, 3, n_bins)
     expected = [
-        [*row, *(c for v, e in zip(row, edges, strict=True) for c in slow_codes(v, e))]
+        [slow_codes(v, e) for v, e in zip(row, edges, strict=True)]
         for row in x.tolist()
     ]
     close(got, torch.tensor(expected))
@@ -52,6 +65,69 @@ def test_piecewise_linear_codes_of_several_networks(rng):
     codes = PiecewiseLinear(edges)
     x = torch.from_numpy(rng.normal(size=(K, 6, 2)))
     close(codes(x)[1], codes(x[1]))
+    assert codes(x).dtype == torch.float64
+
+
+def test_piecewise_linear_codes_of_no_column():
+    codes = PiecewiseLinear(torch.zeros(0, 9))
+    assert codes(torch.zeros(5, 0)).shape == (5, 0, 8)
+
+
+# --------------------------------------------------------------------- normal quantiles
+
+
+@pytest.mark.parametrize("shape", ["normal", "exponential", "uniform"])
+def test_quantiles_of_any_sample_become_about_normal(shape, rng):
+    sample = getattr(rng, shape)(size=(4_000, 2))
+    x = torch.from_numpy(sample)
+    got = QuantileNormal(edges_of(x))(x)
+    assert got.shape == x.shape and got.dtype == x.dtype
+    assert torch.allclose(got.mean(dim=0), torch.zeros(2, dtype=x.dtype), atol=0.02)
+    assert torch.allclose(got.std(dim=0), torch.ones(2, dtype=x.dtype), atol=0.05)
+    for share in (0.1, 0.25, 0.5, 0.75, 0.9):
+        expected = NormalDist().inv_cdf(share)
+        quantile = torch.quantile(got, share, dim=0)
+        assert torch.allclose(quantile, torch.full_like(quantile, expected), atol=0.05)
+
+
+def test_a_normal_sample_stays_about_as_it_is(rng):
+    x = torch.from_numpy(rng.normal(size=(20_000, 1)))
+    inner = x[x.abs() < 1.8][:, None]
+    got = QuantileNormal(edges_of(x))(inner)
+    assert (got - inner).abs().max() < 0.1
+
+
+def test_normal_quantiles_ascend_and_are_bounded(rng):
+    edges = edges_of(torch.from_numpy(rng.exponential(size=(500, 1))))
+    x = torch.linspace(-5, 50, 2_001, dtype=torch.float64)[:, None]
+    got = QuantileNormal(edges)(x)[:, 0]
+    assert (got.diff() >= 0).all()
+    inside = (x[:, 0] > edges[0, 1]) & (x[:, 0] < edges[0, -2])
+    assert (got[inside].diff() > 0).all()
+    end = NormalDist().inv_cdf(0.995)
+    assert got[0].item() == pytest.approx(-end)
+    assert got[-1].item() == pytest.approx(end)
+
+
+def test_normal_quantiles_of_columns_with_ties():
+    steps = torch.tensor([0.0, 0, 0, 1, 2, 2, 3, 3, 3])  # three bins are filled
+    flat = torch.full((9,), 0.5)
+    normal = QuantileNormal(torch.stack([steps, flat]))
+    x = torch.tensor([[0.0, 0.5], [0.5, -9.0], [1.0, 9.0], [2.5, 0.5], [3.0, 0.0]])
+    got = normal(x)
+    shares = [0.005, 0.5 / 3, 1 / 3, 2.5 / 3, 0.995]
+    expected = torch.tensor([NormalDist().inv_cdf(share) for share in shares])
+    close(got[:, 0], expected)
+    assert torch.isfinite(got).all() and (got[:, 1] == got[0, 1]).all()
+
+
+def test_normal_quantiles_read_a_column_alone(rng):
+    x = torch.from_numpy(rng.normal(size=(100, 3)))
+    edges = edges_of(x, 8)
+    got = QuantileNormal(edges)(x)
+    for j in range(3):
+        close(QuantileNormal(edges[[j]])(x[:, [j]]), got[:, [j]])
+    close(QuantileNormal(edges)(x.expand(K, -1, -1)), got.expand(K, -1, -1))
 
 
 # -------------------------------------------------------------------------- categories
@@ -76,7 +152,7 @@ def test_embeddings_are_vectors_of_each_network():
     torch.manual_seed(0)
     embedding = Embedding(K, [3, 4], size=2)
     codes = torch.tensor([[0, 0], [3, 1], [1, 4]])
-    got = embedding(codes)
+    got = embedding(codes[None])
     assert got.shape == (K, 3, 4)
     starts = [0, 4]  # each column has a vector more than levels
     for k in range(K):
@@ -90,81 +166,117 @@ def test_embeddings_are_vectors_of_each_network():
     close(embedding(rows)[1], got[1].flip(0))
 
 
+@pytest.mark.parametrize("g", [1, 2, 6])
+def test_embeddings_of_table_k_modulo_g(g, rng):
+    embedding = Embedding(6, [3, 4], size=2)
+    codes = torch.from_numpy(rng.integers(0, 4, (g, 5, 2)))
+    got = embedding(codes)
+    for k in range(6):
+        alone = Embedding(1, [3, 4], size=2)
+        alone.vectors.data = embedding.vectors.data[[k]]
+        close(got[[k]], alone(codes[[k % g]]))
+
+
 def test_the_vector_of_an_unknown_level_starts_at_zero():
     embedding = Embedding(K, [3, 4], size=2)
-    assert not embedding(torch.zeros(1, 2, dtype=torch.long)).any()
-    levels = embedding(torch.tensor([[1, 1], [2, 2], [3, 3]]))
+    assert not embedding(torch.zeros(1, 1, 2, dtype=torch.long)).any()
+    levels = embedding(torch.tensor([[[1, 1], [2, 2], [3, 3]]]))
     assert (levels != 0).all()
 
 
-# ------------------------------------------------------------------------- whole input
+def test_places_of_vectors_are_no_state():
+    embedding = Embedding(K, [3, 4], size=2)
+    assert list(embedding.state_dict()) == ["vectors"]
+    assert embedding.vectors.shape == (K, 3 + 1 + 4 + 1, 2)
+
+
+# ---------------------------------------------------------------------- learnt numbers
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_periodic_vectors_are_cosines_a_layer_and_the_number(size):
+    torch.manual_seed(0)
+    periodic = Periodic(K, 3, sigma=0.5, n_frequencies=6, size=size)
+    x = torch.randn(K, 7, 3)
+    got = periodic(x)
+    assert got.shape == (K, 7, 3 * size)
+    for k in range(K):
+        for j in range(3):
+            layer = nn.Linear(6, size - 1)
+            layer.weight.data = periodic.mixing.data[k, j].T
+            layer.bias.data = periodic.shift.data[k, j, 0]
+            waves = torch.cos(
+                2 * math.pi * x[k, :, [j]] * periodic.frequency[k, 0, j]
+                + periodic.phase[k, 0, j]
+            )
+            expected = torch.cat([x[k, :, [j]], layer(waves)], dim=1)
+            close(got[k, :, j * size : (j + 1) * size], expected)
+
+
+def test_periodic_vectors_start_as_published():
+    torch.manual_seed(0)
+    periodic = Periodic(40, 20)
+    assert periodic.frequency.shape == periodic.phase.shape == (40, 1, 20, 16)
+    assert periodic.frequency.detach().std().item() == pytest.approx(0.1, rel=0.05)
+    phase = periodic.phase.detach()
+    assert phase.abs().max() <= math.pi
+    assert phase.std().item() == pytest.approx(math.pi / 3**0.5, rel=0.05)
+    for parameter in (periodic.mixing, periodic.shift):
+        assert parameter.abs().max() <= 0.25
+        deviation = parameter.detach().std().item()
+        assert deviation == pytest.approx(0.25 / 3**0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("n_bins", [1, 8])
+def test_projected_vectors_are_a_line_and_a_layer_of_codes(n_bins):
+    torch.manual_seed(0)
+    projected = Projected(K, 3, n_bins, size=4)
+    nn.init.normal_(projected.mixing)
+    x, codes = torch.randn(K, 7, 3), torch.randn(K, 7, 3 * n_bins)
+    got = projected(x, codes)
+    assert got.shape == (K, 7, 3 * 4)
+    for k in range(K):
+        for j in range(3):
+            own = codes[k, :, j * n_bins : (j + 1) * n_bins]
+            line = x[k, :, [j]] * projected.slope[k, 0, j] + projected.shift[k, 0, j]
+            bent = nn.functional.linear(own, projected.mixing[k, j].T)
+            close(got[k, :, j * 4 : (j + 1) * 4], line + bent)
+
+
+def test_projected_vectors_start_as_straight_lines():
+    projected = Projected(K, 2, 8)
+    x = torch.linspace(-1, 1, 5)[:, None].expand(K, 5, 2)
+    got = projected(x, torch.randn(K, 5, 16))
+    assert got.shape == (K, 5, 2 * 16)
+    close(got.diff(dim=1).diff(dim=1), torch.zeros(K, 3, 32))
+    assert got[:, 0].std() > 0.1
 
 
 @pytest.mark.parametrize(
-    ("n_bins", "expected"), [(None, 5), (8, 5 + 3 * 8), (16, 5 + 3 * 16), (48, 5 + 144)]
+    "make", [lambda: Periodic(K, 3), lambda: Projected(K, 3, 8)], ids=["wave", "line"]
 )
-def test_features(task, encoded_rows, n_bins, expected):
-    inputs = TableInput(K, task, n_bins, embedding_size=6)
-    assert inputs.n_features == expected + 4 + 6  # one-hot, and a vector
-    x = torch.from_numpy(encoded_rows)
-    features = inputs(x)
-    assert features.shape == (K, len(x), inputs.n_features)
-    close(inputs(x.expand(K, *x.shape)), features)
-    close(features[..., :3], x[:, :3].expand(K, -1, -1))  # the numbers come first
-    flags = x[:, 3:5].expand(K, -1, -1)
-    close(features[..., expected - 2 : expected], flags)
-    one_hot = features[0, :, expected : expected + 4]
-    levels = encoded_rows[:, 5].astype(int)
-    close(one_hot, torch.eye(5)[levels][:, 1:])
-
-
-@pytest.mark.parametrize("n_bins", [8, 16, 48])
-def test_bins_are_quantiles_of_the_task(task, encoded_rows, n_bins):
-    inputs = TableInput(1, task, n_bins)
-    got = inputs(torch.from_numpy(encoded_rows))[0, :, 3 : 3 + 3 * n_bins]
-    edges = task.edges[:, :: 48 // n_bins]
-    expected = [
-        [c for j in range(3) for c in slow_codes(float(row[j]), edges[j].tolist())]
-        for row in encoded_rows
-    ]
-    close(got, torch.tensor(expected))
-
-
-def test_many_columns_share_a_bounded_number_of_codes(task):
-    edges = np.tile(np.linspace(-2, 2, 49, dtype=np.float32), (2_000, 1))
-    wide = replace(task, n_numeric=2_000, edges=edges)
-    assert TableInput(1, wide, 48).n_features < 3 * 2_000 + 5_000
-    few = TableInput(1, task, 48)
-    assert few.n_features == TableInput(1, task).n_features + 3 * 48
-
-
-def test_each_feature_has_a_scale_that_is_trained(task, encoded_rows):
-    inputs = TableInput(K, task, 8)
-    x = torch.from_numpy(encoded_rows)
-    before = inputs(x).detach()
-    with torch.no_grad():
-        inputs.offset[1, 0, 0] += 0.5
-    after = inputs(x).detach()
-    changed = (before != after).any(dim=1)
-    assert changed[1, 0] and changed.sum() == 1
-    ratio = after[1, :, 0] / before[1, :, 0]
-    close(ratio, torch.full_like(ratio, 4.0))  # 1 + 6 * 0.5
-
-
-def test_networks_begin_with_vectors_of_their_own(task, encoded_rows):
-    torch.manual_seed(0)
-    features = TableInput(K, task)(torch.from_numpy(encoded_rows))
-    assert torch.equal(features[0, :, :9], features[1, :, :9])
-    assert not torch.equal(features[0, 1:, 9:], features[1, 1:, 9:])
-
-
-def test_levels_of_many_and_of_few(task):
-    for cardinality, is_large in ((8, False), (9, True)):
-        inputs = TableInput(1, replace(task, cardinalities=(cardinality,)))
-        assert (inputs.embedding is not None) is is_large
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_precision_is_that_of_the_rows(task, encoded_rows, dtype):
-    inputs = TableInput(K, task, 8).to(dtype)
-    assert inputs(torch.from_numpy(encoded_rows).to(dtype)).dtype == dtype
+def test_learnt_numbers_are_trained_whole_and_keep_the_precision(make, dtype):
+    layer = make().to(dtype)
+    given = [torch.randn(K, 7, 3, dtype=dtype)]
+    if isinstance(layer, Projected):
+        given.append(torch.randn(K, 7, 24, dtype=dtype))
+    answer = layer(*given)
+    assert answer.dtype == dtype
+    answer.square().sum().backward()
+    for parameter in layer.parameters():
+        assert len(parameter) == K
+        assert torch.isfinite(parameter.grad).all() and (parameter.grad != 0).all()
+
+
+@pytest.mark.parametrize("place", range(K))
+def test_learnt_numbers_of_a_network_are_those_it_has_alone(place):
+    x, codes = torch.randn(K, 7, 3), torch.randn(K, 7, 24)
+    for group, alone, given in (
+        (Periodic(K, 3), Periodic(1, 3), [x]),
+        (Projected(K, 3, 8), Projected(1, 3, 8), [x, codes]),
+    ):
+        state = {name: t[[place]] for name, t in group.state_dict().items()}
+        alone.load_state_dict(state)
+        expected = alone(*[tensor[[place]] for tensor in given])
+        close(group(*given)[[place]], expected)

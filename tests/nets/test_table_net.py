@@ -1,82 +1,151 @@
 """Networks for tables."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
-from sknas.nets import ACTIVATIONS, NORMALISATIONS, Side, TableInput, TableNet
+from sknas.nets import (
+    ACTIVATIONS,
+    BLOCKS,
+    NORMALISATIONS,
+    NUMERIC_EMBEDDINGS,
+    UNIT_KINDS,
+    Dropout,
+    Features,
+    Inputs,
+    Layout,
+    Side,
+    TableModule,
+    TableNet,
+)
+from sknas.nets._table import RESNET_SHARE, Adapters, Heads
 
 SHAPES = {
+    "linear": {"depth": 0},
     "plain": {"depth": 1, "n_bins": None},
-    "deep": {"depth": 3, "residual": True, "activation": "gelu"},
-    "layer": {"depth": 2, "normalisation": "layer", "residual": True},
-    "batch": {"depth": 2, "normalisation": "batch", "activation": "relu"},
+    "deep": {"depth": 3, "block": "skip", "activations": ["gelu", "gelu", "mish"]},
+    "layer": {"depth": 2, "normalisation": "layer", "block": "skip"},
+    "batch": {"depth": 2, "normalisation": "batch", "activations": ["relu"] * 3},
+    "resnet": {"depth": 2, "block": "resnet", "normalisation": "batch"},
+    "bare resnet": {"depth": 1, "block": "resnet", "activations": ["relu"] * 3},
+    "parametric": {
+        "depth": 2,
+        "activations": ["parametric-selu", "parametric-mish", "parametric-selu"],
+        "numeric": "periodic",
+    },
+    "parametric resnet": {
+        "depth": 1,
+        "block": "resnet",
+        "activations": ["parametric-tanh", "parametric-mish", "parametric-mish"],
+    },
+    "projected": {"depth": 1, "numeric": "projected", "embedding_size": 0},
+    "packed": {"depth": 2, "packing": 3, "numeric": "projected"},
+    "packed linear": {"depth": 0, "packing": 4},
+    "packed resnet": {
+        "depth": 1,
+        "packing": 2,
+        "block": "resnet",
+        "normalisation": "layer",
+    },
+    "packed skip": {"depth": 2, "packing": 2, "block": "skip", "numeric": "periodic"},
 }
 
 
-def table_net(k, task, *, n_bins=8, dropout=None, **shape):
-    shape = {"depth": 2, "activation": "silu", "normalisation": "none"} | shape
-    shape = {"width": 12, "residual": False, "dropout": dropout or [0.0] * k} | shape
-    return TableNet(TableInput(k, task, n_bins), task.n_outputs, **shape)
+def table_net(
+    k,
+    task,
+    *,
+    n_bins=8,
+    numeric="piecewise",
+    embedding_size=5,
+    activations=("silu", "relu", "silu"),
+    dropout=None,
+    place=None,
+    **shape,
+):
+    """Networks of a few units with their fixed features, or one of a group alone."""
+    numeric = "none" if n_bins is None else numeric
+    layout = Layout.of([task], numeric, n_bins, embedding_size)
+    dropout = list(dropout or [0.0] * k)
+    activations = [activations[j % len(activations)] for j in range(k)]
+    if place is not None:
+        k, dropout, activations = 1, [dropout[place]], [activations[place]]
+    net = TableNet(
+        Inputs(k, layout, numeric, embedding_size),
+        task.n_outputs,
+        task.kind,
+        activations=activations,
+        dropout=dropout,
+        **({"depth": 2, "width": 12} | shape),
+    )
+    return TableModule(Features(task, layout), net)
 
 
-def member(group, place, alone):
-    """Give a network of one the weights of a member of a group."""
-    with torch.no_grad():
-        for own, shared in zip(alone.parameters(), group.parameters(), strict=True):
-            own.copy_(shared[[place]])
-        buffers = dict(group.named_buffers())
-        for name, own in alone.named_buffers():
-            is_shared = own.shape == buffers[name].shape
-            own.copy_(buffers[name] if is_shared else buffers[name][[place]])
+def member(group, place, task, **shape):
+    """A network of one with the weights of a member of a group of three."""
+    alone = table_net(3, task, place=place, **shape)
+    state = {name: t[[place]].clone() for name, t in group.net.state_dict().items()}
+    alone.net.load_state_dict(state)
     return alone
 
 
-def unlike(net):
+def unlike(module):
     """Weights drawn anew, so that no member starts like another or at zero."""
     torch.manual_seed(3)
     with torch.no_grad():
-        for parameter in net.parameters():
+        for parameter in module.parameters():
             parameter.normal_(std=0.3)
-    return net
+    return module
 
 
 def close(one, other, atol=1e-5):
     torch.testing.assert_close(one, other, rtol=1e-4, atol=atol)
 
 
-def learn(net, x, rates):
+def learn(module, x, rates):
     """Three steps of gradient descent, each member at a rate of its own."""
-    net.train()
+    module.train()
     for step in range(3):
-        torch.manual_seed(step)
-        net.zero_grad()
-        net(x).square().mean(dim=(1, 2)).sum().backward()
+        for layer in module.modules():
+            if isinstance(layer, Dropout):
+                layer.generator = torch.Generator().manual_seed(step)
+        module.zero_grad()
+        module(x).square().mean(dim=(1, 2)).sum().backward()
         with torch.no_grad():
-            for p in net.parameters():
+            for p in module.parameters():
                 p -= torch.tensor(rates).view(-1, *[1] * (p.ndim - 1)) * p.grad
-    net.eval()
+    module.eval()
+
+
+# ----------------------------------------------------------------- alone and in a group
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_member_answers_as_it_does_alone(task, encoded_rows, shape):
-    x = torch.from_numpy(encoded_rows)
-    group = unlike(table_net(3, task, **SHAPES[shape])).eval()
+    x, shape = torch.from_numpy(encoded_rows), SHAPES[shape]
+    group = unlike(table_net(3, task, **shape)).eval()
     for place in range(3):
-        alone = member(group, place, table_net(1, task, **SHAPES[shape])).eval()
+        alone = member(group, place, task, **shape).eval()
         close(alone(x)[0], group(x)[place])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_member_learns_as_it_does_alone(task, encoded_rows, shape):
+@pytest.mark.parametrize("dropout", [[0.0] * 3, [0.2, 0.0, 0.5]], ids=["", "dropped"])
+def test_a_member_learns_as_it_does_alone(task, encoded_rows, shape, dropout):
     rates = [0.02, 0.005, 0.05]
-    x, shape = torch.from_numpy(encoded_rows), SHAPES[shape]
+    x, shape = torch.from_numpy(encoded_rows), SHAPES[shape] | {"dropout": dropout}
     group = unlike(table_net(3, task, **shape))
-    alones = [member(group, place, table_net(1, task, **shape)) for place in range(3)]
+    alones = [member(group, place, task, **shape) for place in range(3)]
+    before = group.eval()(x).detach()
     learn(group, x, rates)
     for alone, rate in zip(alones, rates, strict=True):
         learn(alone, x, [rate])
     for place, alone in enumerate(alones):
         close(alone(x)[0], group(x)[place], atol=1e-4)
+        assert not torch.allclose(before[place], group(x)[place], atol=1e-3)
 
 
 def test_a_member_that_diverges_does_not_touch_the_others(task, encoded_rows):
@@ -84,8 +153,8 @@ def test_a_member_that_diverges_does_not_touch_the_others(task, encoded_rows):
     group = unlike(table_net(3, task, normalisation="batch"))
     expected = group.train()(x).detach()
     with torch.no_grad():
-        group.head.weight[1] = torch.nan
-        group.blocks[0].linear.weight[1] = torch.inf
+        group.net.head.weight[1] = torch.nan
+        group.net.layers[0].linear.weight[1] = torch.inf
     answers = group(x)
     assert not torch.isfinite(answers[1]).any()
     close(answers[[0, 2]], expected[[0, 2]])
@@ -94,40 +163,247 @@ def test_a_member_that_diverges_does_not_touch_the_others(task, encoded_rows):
         assert torch.isfinite(parameter.grad[[0, 2]]).all()
 
 
-@pytest.mark.parametrize("residual", [False, True])
-def test_residual_layers_add_what_they_read(task, encoded_rows, residual):
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("g", [1, 2, 6])
+def test_network_k_reads_table_k_modulo_g(task, encoded_rows, shape, g):
+    shape = SHAPES[shape]
+    module = unlike(table_net(6, task, **shape)).eval()
     x = torch.from_numpy(encoded_rows)
-    net = unlike(table_net(2, task, depth=3, residual=residual)).eval()
-    h = net.blocks[0](net.inputs(x))
-    with torch.no_grad():
-        for block in net.blocks[1:]:
-            block.linear.weight.zero_()
-            block.linear.bias.zero_()
-    # Layers of zeros let everything through, or nothing.
-    close(net(x), net.head(h if residual else 0 * h))
+    tables = torch.stack([module.features(x.roll(j, 0)) for j in range(g)])
+    got = module.net(tables)
+    for k in range(6):
+        close(got[k], module.net(tables[k % g])[k])
+    close(module.net(tables[torch.arange(6) % g]), got)
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_state_is_tensors_with_the_network_axis_first(task, shape):
+    group = table_net(3, task, **SHAPES[shape]).net
+    alone = table_net(3, task, place=0, **SHAPES[shape]).net.state_dict()
+    state = group.state_dict()
+    assert list(state) == list(alone)
+    assert {n for n, _ in group.named_parameters()} <= set(state)
+    for name, tensor in state.items():
+        assert len(tensor) == 3 and alone[name].shape == (1, *tensor.shape[1:])
+
+
+# ------------------------------------------------------------------ what is computed
+
+
+def reference(module, x, k):
+    """Answers of network k, from its weights, one layer after the other."""
+    net = module.net
+    state = {name: t[k] for name, t in net.state_dict().items()}
+
+    def dense(h, name):
+        if f"{name}.input_scale" in state:
+            h = h * state[f"{name}.input_scale"][:, 0]
+        return h @ state[f"{name}.weight"] + state[f"{name}.bias"][0]
+
+    def normal(h, name, kind):
+        if kind == "layer":
+            scale, shift = state[f"{name}.scale"][0], state[f"{name}.shift"][0]
+            return nn.functional.layer_norm(h, h.shape[-1:], scale, shift)
+        if kind == "batch":
+            mean, variance = state[f"{name}.mean"][0], state[f"{name}.variance"][0]
+            scale, shift = state[f"{name}.scale"][0], state[f"{name}.shift"][0]
+            return (h - mean) / torch.sqrt(variance + 1e-5) * scale + shift
+        return h
+
+    return state, dense, normal, net.inputs(module.features(x)[None])[0]
+
+
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_all_kinds_of_blocks_pass_gradients(
-    task, encoded_rows, activation, normalisation
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_networks_are_what_they_are_said_to_be(
+    task, encoded_rows, normalisation, block, depth
 ):
-    net = table_net(2, task, activation=activation, normalisation=normalisation)
-    net(torch.from_numpy(encoded_rows)).square().sum().backward()
-    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+    shape = {"depth": depth, "block": block, "normalisation": normalisation}
+    module = unlike(table_net(3, task, embedding_size=0, **shape))
+    x = torch.from_numpy(encoded_rows)
+    module.train()(x)  # running statistics of its own
+    module.eval()
+    for k, name in enumerate(["silu", "relu", "silu"]):
+        act = ACTIVATIONS[name]
+        _, dense, normal, h = reference(module, x, k)
+        if depth and block == "resnet":
+            h = dense(h, "layers.0")
+            for j in range(1, depth + 1):
+                inner = normal(h, f"layers.{j}.normalisation", normalisation)
+                inner = act(dense(inner, f"layers.{j}.first"))
+                h = h + dense(inner, f"layers.{j}.second")
+            h = act(normal(h, f"layers.{depth + 1}", normalisation))
+        else:
+            for j in range(depth):
+                own = dense(h, f"layers.{j}.linear")
+                own = act(normal(own, f"layers.{j}.normalisation", normalisation))
+                h = h + own if block == "skip" and j else own
+        close(module(x)[k], dense(h, "head"))
 
 
-def test_a_new_network_answers_near_zero(task, encoded_rows):
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_packed_copies_share_all_but_the_ends(task, encoded_rows, kind, depth):
+    task = replace(task, kind=kind)
+    shape = {"depth": depth, "packing": 4, "embedding_size": 0, "n_bins": None}
+    module = unlike(table_net(3, task, **shape))
+    x = torch.from_numpy(encoded_rows)
+    trained, answered = module.train()(x), module.eval()(x)
+    assert trained.shape == (3, 4 * 10, 3) and answered.shape == (3, 10, 3)
+    for k, name in enumerate(["silu", "relu", "silu"]):
+        state, dense, _, rows = reference(module, x, k)
+        answers = []
+        for m in range(4):
+            h = rows * state["adapters.factor"][m, 0]
+            for j in range(depth):
+                h = ACTIVATIONS[name](dense(h, f"layers.{j}.linear"))
+            answers.append(h @ state["head.weight"][m] + state["head.bias"][m, 0])
+            close(trained[k, 10 * m : 10 * (m + 1)], answers[m])
+        copies = torch.stack(answers)
+        if kind == "regression":
+            close(answered[k], copies.mean(dim=0))
+        elif kind == "multilabel":
+            close(answered[k].sigmoid(), copies.sigmoid().mean(dim=0))
+        else:
+            close(answered[k].softmax(dim=-1), copies.softmax(dim=-1).mean(dim=0))
+            close(answered[k].exp().sum(dim=-1), torch.ones(10))
+
+
+def test_sure_copies_answer_finite_logits(task, encoded_rows):
+    x = torch.from_numpy(encoded_rows)
+    for kind in ("multiclass", "multilabel"):
+        module = unlike(table_net(2, replace(task, kind=kind), packing=3))
+        with torch.no_grad():
+            module.net.head.bias.mul_(1e4)
+        assert torch.isfinite(module.eval()(x)).all()
+
+
+@pytest.mark.parametrize("g", [1, 2, 4])
+def test_adapters_scale_the_columns_of_each_copy(g):
+    adapters = Adapters(4, 3, [0, 0, 1], is_normal=True)
+    tables = torch.randn(g, 5, 3)
+    got = adapters(tables).unflatten(1, (3, 5))
+    for k in range(4):
+        for m in range(3):
+            close(got[k, m], tables[k % g] * adapters.factor[k, m])
+
+
+def test_factors_start_alike_within_a_column():
     torch.manual_seed(0)
-    answers = table_net(20, task)(torch.from_numpy(encoded_rows))
-    assert answers.abs().max() < 0.15
-    assert answers.std() > 0  # but not all alike
+    columns = [0, 1, 1, 1, 2]
+    signs = Adapters(50, 8, columns, is_normal=False).factor
+    normal = Adapters(50, 8, columns, is_normal=True).factor.detach()
+    assert signs.shape == (50, 8, 1, 5)
+    assert set(signs.flatten().tolist()) == {-1.0, 1.0}
+    assert abs(signs.mean().item()) < 0.1
+    assert normal.std().item() == pytest.approx(1, abs=0.1)
+    for factor in (signs, normal):
+        assert torch.equal(factor[..., 1], factor[..., 2])
+        assert torch.equal(factor[..., 1], factor[..., 3])
+        assert not torch.equal(factor[..., 0], factor[..., 1])
+
+
+def test_factors_are_normal_beside_learnt_numbers(task):
+    for name in NUMERIC_EMBEDDINGS:
+        factor = table_net(1, task, numeric=name, packing=2).net.adapters.factor
+        are_signs = bool((factor.abs() == 1).all())
+        assert are_signs is (name in ("none", "piecewise"))
+
+
+def test_heads_start_as_linear_layers_do():
+    torch.manual_seed(0)
+    heads = Heads(20, 4, 25, 3)
+    assert heads.weight.shape == (20, 4, 25, 3) and heads.bias.shape == (20, 4, 1, 3)
+    for parameter in heads.parameters():
+        assert parameter.requires_grad and parameter.abs().max() <= 0.2
+        deviation = parameter.detach().std().item()
+        assert deviation == pytest.approx(0.2 / math.sqrt(3), rel=0.05)
+
+
+@pytest.mark.parametrize("block", ["plain", "skip"])
+def test_residual_layers_add_what_they_read(task, encoded_rows, block):
+    x = torch.from_numpy(encoded_rows)
+    module = unlike(table_net(2, task, depth=3, block=block)).eval()
+    net = module.net
+    h = net.layers[0](net.inputs(module.features(x)[None]))
+    with torch.no_grad():
+        for layer in net.layers[1:]:
+            layer.linear.weight.zero_()
+            layer.linear.bias.zero_()
+    # Layers of zeros let everything through, or nothing.
+    close(module(x), net.head(h if block == "skip" else 0 * h))
+
+
+def test_dropout_stands_where_it_is_said_to(task):
+    dropout = [0.5, 0.25, 0.0]
+    runs = [(p, 1) for p in dropout]
+    plain = table_net(3, task, dropout=dropout, depth=2).net
+    assert [layer.dropout.runs for layer in plain.layers] == [runs, runs]
+    resnet = table_net(3, task, dropout=dropout, depth=1, block="resnet").net
+    block = resnet.layers[1]
+    assert block.inner.runs == runs
+    assert [p for p, _ in block.outer.runs] == [RESNET_SHARE * p for p in dropout]
+    assert sum(isinstance(m, Dropout) for m in resnet.modules()) == 2
+
+
+@pytest.mark.parametrize("activation", UNIT_KINDS)
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_all_kinds_of_blocks_pass_gradients(
+    task, encoded_rows, activation, normalisation, block
+):
+    shape = {"normalisation": normalisation, "block": block}
+    module = table_net(2, task, activations=[activation], **shape)
+    module(torch.from_numpy(encoded_rows)).square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradients_reach_every_parameter(task, encoded_rows, shape):
+    module = unlike(table_net(3, task, **SHAPES[shape]))
+    answers = module(torch.from_numpy(encoded_rows))
+    (answers * torch.randn_like(answers)).sum().backward()
+    for parameter in module.parameters():
+        assert torch.isfinite(parameter.grad).all()
+        assert (parameter.grad.flatten(1) != 0).any(dim=1).all()
 
 
 def test_rows_are_answered_one_by_one(task, encoded_rows):
     x = torch.from_numpy(encoded_rows)
-    net = unlike(table_net(2, task, normalisation="batch")).eval()
-    close(torch.cat([net(row[None]) for row in x], dim=1), net(x))
+    for name, shape in SHAPES.items():
+        module = unlike(table_net(2, task, **shape)).eval()
+        rows = torch.cat([module(row[None]) for row in x], dim=1)
+        torch.testing.assert_close(rows, module(x), rtol=1e-4, atol=1e-4, msg=name)
+
+
+# --------------------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_networks_of_double_precision(task, encoded_rows, shape):
+    x = torch.from_numpy(encoded_rows)
+    module = unlike(table_net(3, task, **SHAPES[shape])).eval()
+    expected = module(x)
+    got = module.double()(x.double())
+    assert got.dtype == torch.float64
+    torch.testing.assert_close(got.float(), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_products_in_half_of_the_precision(task, encoded_rows, shape):
+    x = torch.from_numpy(encoded_rows)
+    module = unlike(table_net(3, task, **SHAPES[shape])).train()
+    expected = module(x)
+    module.net.precision = torch.bfloat16
+    got = module(x)
+    assert got.dtype == torch.bfloat16
+    scale = expected.abs().max().item()
+    torch.testing.assert_close(got.float(), expected, rtol=0.1, atol=0.05 * scale)
+    got.float().square().mean().backward()
+    for parameter in module.parameters():
+        assert parameter.dtype == parameter.grad.dtype == torch.float32
+        assert torch.isfinite(parameter.grad).all()
 
 
 # ------------------------------------------------------------------------ side by side

@@ -162,6 +162,27 @@ def test_weights_are_odds(rng):
     assert counts["c"] == 0 and 0.4 < counts["a"] / counts["b"] < 0.6
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_what_is_never_drawn_is_no_neighbour(rng, ordered):
+    choice = Categorical([1, 2, 3, 4, 5], ordered=ordered, weights=[0, 1, 0, 3, 0])
+    near = {v: {choice.neighbour(v, rng) for _ in range(40)} for v in choice.values()}
+    assert near[2] == {4} and near[4] == {2}
+    assert near[3] == {2, 4}  # but it has neighbours of its own
+    assert near[1] == ({2} if ordered else {2, 4})
+    assert near[5] == ({4} if ordered else {2, 4})
+    assert all(choice.contains(value) for value in (1, 3, 5))
+    assert set(drawn(choice, rng, 100)) == {2, 4}
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_whether_a_value_can_change(rng, ordered):
+    alone = Categorical([1, 4, 32], ordered=ordered, weights=[1, 0, 0])
+    assert [alone.can_change(value) for value in (1, 4, 32)] == [False, True, True]
+    assert alone.neighbour(1, rng) == 1 and alone.neighbour(32, rng) == 1
+    for name, choice in CHOICES.items():
+        assert choice.can_change(choice.sample(rng)) is (name in FREE)
+
+
 def test_reals_are_kept_to_six_digits(rng):
     for value in drawn(CHOICES["log real"], rng):
         assert float(f"{value:.6g}") == value

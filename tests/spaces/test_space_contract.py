@@ -70,17 +70,27 @@ class Stack(nn.Module):
         return torch.cat([net(part) for net, part in zip(self.nets, each, strict=True)])
 
 
+ONE_POINT = {
+    **{"depth": (2, 2), "width": (16,), "block": ("plain",), "activation": ("relu",)},
+    **{"normalisation": ("none",), "dropout": (0.0,), "packing": (1,)},
+    **{"numeric_scale": ("robust",), "numeric_embedding": ("none",)},
+    **{"embedding_size": (4,), "scale_speed": (0.5,), "recipe": ("uniform",)},
+    **{"optimizer": ("adamw",), "lr": (1e-3, 1e-3), "batch_size": (64,)},
+    **{"weight_decay": (0.0,), "label_smoothing": (0.0,)},
+}
 SPACES_TESTED = {
     **{name: cls() for name, cls in SPACES.items()},
     "shallow": TableSpace(depth=(1, 1), numeric_embedding=("none",)),
-    "one point": TableSpace(
-        **{"depth": (2, 2), "width": (16,), "activation": ("relu",)},
-        **{"normalisation": ("none",), "residual": (False,), "dropout": (0.0,)},
-        **{"numeric_embedding": ("none",), "embedding_size": (4,)},
-        **{"optimizer": ("adamw",), "lr": (1e-3, 1e-3), "batch_size": (64,)},
-        **{"weight_decay": (0.0,), "label_smoothing": (0.0,)},
+    "one point": TableSpace(**ONE_POINT),
+    "sgd": TableSpace(optimizer=["sgd"], depth=(3, 5), block=["skip"], n_bins=(8,)),
+    "linear": TableSpace(depth=(0, 0), recipe=["constant", "normal"]),
+    "packed": TableSpace(packing=(2, 4), width=(16, 512), block=["resnet", "plain"]),
+    "learnt": TableSpace(
+        activation=["parametric-selu", "parametric-mish"],
+        numeric_embedding=["periodic", "projected"],
+        packing=(1, 3),
+        width=(8, 16),
     ),
-    "sgd": TableSpace(optimizer=["sgd"], depth=(3, 5), residual=[True], n_bins=(8,)),
     "own": OwnSpace(),
 }
 FINITE = {
@@ -93,13 +103,14 @@ FINITE = {
         }
     ),
     "table": TableSpace(
-        **{"depth": (1, 2), "width": (8,), "activation": ("relu",), "dropout": (0.0,)},
-        **{"normalisation": ("none",), "embedding_size": (4,), "n_bins": (8, 16)},
-        **{"optimizer": ("adamw", "sgd"), "lr": (0.01, 0.01), "sgd_lr": (0.1, 0.1)},
-        **{"batch_size": (64,), "weight_decay": (0.0,), "label_smoothing": (0.0,)},
+        **ONE_POINT
+        | {"depth": (0, 1), "width": (8, 16), "n_bins": (8, 16)}
+        | {"numeric_embedding": ("none", "piecewise"), "recipe": ("fitted", "uniform")}
+        | {"optimizer": ("rmsprop", "momentum"), "sgd_lr": (0.1, 0.1)}
+        | {"ntk_lr": (0.1, 0.1)}
     ),
 }
-N_FINITE = {"own": 1 + (1 + 2 * 2), "table": (1 + 2) * (1 + 2) * 2}
+N_FINITE = {"own": 1 + (1 + 2 * 2), "table": (1 + 2) * (1 + 2) * (2 + 1)}
 
 
 @pytest.fixture(params=SPACES_TESTED)
@@ -262,7 +273,7 @@ def test_a_finite_space_is_listed_whole_and_drawn_whole(name, rng):
     listed = keys(space.enumerate())
     assert len(listed) == len(set(listed)) == N_FINITE[name]
     assert all(is_in(space, a) for a in space.enumerate())
-    assert set(keys(space.sample(1_000, rng))) == set(listed)
+    assert set(keys(space.sample(2_000, rng))) == set(listed)
 
 
 @pytest.mark.parametrize("name", FINITE)
@@ -377,6 +388,22 @@ def test_networks_for_tables_of_any_layout(space, task, layout, rng):
     assert x.shape[1] == task.n_columns
     net = own.build(own.sample(3, rng), task).eval()
     assert net(x).shape == (3, 6, task.n_outputs)
+
+
+def test_a_space_for_a_task_is_whole(space, task):
+    for layout in LAYOUTS.values():
+        for kind in KINDS:
+            own = replace(task, kind=kind, n_outputs=KINDS[kind], **layout)
+            smaller = space.for_task(own)
+            smaller.check()
+            assert is_in(smaller, smaller.default_architecture())
+            portfolio = space.portfolio(own)
+            assert len(set(keys(portfolio))) == len(portfolio) > 0
+            assert all(is_in(smaller, architecture) for architecture in portfolio)
+
+
+def test_conditions_can_be_met(space):
+    space.check()
 
 
 def test_the_space_is_left_as_it_is(space, task):

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 
+from sknas._optim import RECIPES
 from sknas.exceptions import InvalidParameterError
-from sknas.nets import Side, TableNet
+from sknas.nets import BLOCKS, NUMERIC_EMBEDDINGS, UNIT_KINDS, Side, TableModule
 from sknas.spaces import TableSpace
 
 
@@ -41,23 +43,26 @@ def values(space, name):
         ("dropout", [0.99], "a choice of numbers from 0.0 to 0.95"),
         ("weight_decay", [-0.1], "a choice of numbers from 0.0 to 10.0"),
         ("n_bins", [5], "a choice of divisors of 48"),
-        ("depth", [0, 2], "two ascending ints from 1 to 32"),
-        ("depth", [3, 2], "two ascending ints from 1 to 32"),
-        ("depth", [1.5, 2.5], "two ascending ints from 1 to 32"),
-        ("depth", [2], "two ascending ints from 1 to 32"),
+        ("depth", [-1, 2], "two ascending ints from 0 to 32"),
+        ("depth", [3, 2], "two ascending ints from 0 to 32"),
+        ("depth", [1.5, 2.5], "two ascending ints from 0 to 32"),
+        ("depth", [2], "two ascending ints from 0 to 32"),
+        ("packing", [0], "a choice of ints from 1 to 64"),
+        ("packing", [True], "a choice of ints from 1 to 64"),
+        ("scale_speed", [-1], "a choice of numbers from 0.0 to 100.0"),
+        ("ntk_lr", [0.4, 0.1], "two ascending numbers from 1e-08 to 10.0"),
+        ("sgd_lr", [0.1], "two ascending numbers from 1e-08 to 10.0"),
         ("lr", [0.0, 0.1], "two ascending numbers from 1e-08 to 1.0"),
         ("lr", ["a", "b"], "two ascending numbers from 1e-08 to 1.0"),
         ("batch_size", [32.5], "a choice of ints from 1 to 1000000"),
-        ("embedding_size", [np.nan], "a choice of ints from 1 to 512"),
-        (
-            "activation",
-            ["relu6"],
-            "a choice of ('relu', 'silu', 'selu', 'gelu', 'tanh')",
-        ),
+        ("embedding_size", [np.nan], "a choice of ints from 0 to 512"),
+        ("activation", ["relu6"], f"a choice of {UNIT_KINDS!r}"),
         ("normalisation", ["group"], "a choice of ('none', 'layer', 'batch')"),
         ("optimizer", ["adam"], "a choice of ('adamw', 'rmsprop', 'momentum', 'sgd')"),
-        ("residual", ["yes"], "a choice of (False, True)"),
-        ("numeric_embedding", ["ple"], "a choice of ('none', 'piecewise')"),
+        ("block", ["dense"], "a choice of ('plain', 'skip', 'resnet')"),
+        ("recipe", ["slow"], f"a choice of {tuple(RECIPES)!r}"),
+        ("numeric_scale", ["log"], "a choice of ('robust', 'normal')"),
+        ("numeric_embedding", ["ple"], f"a choice of {NUMERIC_EMBEDDINGS!r}"),
     ],
 )
 def test_wrong_parameters(name, value, allowed):
@@ -82,21 +87,32 @@ def test_arrays_and_numpy_numbers_are_fine():
     [
         ("width", (16,)),
         ("activation", ("tanh", "relu")),
-        ("residual", (True,)),
+        ("activation", ("parametric-gelu", "silu")),
+        ("block", ("skip", "resnet")),
+        ("packing", (3,)),
+        ("packing", (2, 8)),
+        ("numeric_scale", ("normal",)),
+        ("numeric_embedding", ("projected",)),
+        ("embedding_size", (16, 0)),
+        ("scale_speed", (1.0, 6)),
+        ("recipe", ("constant",)),
         ("optimizer", ("sgd",)),
         ("weight_decay", (0.5, 0.25)),
     ],
 )
 def test_a_search_takes_the_values_given_and_no_others(name, given):
-    space = TableSpace(**{name: given}, depth=(2, 3))
+    given_too = {"optimizer": ("adamw",)} if name == "recipe" else {}
+    space = TableSpace(**{name: given, "depth": (2, 3)} | given_too)
     assert values(space, name) == set(given)
     assert space.default_architecture()[name] in given
 
 
 def test_ranges_are_kept_with_both_bounds():
-    space = TableSpace(depth=(2, 4), lr=(1e-3, 2e-3), optimizer=["adamw"])
+    given = {"recipe": ["constant", "fitted"], "ntk_lr": (0.1, 0.2)}
+    space = TableSpace(depth=(2, 4), lr=(1e-3, 2e-3), optimizer=["adamw"], **given)
     assert values(space, "depth") == {2, 3, 4}
-    assert all(1e-3 <= lr <= 2e-3 for lr in values(space, "lr"))
+    assert all(1e-3 <= lr <= 2e-3 for lr in values(space, "lr") - {None})
+    assert all(0.1 <= lr <= 0.2 for lr in values(space, "ntk_lr") - {None})
 
 
 def test_the_default_is_the_value_nearest_to_the_usual_one():
@@ -115,15 +131,101 @@ def test_spaces_are_searched_by_name():
 
 
 def test_conditional_choices_are_there_only_where_they_mean_something():
-    for a in drawn(TableSpace()):
-        assert ("residual" in a) == (a["depth"] >= 2)
-        assert ("n_bins" in a) == (a["numeric_embedding"] == "piecewise")
-        assert ("lr" in a) == (a["optimizer"] in ("adamw", "rmsprop"))
+    space = TableSpace(optimizer=("rmsprop", "momentum"), depth=(0, 1))
+    for a in [*drawn(space), *drawn(TableSpace())]:
+        for name in ("width", "block", "activation", "normalisation", "dropout"):
+            assert (name in a) == (a["depth"] > 0)
+        coded = a["numeric_embedding"] in ("piecewise", "projected")
+        assert ("n_bins" in a) == coded
+        is_adaptive = a["optimizer"] in ("adamw", "rmsprop")
+        assert ("recipe" in a) == is_adaptive
+        is_ntk = a.get("recipe") in ("fitted", "normal")
+        assert ("ntk_lr" in a) == is_ntk
+        assert ("lr" in a) == (is_adaptive and not is_ntk)
         assert ("sgd_lr" in a) == (a["optimizer"] in ("momentum", "sgd"))
 
 
-def test_one_hidden_layer_has_nothing_to_add():
-    assert values(TableSpace(depth=(1, 1)), "residual") == {None}
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"depth": (0, 0)}, {"width", "block", "activation", "dropout"}),
+        ({"optimizer": ("sgd", "momentum")}, {"recipe", "ntk_lr", "lr"}),
+        ({"optimizer": ("adamw",)}, {"sgd_lr"}),
+        ({"recipe": ("uniform", "constant")}, {"ntk_lr"}),
+        ({"recipe": ("normal",)}, {"lr"}),
+        ({"numeric_embedding": ("none", "periodic")}, {"n_bins"}),
+    ],
+    ids=["linear", "sgd", "adamw", "plain", "ntk", "uncoded"],
+)
+def test_choices_that_nothing_asks_for_are_not_there(given, missing):
+    space = TableSpace(**given)
+    space.check()
+    names = set(space.choices)
+    assert not names & missing
+    assert names | missing | {"normalisation"} == set(TableSpace().choices)
+
+
+# ------------------------------------------------------------------------------- priors
+
+NEVER = {"width": {512}, "packing": {4, 32}}  # too expensive unless asked for
+
+
+def test_what_weighs_nothing_is_never_drawn():
+    space = TableSpace()
+    for name, rare in NEVER.items():
+        choice = space.choices[name]
+        drawn_values = values(space, name)
+        assert not drawn_values & rare
+        assert all(choice.contains(value) for value in rare)
+        assert drawn_values - {None} == set(choice.values()) - rare
+
+
+def test_what_weighs_nothing_is_not_reached_by_neighbours(rng):
+    space = TableSpace()
+    at = [space.default_architecture(), *drawn(space, 4)]
+    for _ in range(40):
+        near = [space.neighbours(a, 3, rng) for a in at]
+        for a, others in zip(at, near, strict=True):
+            assert all(other.key != a.key for other in others)
+            for name, rare in NEVER.items():
+                assert not {other.get(name) for other in others} & rare
+        at = [others[0] for others in near]
+
+
+def test_what_weighs_nothing_may_still_be_left(rng):
+    space = TableSpace()
+    packed = space.named("tabm-mini")
+    near = space.neighbours(packed, 200, rng)
+    assert {a["packing"] for a in near} == {1, 32}
+    assert {a["width"] for a in near if "width" in a} == {256, 512}
+    assert all(a.key != packed.key for a in near)
+
+
+def test_values_that_all_weigh_nothing_are_drawn_alike():
+    space = TableSpace(packing=(4, 32), width=(512,))
+    assert values(space, "packing") == {4, 32}
+    assert values(space, "width") == {512, None}
+    assert space.choices["packing"].weights is None
+
+
+def test_priors_prefer_what_does_well():
+    space = TableSpace()
+    architectures = drawn(space, 1_000)
+
+    def share(name, value):
+        own = [a[name] for a in architectures if name in a]
+        return own.count(value) / len(own)
+
+    assert share("optimizer", "adamw") > 0.8
+    assert share("block", "plain") > 0.55
+    assert share("recipe", "fitted") > 0.55
+    assert 0.01 < share("depth", 0) < 0.07
+    assert share("normalisation", "none") > 0.6
+    assert share("dropout", 0.5) == pytest.approx(1 / 6, abs=0.04)
+    for name, choice in space.choices.items():
+        if name in ("depth", "block", "activation", "numeric_embedding", "optimizer"):
+            known = {a[name] for a in architectures if name in a}
+            assert known == set(choice.values())
 
 
 # ----------------------------------------------------------------------------- for_task
@@ -139,10 +241,16 @@ def test_one_hidden_layer_has_nothing_to_add():
         ({}, "label_smoothing", [0.0, 0.05, 0.1]),
         ({"n_numeric": 0}, "numeric_embedding", ["none"]),
         ({"n_numeric": 0}, "n_bins", [None]),
-        ({}, "numeric_embedding", ["none", "piecewise"]),
-        ({"cardinalities": (2, 8)}, "embedding_size", [4]),
-        ({"cardinalities": ()}, "embedding_size", [4]),
-        ({"cardinalities": (2, 9)}, "embedding_size", [4, 8, 16]),
+        ({"n_numeric": 0}, "numeric_scale", ["robust"]),
+        ({}, "numeric_scale", ["robust", "normal"]),
+        ({}, "numeric_embedding", NUMERIC_EMBEDDINGS),
+        ({}, "n_bins", [None, 8, 16, 48]),
+        ({"n_rows": 767}, "n_bins", [None, 8, 16]),
+        ({"n_rows": 255}, "n_bins", [None, 8]),
+        ({"n_rows": 20}, "n_bins", [None, 8]),
+        ({"cardinalities": (2, 8)}, "embedding_size", [0]),
+        ({"cardinalities": ()}, "embedding_size", [0]),
+        ({"cardinalities": (2, 9)}, "embedding_size", [0, 4, 8, 16]),
         ({"n_rows": 100}, "batch_size", [256]),
         ({"n_rows": 1_000}, "batch_size", [32, 64, 128]),
         ({"n_rows": 50_000}, "batch_size", [256, 512, 1024]),
@@ -189,45 +297,172 @@ def test_known_points_outside_the_space_are_left_out(task):
 def test_architectures_of_the_same_shape_are_one_network(task):
     space = TableSpace()
     one = space.fill({"width": 32, "dropout": 0.1})
-    other = space.fill({"width": 32, "dropout": 0.5, "lr": 1e-3, "batch_size": 64})
+    other = {"width": 32, "dropout": 0.5, "ntk_lr": 0.01, "batch_size": 64}
+    other |= {"activation": "mish", "recipe": "normal", "scale_speed": 6.0}
+    other = space.fill(other)
     wide = space.fill({"width": 64})
-    assert isinstance(space.build([one, other], task), TableNet)
+    assert isinstance(space.build([one, other], task), TableModule)
     mixed = space.build([one, wide, other], task)
     assert isinstance(mixed, Side) and mixed.places == [[0, 2], [1]]
 
 
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({"depth": 1, "width": 8, "numeric_embedding": "none"}, 25 + 25 * 8 + 8),
-        (
-            {"depth": 2, "width": 8, "numeric_embedding": "none", "residual": True},
-            25 + 25 * 8 + 8 + 8 * 8 + 8,
-        ),
-        (
-            {"depth": 1, "width": 8, "n_bins": 16, "normalisation": "layer"},
-            73 + 73 * 8 + 8 + 2 * 8,
-        ),
-    ],
-)
-def test_parameters(task, given, expected):
+def test_parametric_units_are_networks_of_their_own(task):
+    space = TableSpace(activation=UNIT_KINDS)
+    kinds = ["selu", "parametric-selu", "relu", "parametric-mish"]
+    mixed = space.build([space.fill({"activation": kind}) for kind in kinds], task)
+    assert mixed.places == [[0, 2], [1, 3]]
+    linear = [space.fill({"depth": 0, "recipe": r}) for r in ("uniform", "fitted")]
+    assert isinstance(space.build(linear, task), TableModule)
+
+
+PARAMETERS = {
+    "one": ({"depth": 1}, 25 + 25 * 8 + 8),
+    "skip": ({"depth": 2, "block": "skip"}, 25 + 25 * 8 + 8 + 8 * 8 + 8),
+    "layer": (
+        {"numeric_embedding": "piecewise", "n_bins": 16, "normalisation": "layer"},
+        73 + 73 * 8 + 8 + 2 * 8,
+    ),
+    "batch": ({"normalisation": "batch"}, 25 + 25 * 8 + 8 + 2 * 8),
+    "parametric": ({"activation": "parametric-selu"}, 25 + 25 * 8 + 8 + 8),
+    "resnet": (
+        {"depth": 2, "block": "resnet"},
+        25 + 25 * 8 + 8 + 2 * (8 * 16 + 16 + 16 * 8 + 8),
+    ),
+    "normal resnet": (
+        {"depth": 1, "block": "resnet", "normalisation": "layer"},
+        25 + 25 * 8 + 8 + (8 * 16 + 16 + 16 * 8 + 8) + 2 * (2 * 8),
+    ),
+    "periodic": (
+        {"numeric_embedding": "periodic"},
+        34 + 34 * 8 + 8 + 3 * (16 + 16 + 16 * 3 + 3),
+    ),
+    "projected": (
+        {"numeric_embedding": "projected", "n_bins": 8},
+        70 + 70 * 8 + 8 + 3 * (16 + 16 + 8 * 16),
+    ),
+    "packed": ({"packing": 4}, 25 + 25 * 8 + 8 + 4 * 25 + 3 * (8 * 3 + 3)),
+    # a linear network has no hidden units in its last layer
+    "linear": ({"depth": 0}, 25 + 25 * 3 + 3 - (8 * 3 + 3)),
+    "packed linear": ({"depth": 0, "packing": 2}, 2 * (25 * 4 + 3) - (8 * 3 + 3)),
+}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters(task, name):
     # 3 numbers, 2 flags, 4 one-hot columns, and vectors of 16 for 20 levels and code 0
-    space = TableSpace(width=(8,), embedding_size=(16,))
-    architecture = space.fill({"embedding_size": 16, **given})
+    given, expected = PARAMETERS[name]
+    space = TableSpace(width=(8,), embedding_size=(16,), packing=(1, 2, 4))
+    usual = {"depth": 1, "embedding_size": 16, "numeric_embedding": "none"}
+    architecture = space.fill(usual | given)
     end = 8 * 3 + 3
     assert space.n_params(architecture, task) == expected + 21 * 16 + end
 
 
-def test_descriptions_name_what_matters():
+def test_one_hot_categories_have_no_vectors(task):
+    space = TableSpace(width=(8,))
+    given = {"depth": 1, "embedding_size": 0, "numeric_embedding": "none"}
+    n_inputs = 3 + 2 + 4 + 20
+    expected = n_inputs + n_inputs * 8 + 8 + 8 * 3 + 3
+    assert space.n_params(space.fill(given), task) == expected
+
+
+def test_networks_are_what_the_architecture_says(task):
     space = TableSpace()
-    given = {"depth": 2, "width": 64, "activation": "relu", "normalisation": "layer"}
-    given |= {"residual": True, "dropout": 0.2, "n_bins": 48, "optimizer": "sgd"}
-    given |= {"sgd_lr": 0.1, "weight_decay": 0.3, "label_smoothing": 0.1}
-    assert space.describe(space.fill(given)) == (
+    given = {"depth": 3, "width": 64, "block": "skip", "normalisation": "layer"}
+    given |= {"packing": 4, "numeric_scale": "normal", "n_bins": 8}
+    alike = [given | {"dropout": p, "activation": a} for p, a in [(0.1, "relu")] * 2]
+    alike += [given | {"dropout": 0.5, "activation": "mish"}]
+    module = space.build([space.fill(a) for a in alike], task)
+    net = module.net
+    assert len(net.layers) == 3 and net.packing == 4 and net.kind == "multiclass"
+    assert net.head.weight.shape == (3, 4, 64, 3)
+    assert [layer.is_skipped for layer in net.layers] == [False, True, True]
+    assert net.layers[0].dropout.runs == [(0.1, 2), (0.5, 1)]
+    assert net.layers[0].activation.runs == [("relu", 2), ("mish", 1)]
+    assert module.features.layout.n_bins == 8
+
+
+def test_a_layout_has_room_for_all_folds(task):
+    space = TableSpace()
+    other = replace(task, cardinalities=(6, 25), n_binary=4)
+    architecture = space.fill({"n_bins": 16, "embedding_size": 8})
+    layout = space.layout(architecture, [task, other])
+    assert (layout.n_bins, layout.n_binary) == (16, 4)
+    assert layout.few == ((0, 6),) and layout.many == ((1, 25),)
+    net = space.net([architecture], layout, task)
+    for own in (task, other):
+        features = space.features(architecture, own, layout)
+        rows = torch.zeros(5, own.n_columns)
+        assert net(features(rows)).shape == (1, 5, 3)
+
+
+END = ", trained by AdamW at a learning rate of 0.04, batches of 256, weight decay 0.05"
+START = "2 hidden layers of 128 SiLU units, dropout 0.15"
+DESCRIPTIONS = [
+    ({}, f"{START}, piecewise-linear codes of 48 bins{END}"),
+    (
+        {"depth": 1, "activation": "parametric-mish", "dropout": 0.0},
+        f"1 hidden layer of 128 parametric Mish units, piecewise-linear codes of 48 "
+        f"bins{END}",
+    ),
+    (
+        {"block": "resnet", "normalisation": "batch", "numeric_embedding": "none"},
+        "2 residual blocks of 128 SiLU units, batch normalisation, dropout 0.15" + END,
+    ),
+    (
+        {"depth": 1, "block": "resnet", "numeric_embedding": "periodic"},
+        "1 residual block of 128 SiLU units, dropout 0.15, periodic embeddings" + END,
+    ),
+    (
+        {"packing": 32, "numeric_embedding": "projected", "n_bins": 8},
+        f"{START}, 32 packed copies, piecewise-linear embeddings of 8 bins{END}",
+    ),
+    (
+        {"depth": 0, "numeric_embedding": "none", "numeric_scale": "normal"},
+        f"linear, numbers by their quantiles{END}",
+    ),
+    (
+        {"depth": 0, "packing": 4, "numeric_embedding": "none"},
+        f"linear, 4 packed copies{END}",
+    ),
+    (
+        {"numeric_embedding": "none", "recipe": "uniform", "optimizer": "rmsprop"},
+        f"{START}, trained by RMSprop at a learning rate of 0.01, batches of 256, "
+        "weight decay 0.05",
+    ),
+    (
+        {"numeric_embedding": "none", "optimizer": "momentum", "weight_decay": 0.0},
+        f"{START}, trained by SGD with momentum at a learning rate of 0.1, batches of "
+        "256, weight decay 0",
+    ),
+    (
+        {
+            **{"depth": 2, "width": 64, "activation": "relu", "block": "skip"},
+            **{"normalisation": "layer", "dropout": 0.25, "n_bins": 48},
+            **{"optimizer": "sgd", "sgd_lr": 0.1, "weight_decay": 0.3},
+            **{"label_smoothing": 0.1},
+        },
         "2 hidden layers of 64 ReLU units, layer normalisation, residual connections, "
-        "dropout 0.2, piecewise-linear codes of 48 bins, trained by SGD at a learning "
-        "rate of 0.1, batches of 256, weight decay 0.3, label smoothing 0.1"
-    )
+        "dropout 0.25, piecewise-linear codes of 48 bins, trained by SGD at a learning "
+        "rate of 0.1, batches of 256, weight decay 0.3, label smoothing 0.1",
+    ),
+]
+
+
+@pytest.mark.parametrize(("given", "expected"), DESCRIPTIONS)
+def test_descriptions_name_what_matters(given, expected):
+    space = TableSpace(activation=UNIT_KINDS)
+    assert space.describe(space.fill({"activation": "silu"} | given)) == expected
+
+
+@pytest.mark.parametrize("activation", UNIT_KINDS)
+@pytest.mark.parametrize("block", BLOCKS)
+def test_all_kinds_of_units_have_a_name(activation, block):
+    space = TableSpace(activation=UNIT_KINDS)
+    words = space.describe(space.fill({"activation": activation, "block": block}))
+    title = activation.removeprefix("parametric-").lower()
+    assert f" {title} units" in words.lower()
+    assert ("parametric" in words) is activation.startswith("parametric")
 
 
 @pytest.mark.parametrize(
@@ -235,7 +470,7 @@ def test_descriptions_name_what_matters():
     [
         ({"widht": 32}, "; did you mean 'width'?"),
         ({"zzz": 32}, "got {'zzz': 32}."),
-        ({"width": 33}, "default=128), got 33."),
+        ({"width": 33}, "when=('depth', (1, 2, 3, 4))), got 33."),
     ],
 )
 def test_points_that_are_not_there(given, message):

@@ -1,0 +1,204 @@
+"""What tables.py measured: a section of docs/benchmarks.md, CSV files and pictures."""
+
+import json
+
+import matplotlib
+
+matplotlib.use("Agg")  # a picture in a file needs no window
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from _peers import MODELS
+from tables import SETS
+
+# The other models have no limit: what they gave holds for each budget.
+LIMITED = ("autogluon", "bayes_search", "sknas", "sknas_portfolio")
+FILES = ("tables.jsonl", "tables_elsewhere.jsonl")
+KEY = ["model", "data", "seed"]
+COLUMNS = [
+    "rows",
+    "budget",
+    "seeds",
+    "failed",
+    "error",
+    "error_se",
+    "logloss",
+    "acc",
+    "auc",
+    "rmse",
+    "r2",
+    "fit_s",
+    "predict_s",
+    "load",
+    "best_score",
+    "optimism",
+    "n_trials",
+    "members",
+    "measured_elsewhere",
+]
+MISSING = "-"
+ELSEWHERE = " \\*"
+TICKS = (0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 4)
+
+
+def write_section(results, docs):
+    """The section as Markdown; the files it refers to are written into `docs`."""
+    lines = read(results)
+    if lines.empty:
+        return "Not measured yet.\n"
+    budgets = lines["budget"][lines["model"].isin(LIMITED)].unique()
+    parts = [write_budget(lines, budget, docs) for budget in sorted(budgets)]
+    machines = ", ".join(sorted(lines["machine"].dropna().unique()))
+    return "\n".join([*parts, f"Machine: {machines}.\n"])
+
+
+def read(results):
+    """All lines, with all columns."""
+    paths = [results / name for name in FILES if (results / name).exists()]
+    texts = [line for path in paths for line in path.read_text().splitlines()]
+    rows = [json.loads(line) for line in texts]
+    lines = pd.DataFrame(rows).reindex(columns=[*KEY, *COLUMNS, "machine"])
+    lines["measured_elsewhere"] = lines["measured_elsewhere"].eq(True)
+    return lines
+
+
+def write_budget(lines, budget, docs):
+    """Tables of one budget; its CSV file and its picture."""
+    means = average(lines, budget)
+    name = f"tables_{budget:g}"
+    (docs / "benchmarks").mkdir(exist_ok=True)
+    means.to_csv(docs / "benchmarks" / f"{name}.csv", float_format="%.5g")
+    parts = [
+        f"### With {budget:g} s\n",
+        "The error of each model, with its standard error over the seeds:\n",
+        markdown(error_cells(means)),
+    ]
+    ratios = {what: compare(means, what) for what in ("error", "logloss")}
+    if ratios["error"].notna().any(axis=None):
+        draw(ratios["error"], means, budget, docs / "_static" / f"{name}.png")
+        parts += [
+            "The error of sknas divided by that of each other model; below 1 sknas is "
+            "better:\n",
+            markdown(ratio_cells(ratios, means)),
+            "![The error of sknas divided by that of each other model, for each table]"
+            f"(_static/{name}.png)\n",
+            "What sknas believed of itself:\n",
+            markdown(optimism_cells(means)),
+        ]
+    else:
+        parts.append("sknas is not measured yet.\n")
+    parts.append(f"[All numbers](benchmarks/{name}.csv)\n")
+    return "\n".join(parts)
+
+
+def average(lines, budget):
+    """Means over the seeds, a row for each table and model."""
+    lines = lines[lines["budget"].eq(budget) | ~lines["model"].isin(LIMITED)]
+    # What was measured here comes first, and with this budget.
+    lines = lines.assign(other=lines["budget"].ne(budget))
+    lines = lines.sort_values(["measured_elsewhere", "other"]).drop_duplicates(KEY)
+    groups = lines.groupby(["data", "model"])
+    means = groups.mean(numeric_only=True)
+    means["error_se"] = groups["error"].sem()
+    means["seeds"] = groups["error"].count()
+    means["failed"] = groups.size() - means["seeds"]
+    means["measured_elsewhere"] = groups["measured_elsewhere"].all()
+    order = pd.MultiIndex.from_product([SETS, MODELS], names=["data", "model"])
+    return means.reindex(order[order.isin(means.index)])[COLUMNS]
+
+
+def wide(means, column):
+    """A row a table, a column a model; NaN where nothing was measured."""
+    return means[column].unstack().reindex(index=SETS, columns=list(MODELS))
+
+
+def compare(means, column):
+    """sknas divided by each other model."""
+    values = wide(means, column).astype(float)
+    return values.drop(columns="sknas").rdiv(values["sknas"], axis=0)
+
+
+def error_cells(means):
+    cells = pd.DataFrame(MISSING, list(SETS), list(MODELS))
+    for (data, model), row in means.iterrows():
+        cell = f"{row['error']:.4f}" if row["seeds"] else "failed"
+        if row["seeds"] > 1:
+            cell += f" ± {row['error_se']:.4f}"
+        if row["seeds"] and row["failed"]:
+            cell += f", {row['failed']} failed"
+        cells.loc[data, model] = cell + ELSEWHERE * row["measured_elsewhere"]
+    for name, column in (("seconds of fit", "fit_s"), ("load", "load")):
+        cells.loc[f"*median {name}*"] = text(wide(means, column).median(), "{:.1f}")
+    return cells
+
+
+def ratio_cells(ratios, means):
+    known = ratios["error"].notna()
+    elsewhere = wide(means, "measured_elsewhere")[known.columns].eq(True)
+    cells = ratios["error"].apply(text)
+    cells += np.where(known & elsewhere, ELSEWHERE, "")
+    for name, what in (("error", "error"), ("log-loss", "logloss")):
+        ratio = ratios[what]
+        wins = (ratio < 1).sum().map(str) + " of " + ratio.count().map(str)
+        cells.loc[f"*geometric mean, {name}*"] = text(geometric_mean(ratio))
+        cells.loc[f"*sknas better, {name}*"] = wins
+    return cells
+
+
+def geometric_mean(ratios):
+    return np.exp(np.log(ratios).mean())
+
+
+def optimism_cells(means):
+    found = means.xs("sknas", level="model")
+    columns = ["seeds", "best_score", "optimism", "n_trials", "members", "fit_s"]
+    forms = ["{:.0f}", "{:.4f}", "{:+.4f}", "{:.1f}", "{:.1f}", "{:.1f}"]
+    cells = [
+        text(found[column], form) for column, form in zip(columns, forms, strict=True)
+    ]
+    return pd.concat(cells, axis=1)
+
+
+def text(values, form="{:.3f}"):
+    return values.map(form.format, na_action="ignore").astype(object).fillna(MISSING)
+
+
+def markdown(cells):
+    head = ["table", *cells.columns]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in cells.itertuples()]
+    return "\n".join(lines) + "\n"
+
+
+def draw(ratios, means, budget, path):
+    """The ratios of errors: a row a table, a colour a model."""
+    elsewhere = wide(means, "measured_elsewhere").eq(True)
+    tables = [table for table in SETS if ratios.loc[table].notna().any()]
+    models = [model for model in ratios if ratios[model].notna().any()]
+    rows = np.arange(len(tables))
+    fig, ax = plt.subplots(figsize=(8, 5.4), layout="constrained")
+    ax.axvline(1, color="#555555", lw=1.2)
+    for place, model in enumerate(models):
+        height = rows + 0.09 * (place - (len(models) - 1) / 2)
+        ratio, away = ratios.loc[tables, model], elsewhere.loc[tables, model]
+        color = f"C{place}"
+        ax.plot(ratio[~away], height[~away], "o", color=color, label=model)
+        ax.plot(ratio[away], height[away], "o", color=color, mfc="none")
+        ax.plot(geometric_mean(ratio), len(tables), "D", color=color, ms=8)
+    if elsewhere.loc[tables, models].any(axis=None):
+        ax.plot([], [], "o", color="#555555", mfc="none", label="measured elsewhere")
+    ax.set_yticks([*rows, len(tables)], [*tables, "geometric mean"])
+    ax.invert_yaxis()
+    ax.grid(axis="y", color="#eeeeee")
+    ax.set_axisbelow(True)
+    ax.set_xscale("log")
+    ax.set_xlabel("error of sknas / error of the other model (left of 1: sknas better)")
+    ticks = [tick for tick in TICKS if ax.get_xlim()[0] <= tick <= ax.get_xlim()[1]]
+    ax.set_xticks(ticks, map(str, ticks), minor=False)
+    ax.set_xticks([], minor=True)
+    ax.set_title(f"sknas and its peers, {budget:g} s for each table", loc="left")
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.legend(frameon=False, loc="outside lower center", ncols=5)
+    fig.savefig(path, dpi=110)
+    plt.close(fig)

@@ -1,0 +1,192 @@
+"""How many networks are trained a second, side by side and one by one.
+
+    python examples/benchmarks/population_speed.py
+
+The population trainer and the skorch trainer train the same networks, with the same
+batches, both on all cores. Beside it: the share of the machine's matrix products that
+the population reaches, and where the rest of its time goes.
+"""
+
+import time
+import warnings
+
+import numpy as np
+import torch
+from _lines import Lines, parse_arguments
+from sklearn.datasets import make_classification
+from torch.profiler import ProfilerActivity, profile
+
+from sknas import NASClassifier
+from sknas.spaces import TableSpace
+from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
+from sknas.trainers._plan import Plan
+from sknas.trainers._unit import Member, Unit, advance
+
+N_ARCHITECTURES = 8
+SEEDS = (0, 1, 2)
+PEAK = 2_048  # rows and columns of the product that the peak is measured on
+CASES = {
+    "64 x 2, batch 64": {
+        "rows": 1_500,
+        "columns": 19,
+        "space": {
+            "depth": (2, 2),
+            "width": (64,),
+            "activation": ("relu",),
+            "numeric_embedding": ("none",),
+            "batch_size": (64,),
+        },
+    },
+    "128 x 2, piecewise-linear, batch 256": {
+        "rows": 3_900,
+        "columns": 8,
+        "space": {
+            "depth": (2, 2),
+            "width": (128,),
+            "activation": ("silu",),
+            "numeric_embedding": ("piecewise",),
+            "n_bins": (48,),
+            "batch_size": (256,),
+        },
+    },
+    "128 x 2, piecewise-linear, batch 256, half precision": {
+        "rows": 10_000,
+        "columns": 8,
+        "space": {
+            "depth": (2, 2),
+            "width": (128,),
+            "activation": ("silu",),
+            "numeric_embedding": ("piecewise",),
+            "n_bins": (48,),
+            "batch_size": (256,),
+        },
+    },
+}
+FIXED = {
+    "block": ("plain",),
+    "normalisation": ("none",),
+    "packing": (1,),
+    "numeric_scale": ("robust",),
+    "optimizer": ("adamw",),
+    "recipe": ("fitted",),
+    "dropout": (0.25,),
+}
+
+
+class Timed(Trainer):
+    """Another trainer, the second half of the proposals by the clock."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def setup(self, space):
+        self.trainer.setup(space)
+        self.space_ = space
+
+    def train(self, proposals, problem):
+        half = len(proposals) // 2
+        first = self.trainer.train(proposals[:half], problem)
+        started = time.perf_counter()
+        second = self.trainer.train(proposals[half:], problem)
+        Timed.seconds = time.perf_counter() - started
+        Timed.told = (self.space_, proposals[half:], problem)
+        return [*first, *second]
+
+
+def main():
+    arguments = parse_arguments(__doc__)
+    lines = Lines(arguments.results / "population_speed.jsonl")
+    for case in CASES:
+        for seed in SEEDS:
+            key = {"case": case, "seed": seed}
+            lines.measure(key, lambda c=case, s=seed: compare(CASES[c], s))
+    profiles = Lines(arguments.results / "population_profile.jsonl")
+    for case in CASES:
+        profiles.measure({"case": case}, lambda c=case: shares(CASES[c]))
+
+
+def fit(case, trainer, seed):
+    """Steps of all networks that a trainer does a second."""
+    X, y = make_classification(
+        case["rows"], case["columns"], n_informative=6, random_state=0
+    )
+    space = TableSpace(**case["space"], **FIXED)
+    model = NASClassifier(
+        space,
+        "random",
+        Timed(trainer),
+        max_trials=2 * N_ARCHITECTURES,
+        cv=5,
+        ensemble_size=1,
+        random_state=seed,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X.astype(np.float32), y)
+    _, proposals, problem = Timed.told
+    plan = Plan.of(proposals[0].architecture, problem)
+    n_steps = len(proposals) * len(problem.folds) * plan.n_steps
+    return n_steps / Timed.seconds, len(proposals) / Timed.seconds
+
+
+def compare(case, seed):
+    population, ranked = fit(case, PopulationTrainer(halving=False), seed)
+    single, _ = fit(case, SkorchTrainer(), seed)
+    halved = fit(case, PopulationTrainer(), seed)[1]
+    return {
+        "population_steps_a_second": round(population),
+        "skorch_steps_a_second": round(single),
+        "ratio": round(population / single, 2),
+        "architectures_a_minute": round(60 * ranked, 1),
+        "architectures_a_minute_halved": round(60 * halved, 1),
+    }
+
+
+def shares(case):
+    """Share of the peak, and of the time by kind of work, in one process."""
+    fit(case, PopulationTrainer(halving=False), 0)
+    space, proposals, problem = Timed.told
+    torch.set_num_threads(1)
+    unit = Unit([Member(proposal) for proposal in proposals[:3]])
+    plan = Plan.of(proposals[0].architecture, problem)
+    started = time.perf_counter()
+    (unit,) = advance(unit, space, problem, plan, 0)
+    n_networks = len(unit.members) * len(problem.folds)
+    steps = unit.step * n_networks / (time.perf_counter() - started)
+    weights = sum(t[0].numel() for n, t in unit.state.items() if n.endswith("weight"))
+    flops = 6 * proposals[0].architecture["batch_size"] * weights * steps
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        advance(unit, space, problem, plan, 1)
+    kinds = {"products": ("bmm", "addmm", "mm"), "optimiser": ("adam", "addcmul")}
+    kinds |= {"gathering": ("index", "cat", "stack", "copy"), "random": ("uniform",)}
+    spent = dict.fromkeys([*kinds, "other"], 0.0)
+    for event in profiled.key_averages():
+        names = (
+            k
+            for k, words in kinds.items()
+            if any(w in event.key.lower() for w in words)
+        )
+        spent[next(names, "other")] += event.self_cpu_time_total
+    total = sum(spent.values())
+    return {
+        "gflops": round(flops / 1e9, 1),
+        "share_of_peak": round(flops / peak(problem), 3),
+        "time_shares": {name: round(t / total, 3) for name, t in spent.items()},
+    }
+
+
+def peak(problem):
+    """Products a second of one core, in the precision of the training."""
+    from sknas.trainers._batches import half_precision
+
+    kind = half_precision(problem) or torch.float32
+    a = torch.randn(PEAK, PEAK).to(kind)
+    a @ a
+    started = time.perf_counter()
+    for _ in range(5):
+        a @ a
+    return 5 * 2 * PEAK**3 / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

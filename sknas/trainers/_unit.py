@@ -1,0 +1,316 @@
+"""Architectures of one shape, trained together on all folds of a problem."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sknas._history import DIVERGED, INTERRUPTED, OUT_OF_TIME, Proposal
+from sknas._optim import Optimizer, find_recipe
+from sknas._problem import Problem
+from sknas._scoring import NetworkScores, score_networks
+from sknas.nets import Dropout, start_weights
+from sknas.spaces import TableSpace
+from sknas.trainers._batches import FoldBatches
+from sknas.trainers._loss import WeightedLoss
+from sknas.trainers._network import failure_reason, isolated
+from sknas.trainers._plan import Plan
+
+CHUNK = 2_048  # rows that are answered at once
+State = dict[str, Tensor]  # tensors of K networks, by name, the network axis first
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """A network at the best of the points where it was looked at.
+
+    Parameters
+    ----------
+    value : float
+        What points are compared by, greater is better.
+    share : float
+        Share of the schedule that was done.
+    step : int
+        Steps that were done.
+    score, loss : float
+        Mean over the folds.
+    fold_scores : tuple of float
+        The score of each fold.
+    predictions : ndarray of shape (n_rows, C)
+        Of the rows that were validated, NaN for others.
+    networks : tuple of dict
+        The parameters of the network of each fold.
+    """
+
+    value: float
+    share: float
+    step: int
+    score: float
+    loss: float
+    fold_scores: tuple[float, ...]
+    predictions: np.ndarray
+    networks: tuple[State, ...]
+
+
+@dataclass(eq=False)
+class Member:
+    """An architecture in training, and what came of it so far."""
+
+    proposal: Proposal
+    best: Best | None = None
+    rung_scores: tuple[float, ...] = ()
+    rung_losses: tuple[float, ...] = ()
+    seconds: float = 0.0
+    reason: str = ""
+
+    @property
+    def value(self) -> float:
+        """What members are ranked by, -inf before the first look."""
+        return -np.inf if self.best is None else self.best.value
+
+
+@dataclass(eq=False)
+class Unit:
+    """Members of one shape and what to go on from.
+
+    Networks are ordered by member, then by fold: network k is that of member k // G on
+    fold k % G.
+
+    Parameters
+    ----------
+    members : list of Member
+        What is trained.
+    step : int
+        Steps that are done.
+    state : dict of str to Tensor
+        Parameters and statistics of all networks; empty before the first step.
+    moments : list of dict
+        What the optimiser remembers.
+    """
+
+    members: list[Member]
+    step: int = 0
+    state: State = field(default_factory=dict)
+    moments: list[dict[str, Tensor]] = field(default_factory=list)
+    is_cut: bool = False
+
+    @property
+    def architectures(self) -> list[Any]:
+        """One a member."""
+        return [member.proposal.architecture for member in self.members]
+
+    def kept(self, places: Sequence[int]) -> Unit:
+        """The unit with some of its members alone."""
+        members = [self.members[place] for place in places]
+        if not self.state:
+            return replace(self, members=members)
+        n = len(self.members)
+
+        def chosen(tensor: Tensor) -> Tensor:
+            if not tensor.ndim:  # a count of steps
+                return tensor.clone()
+            return tensor.unflatten(0, (n, -1))[list(places)].flatten(0, 1)
+
+        state = {name: chosen(tensor) for name, tensor in self.state.items()}
+        moments = [{n: chosen(t) for n, t in m.items()} for m in self.moments]
+        return replace(self, members=members, state=state, moments=moments)
+
+    def joined(self, other: Unit) -> Unit:
+        """This unit and another of the same shape and step as one."""
+
+        def both(a: Tensor, b: Tensor) -> Tensor:
+            return torch.cat([a, b]) if a.ndim else a
+
+        state = {name: both(t, other.state[name]) for name, t in self.state.items()}
+        moments = [
+            {name: both(t, n[name]) for name, t in m.items()}
+            for m, n in zip(self.moments, other.moments, strict=True)
+        ]
+        members = [*self.members, *other.members]
+        return replace(self, members=members, state=state, moments=moments)
+
+
+def advance(
+    unit: Unit, space: TableSpace, problem: Problem, plan: Plan, rung: int
+) -> list[Unit]:
+    """Train a unit up to a rung; whatever goes wrong becomes a reason.
+
+    The unit itself stays what it was. Where memory runs out, half of the members are
+    trained after the other half, as two units.
+    """
+    if problem.seconds_left <= 0:
+        return [stopped(unit, OUT_OF_TIME)]
+    started = time.monotonic()
+    done = replace(unit, members=[replace(member) for member in unit.members])
+    try:
+        with isolated(problem.seed, problem.device):
+            _Training(done, space, problem, plan).run(rung)
+    except KeyboardInterrupt:
+        return [stopped(done, INTERRUPTED)]
+    except Exception as error:
+        reason = failure_reason(error)
+        if reason == "out of memory" and len(unit.members) > 1:
+            half = len(unit.members) // 2
+            parts = [range(half), range(half, len(unit.members))]
+            return [
+                done
+                for part in parts
+                for done in advance(unit.kept(part), space, problem, plan, rung)
+            ]
+        return [stopped(unit, reason)]
+    share = (time.monotonic() - started) / len(unit.members)
+    for member in done.members:
+        member.seconds += share
+    return [done]
+
+
+def stopped(unit: Unit, reason: str) -> Unit:
+    """A unit that goes no further."""
+    members = [replace(m, reason=m.reason or reason) for m in unit.members]
+    return replace(unit, members=members, is_cut=True)
+
+
+class _Training:
+    """A unit on the device, with all that its steps need."""
+
+    def __init__(
+        self, unit: Unit, space: TableSpace, problem: Problem, plan: Plan
+    ) -> None:
+        self.unit, self.problem, self.plan = unit, problem, plan
+        self.device = problem.device
+        first = unit.architectures[0]
+        tasks = [fold.task for fold in problem.folds]
+        layout = space.layout(first, tasks)
+        self.features = [
+            space.features(first, task, layout).to(self.device) for task in tasks
+        ]
+        n_folds = len(tasks)
+        networks = [a for a in unit.architectures for _ in range(n_folds)]
+        self.net = space.net(networks, layout, tasks[0]).to(self.device)
+        self.batches = FoldBatches(problem, self.features, self.net, plan)
+        self._load(space, layout, networks)
+        self.optimizer = Optimizer(self.net, networks)
+        if unit.moments:
+            self.optimizer.load_moments(unit.moments)
+        smoothing = [float(a.get("label_smoothing", 0.0)) for a in networks]
+        self.loss = WeightedLoss(tasks[0].kind, smoothing).to(self.device)
+        self.dropouts = [m for m in self.net.modules() if isinstance(m, Dropout)]
+        self.generator = torch.Generator(self.device)
+        for dropout in self.dropouts:
+            dropout.generator = self.generator
+
+    def _load(self, space: TableSpace, layout: Any, networks: list[Any]) -> None:
+        """Go on from the state of the unit, or draw first weights."""
+        if not self.unit.state:
+            n_folds, task = len(self.features), self.problem.folds[0].task
+            states = []
+            for k, architecture in enumerate(networks):
+                # A network starts the same whatever is trained beside it.
+                seed = self.unit.members[k // n_folds].proposal.seed
+                torch.manual_seed(mixed_seed(seed, k % n_folds))
+                net = space.net([architecture], layout, task).to(self.device)
+                rows = self.batches.features_of(k % n_folds)
+                start_weights(net, find_recipe(architecture).start, rows)
+                states.append(net.state_dict())
+            self.unit.state = {
+                name: torch.cat([state[name] for state in states]) for name in states[0]
+            }
+        self.net.load_state_dict(self.unit.state)
+
+    def run(self, rung: int) -> None:
+        """Train up to a rung, looking at the networks on the way."""
+        unit, plan = self.unit, self.plan
+        self.net.train()
+        is_cut = False
+        while unit.step < plan.rungs[rung] and not is_cut:
+            self._step(unit.step)
+            unit.step += 1
+            if unit.step in plan.looks:
+                self._look(unit)
+            is_cut = self.problem.seconds_left <= 0
+        unit.is_cut = unit.step < plan.rungs[rung]
+        for member in unit.members:
+            if unit.is_cut:
+                member.reason = member.reason or OUT_OF_TIME
+            elif member.best is not None and not member.reason:
+                member.rung_scores += (member.best.score,)
+                member.rung_losses += (member.best.loss,)
+        unit.state = {name: t.detach() for name, t in self.net.state_dict().items()}
+        unit.moments = self.optimizer.moments()
+
+    def _step(self, number: int) -> None:
+        features, y, weight = self.batches.at(number)
+        progress = (number + 0.5) / self.plan.n_steps  # neither end is at rate 0
+        self.optimizer.prepare(progress, self.plan.cycles)
+        # What is dropped depends on the step alone, not on steps before.
+        self.generator.manual_seed(mixed_seed(self.problem.seed, number))
+        for dropout in self.dropouts:
+            dropout.strength = self.optimizer.fade
+        self.net.precision = self.batches.precision
+        self.optimizer.zero_grad()
+        self.loss(self.net(features), y, weight).backward()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def _look(self, unit: Unit) -> None:
+        """Score all networks, and keep each member where it was best."""
+        self.net.eval()
+        self.net.precision = None
+        outputs = self._answers()  # G times (A, N, C)
+        scores = score_networks(self.problem, outputs)
+        for place, member in enumerate(unit.members):
+            if not scores.finite[place]:
+                member.reason = DIVERGED
+                continue
+            value = scores.value(place)
+            if np.isfinite(value) and value >= member.value:
+                member.best = self._best(unit, place, scores, value)
+        self.net.train()
+
+    def _answers(self) -> list[np.ndarray]:
+        """Answers (A, N, C) of the networks of each fold to its validation rows."""
+        folds = self.problem.folds
+        tables = [self.batches.valid_features(g) for g in range(len(folds))]
+        n_rows = max(len(table) for table in tables)
+        padded = torch.stack(
+            [
+                torch.nn.functional.pad(table, (0, 0, 0, n_rows - len(table)))
+                for table in tables
+            ]
+        )  # (G, N, D)
+        parts = [self.net(part) for part in padded.split(CHUNK, dim=1)]
+        answers = torch.cat(parts, dim=1).float().cpu().numpy()  # (K, N, C)
+        return [
+            answers[g :: len(folds), : len(table)] for g, table in enumerate(tables)
+        ]
+
+    def _best(
+        self, unit: Unit, place: int, scores: NetworkScores, value: float
+    ) -> Best:
+        n_folds = len(self.features)
+        networks = range(place * n_folds, (place + 1) * n_folds)
+        state = self.net.state_dict()
+        return Best(
+            value=value,
+            share=unit.step / self.plan.n_steps,
+            step=unit.step,
+            score=float(scores.mean[place]),
+            loss=float(scores.loss[place]),
+            fold_scores=tuple(scores.scores[place].tolist()),
+            predictions=scores.predictions(place),
+            networks=tuple(
+                {name: t[k : k + 1].cpu().clone() for name, t in state.items()}
+                for k in networks
+            ),
+        )
+
+
+def mixed_seed(*parts: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
