@@ -48,9 +48,10 @@ from sknas._search import (
 )
 from sknas.encoding import TableReader, TargetReader, forget_words
 from sknas.exceptions import SearchFailedError
-from sknas.spaces import SPACES, Space, TableSpace
+from sknas.spaces import SPACES, Space
 from sknas.strategies import STRATEGIES, Strategy
 from sknas.trainers import TRAINERS, PopulationTrainer, TensorNet, Trainer
+from sknas.trainers._population import can_be_batched
 from sknas.trainers._workers import count_workers
 
 AUTO_ENSEMBLE = 8  # architectures of ``ensemble_size=None`` at the most
@@ -216,8 +217,8 @@ class BaseNAS(BaseEstimator, ABC):
 
     def _find_trainer(self) -> Trainer:
         # Spaces of tables can be built as batched networks, others may not.
-        can_be_batched = isinstance(self._find_space(), TableSpace)
-        usual = TRAINERS["population" if can_be_batched else "skorch"]
+        is_batched = can_be_batched(self._find_space())
+        usual = TRAINERS["population" if is_batched else "skorch"]
         known = {"auto": usual, **TRAINERS}
         name = type(self).__name__
         return find_part(name, "trainer", self.trainer, known, Trainer)
@@ -360,7 +361,7 @@ class BaseNAS(BaseEstimator, ABC):
             problem=problem,
             seed=seed,
             max_trials=budget.n_trials,
-            n_side=budget.n_side if self._is_batched() else None,
+            n_side=min(budget.n_side, self._find_trainer().n_side),
             deadline=partial(self._search_deadline, problem),
             on_trials=progress.show,
         )

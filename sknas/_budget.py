@@ -1,4 +1,4 @@
-"""How much is trained: functions of rows and columns, never of time or machine.
+"""How much is trained: functions of rows and parameters, never of a machine.
 
 ============  =======================================================
 batch size    256 up to 256 rows (one batch), then 64 below 2,000 rows,
@@ -171,9 +171,9 @@ def plan_budget(
     if not is_batched:
         n_steps = default_steps(n_rows)
         allowed = max_time / (ALONE_SECONDS + ROW_SECONDS * default_batch_size(n_rows))
-    n_side = N_SIDE
+    n_side = min(N_SIDE, max_trials or N_SIDE)
     if n_side * n_folds * n_steps > allowed:
-        n_side = N_SIDE // 2
+        n_side = min(n_side, N_SIDE // 2)
     if n_side * n_folds * n_steps > allowed:
         n_folds = 1 if n_rows >= MIN_HOLDOUT_ROWS else min(n_folds, 3)
     if n_side * n_folds * n_steps > allowed:

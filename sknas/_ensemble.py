@@ -190,13 +190,16 @@ def choose_members(history: History, problem: Problem, size: int) -> Chosen:
     def loss(predictions: np.ndarray) -> float:
         return float(mean_loss(predictions, rows))
 
-    temperatures = [fit_temperature(predicted, loss, kind) for predicted in library]
-    library = np.stack(
-        [tempered(p, t, kind) for p, t in zip(library, temperatures, strict=True)]
-    )
     # A refit needs what is left of the time, networks of the folds are there.
     share = CHOOSING_SHARE if best.networks else GREEDY_SHARE
     until = time.monotonic() + share * problem.seconds_left
+    temperatures = [
+        fit_temperature(predicted, loss, kind) if time.monotonic() < until else 1.0
+        for predicted in library
+    ]
+    library = np.stack(
+        [tempered(p, t, kind) for p, t in zip(library, temperatures, strict=True)]
+    )
     counts = _greedy(library, rows, problem, size, until)
     chosen = np.flatnonzero(counts)
     by_weight = chosen[np.argsort(-counts[chosen], kind="stable")]

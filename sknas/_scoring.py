@@ -129,6 +129,10 @@ class RowScorer:
         codes: np.ndarray | None = None,
     ) -> None:
         self._metric, self._codes = metric, y if codes is None else codes
+        # Of labels by a metric of scikit-learn; one of the user's own has any scale.
+        module = getattr(getattr(scorer, "_score_func", None), "__module__", "")
+        is_known = module.startswith("sklearn.") and classes is not None
+        self.is_stepped = is_known and not reads_probabilities(scorer)
         self.scorer = scorer
         self.X = X
         self.y = y
@@ -366,13 +370,13 @@ def score_networks(problem: Problem, outputs: list[np.ndarray]) -> NetworkScores
     total = np.where(known, by_fold, 0.0).sum(axis=1)
     with np.errstate(invalid="ignore"):
         mean = total / known.sum(axis=1)
-    task = problem.folds[0].task
+    told = problem.folds[0].task
     result = NetworkScores(
         mean,
         by_fold,
         np.mean(losses, axis=0),
         finite,
-        task.is_classification and not task.probabilistic,
+        getattr(problem.score, "is_stepped", False) and not told.probabilistic,
         predictions,
         problem,
     )

@@ -33,6 +33,7 @@ from sknas.spaces import DictSpace, Space, UnseenSampler
 from sknas.strategies import STRATEGIES, Strategy
 from sknas.trainers import Trainer
 from sknas.trainers._network import failure_reason
+from sknas.trainers._workers import count_useful
 
 MAX_REPEATS = 10  # batches of nothing new after which a strategy is done
 N_KEPT = 25  # best trials whose predictions are kept, for an ensemble
@@ -212,7 +213,6 @@ class Search:
         self.max_trials = max_trials
         self.deadline = deadline
         self.on_trials = on_trials
-        # Never a function of cores or time.
         self.n_side = self.trainer.n_side if n_side is None else n_side
         self._seen: set[str] = set()
 
@@ -281,7 +281,8 @@ class Search:
             return self.n_side
         # Those of the highest rung stand first; a training that is cut is worth little.
         usual = float(np.mean(times[: self.n_side // 2 or 1]))
-        there_is = (deadline - time.monotonic()) * self.problem.n_jobs
+        n_workers = count_useful(self.problem, self.n_side)
+        there_is = (deadline - time.monotonic()) * n_workers
         return int(np.clip(there_is / usual, 0, self.n_side))
 
     def _report(self, history: History, batch: list[Trial], *done: Trial) -> None:

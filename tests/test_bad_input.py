@@ -190,7 +190,8 @@ def test_class_weight_is_refused_for_several_labels():
         (
             {"trainer": "population", "search_space": DictSpace({"width": [1, 2]})},
             "The 'search_space' parameter of PopulationTrainer must be a TableSpace "
-            "for trainer='population', or take trainer='skorch', got "
+            "that builds its own networks for trainer='population', or take "
+            "trainer='skorch', got "
             "DictSpace(given={'width': [1, 2]}).",
         ),
         (

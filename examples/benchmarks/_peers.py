@@ -251,14 +251,11 @@ def bayes_search(table, seed, budget):
 
 
 def sknas(table, seed, budget, **parameters):
+    from _portfolios import held_out_space
+
     from sknas import NASClassifier, NASRegressor
 
-    try:
-        from _portfolios import held_out_space
-    except ModuleNotFoundError:
-        space = "auto"
-    else:
-        space = held_out_space(table.name)
+    space = held_out_space(table.name)
     cls = NASClassifier if table.is_classification else NASRegressor
     return cls(space, max_time=budget, random_state=seed, **parameters)
 

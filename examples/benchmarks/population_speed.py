@@ -22,11 +22,12 @@ from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
 from sknas.trainers._plan import Plan
 from sknas.trainers._unit import Member, Unit, advance
 
-N_ARCHITECTURES = 8
 SEEDS = (0, 1, 2)
+N_SKORCH = 4  # architectures that are trained one by one
 PEAK = 2_048  # rows and columns of the product that the peak is measured on
 CASES = {
     "64 x 2, batch 64": {
+        "side_by_side": 16,
         "rows": 1_500,
         "columns": 19,
         "space": {
@@ -38,6 +39,7 @@ CASES = {
         },
     },
     "128 x 2, piecewise-linear, batch 256": {
+        "side_by_side": 4,
         "rows": 3_900,
         "columns": 8,
         "space": {
@@ -50,6 +52,7 @@ CASES = {
         },
     },
     "128 x 2, piecewise-linear, batch 256, half precision": {
+        "side_by_side": 4,
         "rows": 10_000,
         "columns": 8,
         "space": {
@@ -95,17 +98,17 @@ class Timed(Trainer):
 
 def main():
     arguments = parse_arguments(__doc__)
-    lines = Lines(arguments.results / "population_speed.jsonl")
-    for case in CASES:
-        for seed in SEEDS:
-            key = {"case": case, "seed": seed}
-            lines.measure(key, lambda c=case, s=seed: compare(CASES[c], s))
     profiles = Lines(arguments.results / "population_profile.jsonl")
     for case in CASES:
         profiles.measure({"case": case}, lambda c=case: shares(CASES[c]))
+    lines = Lines(arguments.results / "population_speed.jsonl")
+    for seed in SEEDS:
+        for case in CASES:
+            key = {"case": case, "seed": seed}
+            lines.measure(key, lambda c=case, s=seed: compare(CASES[c], s))
 
 
-def fit(case, trainer, seed):
+def fit(case, trainer, seed, n_architectures):
     """Steps of all networks that a trainer does a second."""
     X, y = make_classification(
         case["rows"], case["columns"], n_informative=6, random_state=0
@@ -115,7 +118,7 @@ def fit(case, trainer, seed):
         space,
         "random",
         Timed(trainer),
-        max_trials=2 * N_ARCHITECTURES,
+        max_trials=2 * n_architectures,
         cv=5,
         ensemble_size=1,
         random_state=seed,
@@ -130,9 +133,10 @@ def fit(case, trainer, seed):
 
 
 def compare(case, seed):
-    population, ranked = fit(case, PopulationTrainer(halving=False), seed)
-    single, _ = fit(case, SkorchTrainer(), seed)
-    halved = fit(case, PopulationTrainer(), seed)[1]
+    n = case["side_by_side"]
+    population, ranked = fit(case, PopulationTrainer(halving=False), seed, n)
+    single, _ = fit(case, SkorchTrainer(), seed, N_SKORCH)
+    halved = fit(case, PopulationTrainer(), seed, n)[1]
     return {
         "population_steps_a_second": round(population),
         "skorch_steps_a_second": round(single),
@@ -144,7 +148,7 @@ def compare(case, seed):
 
 def shares(case):
     """Share of the peak, and of the time by kind of work, in one process."""
-    fit(case, PopulationTrainer(halving=False), 0)
+    fit(case, PopulationTrainer(halving=False), 0, 3)
     space, proposals, problem = Timed.told
     torch.set_num_threads(1)
     unit = Unit([Member(proposal) for proposal in proposals[:3]])

@@ -21,7 +21,7 @@ from sknas.nets._embeddings import (
 
 MAX_ONE_HOT = 8  # categories of at most so many levels are one-hot
 PERIODIC_SIZE, PROJECTED_SIZE = 4, 16  # of the vectors of a number
-MAX_BIN_COLUMNS = 512  # columns all piecewise-linear codes together may take
+MAX_BIN_COLUMNS = 512  # columns of all codes together, above which bins are halved
 NUMERIC_EMBEDDINGS = ("none", "piecewise", "projected", "periodic")
 NUMERIC_SCALES = ("robust", "normal")
 
@@ -290,7 +290,7 @@ def _padded(x: Tensor, width: int) -> Tensor:
 
 
 def _fitting_bins(n_bins: int, n_numeric: int) -> int:
-    """Halve the bins until all columns together are not too many."""
+    """Halve the bins until all columns together are not too many; 3 at the least."""
     while n_bins % 2 == 0 and n_bins * n_numeric > MAX_BIN_COLUMNS:
         n_bins //= 2
     return n_bins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -225,7 +226,7 @@ class TableSpace(Space):
     def _depths(self, low: int, high: int) -> Categorical:
         values = list(range(low, high + 1))
         default = min(max(2, low), high)
-        weights = _weights("depth", values)
+        weights = _weights("depth", values, self.depth)
         return Categorical(values, ordered=True, default=default, weights=weights)
 
     def _values(self, name: str) -> list[Any]:
@@ -245,7 +246,7 @@ class TableSpace(Space):
         return Categorical(
             values,
             default=default if default in values else values[0],
-            weights=_weights(name, values),
+            weights=_weights(name, values, getattr(self, name)),
             when=when,
         )
 
@@ -261,7 +262,7 @@ class TableSpace(Space):
             reject(type(self).__name__, name, values, "a choice of divisors of 48")
         near = min(values, key=lambda value: abs(value - default))
         values = sorted(values)
-        weights = _weights(name, values)
+        weights = _weights(name, values, getattr(self, name))
         return Categorical(
             values, ordered=True, default=near, weights=weights, when=when
         )
@@ -516,11 +517,15 @@ _PRIOR: dict[str, dict[Any, float]] = {
 }
 
 
-def _weights(name: str, values: Sequence[Any]) -> list[float] | None:
-    """Prior weights of the values of a choice, None where all are alike."""
-    prior = _PRIOR.get(name)
-    weights = [prior.get(value, 1.0) for value in values] if prior else []
-    return weights if any(weights) else None
+def _weights(name: str, values: Sequence[Any], given: Any) -> list[float] | None:
+    """Prior weights of the values of a choice, None where all are alike.
+
+    What the user lists is drawn evenly.
+    """
+    usual = inspect.signature(TableSpace.__init__).parameters[name].default
+    if name not in _PRIOR or tuple(given) != tuple(usual):
+        return None
+    return [_PRIOR[name].get(value, 1.0) for value in values]
 
 
 def _can_be_met(when: When | None, choices: Mapping[str, Choice]) -> bool:

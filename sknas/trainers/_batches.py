@@ -11,6 +11,7 @@ from sknas.nets import Features, TableNet
 from sknas.trainers._plan import Plan
 
 MAX_STORED = 2**28  # features held ready; those of larger tables are made by batch
+N_STARTING = 2**12  # rows, in an order of chance, that weights may start from
 MIN_HALF_ROWS = 4_000  # of the table from which products run in half precision
 
 
@@ -65,8 +66,8 @@ class FoldBatches:
     def features_of(self, fold: int) -> Tensor:
         """Features of the training rows of a fold that weights may start from."""
         if self.stored is not None:
-            return self.stored[fold].float()
-        return self.features[fold](self.tables[fold][: 2**14])
+            return self.stored[fold][:N_STARTING].float()
+        return self.features[fold](self.tables[fold][:N_STARTING])
 
     def valid_features(self, fold: int) -> Tensor:
         """Features of the validation rows of a fold (N, D)."""

@@ -14,10 +14,10 @@ from sknas.nets import TableModule
 from sknas.spaces import Space, TableSpace
 from sknas.trainers._base import Trainer
 from sknas.trainers._halving import is_halving, survivors
-from sknas.trainers._network import TensorNet, handed_out, isolated
+from sknas.trainers._network import TensorNet, failure_reason, handed_out, isolated
 from sknas.trainers._plan import Plan
 from sknas.trainers._unit import Member, Unit, advance, stopped
-from sknas.trainers._workers import run_tasks
+from sknas.trainers._workers import count_useful, run_tasks
 
 UNIT_CELLS = 2**19  # networks x rows of a batch x units of a layer, trained at once
 FASTER = {"cpu": 1, "cuda": 64}  # how many times that on a device
@@ -62,10 +62,13 @@ class PopulationTrainer(Trainer):
         self.halving = halving
 
     def setup(self, space: Space) -> None:
-        if not isinstance(space, TableSpace):
-            allowed = "a TableSpace for trainer='population', or take trainer='skorch'"
+        if not can_be_batched(space):
+            allowed = (
+                "a TableSpace that builds its own networks for trainer='population', "
+                "or take trainer='skorch'"
+            )
             reject("PopulationTrainer", "search_space", space, allowed)
-        self.space_ = space
+        self.space_: Any = space
 
     def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
         if not proposals:
@@ -159,7 +162,7 @@ class PopulationTrainer(Trainer):
             for unit in by_work
         ]
         done: list[Unit] = []
-        n_ready = 0
+        n_ready, reason = 0, INTERRUPTED
         try:
             for parts in run_tasks(advance, tasks, problem, sum(work.values())):
                 done += parts
@@ -168,7 +171,9 @@ class PopulationTrainer(Trainer):
                     break
         except KeyboardInterrupt:
             pass
-        return done + [stopped(unit, INTERRUPTED) for unit in by_work[n_ready:]]
+        except Exception as error:  # of a worker that died, or could not be told
+            reason = failure_reason(error)
+        return done + [stopped(unit, reason) for unit in by_work[n_ready:]]
 
     def _seconds(self, unit: Unit, plan: Plan, rung: int, problem: Problem) -> float:
         """About how long a unit takes up to a rung."""
@@ -222,7 +227,6 @@ class PopulationTrainer(Trainer):
             score=best.score,
             loss=best.loss,
             fold_scores=best.fold_scores,
-            score_seconds=(0.0,) * n_folds,
             stop=best.share,
             n_epochs=-(-best.step // plan.n_batches),
             n_params=self.space_.n_params(member.proposal.architecture, task),
@@ -231,6 +235,11 @@ class PopulationTrainer(Trainer):
             networks=best.networks,
             **told,
         )
+
+
+def can_be_batched(space: Space) -> bool:
+    """Whether networks of a space can be trained side by side."""
+    return isinstance(space, TableSpace) and type(space).build is TableSpace.build
 
 
 def _order(proposal: Proposal) -> tuple[Any, ...]:
@@ -276,7 +285,7 @@ def _halved(
         for unit in units
         for member in unit.members
     ]
-    there_is = EVEN_SHARE * problem.n_jobs * problem.seconds_left
+    there_is = EVEN_SHARE * problem.seconds_left * count_useful(problem, len(members))
     values = [member.value for member in members]
     kept = set(survivors(values, is_kept, n_halvings, needed, there_is))
     left, at = [], 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -148,6 +149,7 @@ def advance(
         return [stopped(unit, OUT_OF_TIME)]
     started = time.monotonic()
     done = replace(unit, members=[replace(member) for member in unit.members])
+    reason = ""
     try:
         with isolated(problem.seed, problem.device):
             _Training(done, space, problem, plan).run(rung)
@@ -155,19 +157,28 @@ def advance(
         return [stopped(done, INTERRUPTED)]
     except Exception as error:
         reason = failure_reason(error)
-        if reason == "out of memory" and len(unit.members) > 1:
-            half = len(unit.members) // 2
-            parts = [range(half), range(half, len(unit.members))]
-            return [
-                done
-                for part in parts
-                for done in advance(unit.kept(part), space, problem, plan, rung)
-            ]
+    # Outside of the handler: the error holds on to all that filled the memory.
+    if reason == "out of memory" and len(unit.members) > 1:
+        _free_memory(problem.device)
+        half = len(unit.members) // 2
+        parts = [range(half), range(half, len(unit.members))]
+        return [
+            part_done
+            for part in parts
+            for part_done in advance(unit.kept(part), space, problem, plan, rung)
+        ]
+    if reason:
         return [stopped(unit, reason)]
     share = (time.monotonic() - started) / len(unit.members)
     for member in done.members:
         member.seconds += share
     return [done]
+
+
+def _free_memory(device: str) -> None:
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
 
 
 def stopped(unit: Unit, reason: str) -> Unit:

@@ -38,6 +38,11 @@ def count_workers(n_jobs: int | None) -> int:
     return joblib.cpu_count()
 
 
+def count_useful(problem: Problem, n_tasks: int) -> int:
+    """Workers that some tasks can keep busy: one process serves a whole GPU."""
+    return min(problem.n_jobs, n_tasks) if problem.device == "cpu" else 1
+
+
 def run_tasks(
     function: Callable[..., Any],
     tasks: Sequence[tuple[Any, ...]],
@@ -58,7 +63,8 @@ def run_tasks(
         About how long all tasks take in one process; short work stays in this one.
     """
     is_worth = seconds >= WORTH_WORKERS and problem.seconds_left >= ROOM_FOR_WORKERS
-    if problem.n_jobs == 1 or len(tasks) == 1 or not is_worth:
+    n_workers = count_useful(problem, len(tasks))
+    if n_workers == 1 or not is_worth:
         return (function(*task) for task in tasks)
     parallel = joblib.Parallel(n_jobs=problem.n_jobs, return_as="generator")
     return parallel(joblib.delayed(function)(*task) for task in tasks)

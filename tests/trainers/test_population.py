@@ -293,8 +293,9 @@ def test_other_spaces_are_refused_in_one_sentence(space):
         PopulationTrainer().setup(space)
     text = str(caught.value)
     assert text.startswith(
-        "The 'search_space' parameter of PopulationTrainer must be a TableSpace for "
-        "trainer='population', or take trainer='skorch', got "
+        "The 'search_space' parameter of PopulationTrainer must be a TableSpace that "
+        "builds its own networks for trainer='population', or take trainer='skorch', "
+        "got "
     )
     assert text.count("\n") == 0 and text.endswith(".")
 
@@ -691,3 +692,62 @@ def test_torch_is_left_as_found():
     assert trials[0].status == "ok"
     assert torch.equal(state[0], torch.get_rng_state())
     assert state[1] == torch.get_num_threads()
+
+
+def test_a_worker_that_dies_fails_its_trials_alone(monkeypatch):
+    """What was there before stays, and the search tells why."""
+    from sknas.trainers import _population
+
+    whole = _population.run_tasks
+    calls = []
+
+    def run_tasks(*told):
+        calls.append(told)
+        if len(calls) > 1:
+            raise OSError("the worker was killed")
+        return whole(*told)
+
+    monkeypatch.setattr(_population, "run_tasks", run_tasks)
+    X = np.random.default_rng(0).standard_normal((300, 3))
+    model = NASClassifier(max_trials=3, random_state=0, n_jobs=1)
+    model.fit(X, X[:, 0] > 0)
+    assert len(calls) == 2 and model.n_trials_ == 3
+    assert model.cv_results_["rung"].tolist() == [0, 0, 0]
+    assert model.score(X, X[:, 0] > 0) > 0.8
+
+
+def test_a_space_with_a_build_of_its_own_is_not_batched():
+    class Own(TableSpace):
+        def build(self, architectures, task):
+            return super().build(architectures, task)
+
+    with pytest.raises(InvalidParameterError, match="builds its own networks"):
+        PopulationTrainer().setup(Own())
+
+
+def test_a_failed_training_is_not_kept_alive_by_its_error(monkeypatch):
+    """The halves would else start beside all that filled the memory."""
+    import gc
+    import weakref
+
+    from sknas.trainers import _unit
+
+    alive, seen = [], []
+    whole = _unit._Training
+
+    class Training(whole):
+        def run(self, rung):
+            gc.collect()
+            seen.append(sum(ref() is not None for ref in alive))
+            alive.append(weakref.ref(self))
+            if len(self.unit.members) > 1:
+                raise MemoryError
+            super().run(rung)
+
+    monkeypatch.setattr(_unit, "_Training", Training)
+    X = np.random.default_rng(0).standard_normal((120, 3))
+    space = TableSpace(depth=(1, 1), width=(16,), activation=("relu",))
+    NASClassifier(space, "random", max_trials=4, max_epochs=3, random_state=0).fit(
+        X, X[:, 0] > 0
+    )
+    assert len(seen) > 2 and max(seen) == 0
