@@ -9,6 +9,7 @@ the population reaches, and where the rest of its time goes.
 
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from sknas.trainers._plan import Plan
 from sknas.trainers._unit import Member, Unit, advance
 
 SEEDS = (0, 1, 2)
+N_STEPS = 1_500
 N_SKORCH = 4  # architectures that are trained one by one
 PEAK = 2_048  # rows and columns of the product that the peak is measured on
 CASES = {
@@ -108,7 +110,7 @@ def main():
             lines.measure(key, lambda c=case, s=seed: compare(CASES[c], s))
 
 
-def fit(case, trainer, seed, n_architectures):
+def fit(case, trainer, seed, n_architectures, max_epochs=None):
     """Steps of all networks that a trainer does a second."""
     X, y = make_classification(
         case["rows"], case["columns"], n_informative=6, random_state=0
@@ -119,6 +121,7 @@ def fit(case, trainer, seed, n_architectures):
         "random",
         Timed(trainer),
         max_trials=2 * n_architectures,
+        max_epochs=max_epochs,
         cv=5,
         ensemble_size=1,
         random_state=seed,
@@ -148,19 +151,22 @@ def compare(case, seed):
 
 def shares(case):
     """Share of the peak, and of the time by kind of work, in one process."""
-    fit(case, PopulationTrainer(halving=False), 0, 3)
+    fit(case, PopulationTrainer(), 0, 3, max_epochs=1)
     space, proposals, problem = Timed.told
+    problem = replace(problem, max_epochs=None, n_steps=N_STEPS)
     torch.set_num_threads(1)
-    unit = Unit([Member(proposal) for proposal in proposals[:3]])
+    unit = Unit([Member(proposal) for proposal in proposals])
     plan = Plan.of(proposals[0].architecture, problem)
-    started = time.perf_counter()
     (unit,) = advance(unit, space, problem, plan, 0)
+    begun, started = unit.step, time.perf_counter()
+    (unit,) = advance(unit, space, problem, plan, 1)
+    seconds = time.perf_counter() - started
     n_networks = len(unit.members) * len(problem.folds)
-    steps = unit.step * n_networks / (time.perf_counter() - started)
+    steps = (unit.step - begun) * n_networks / seconds
     weights = sum(t[0].numel() for n, t in unit.state.items() if n.endswith("weight"))
     flops = 6 * proposals[0].architecture["batch_size"] * weights * steps
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        advance(unit, space, problem, plan, 1)
+        advance(unit, space, problem, plan, 2)
     kinds = {"products": ("bmm", "addmm", "mm"), "optimiser": ("adam", "addcmul")}
     kinds |= {"gathering": ("index", "cat", "stack", "copy"), "random": ("uniform",)}
     spent = dict.fromkeys([*kinds, "other"], 0.0)
