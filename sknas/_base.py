@@ -58,7 +58,7 @@ AUTO_ENSEMBLE = 8  # architectures of ``ensemble_size=None`` at the most
 BAGGED_SHARE = 0.6  # of all rows that each fold must have trained on
 FIRST_SHARE = 0.75  # of the time for the default network, before any pace is known
 OTHERS_SHARE = 0.2  # of the time for further networks of the ensemble
-CHOOSING_SHARE = 0.04  # of the time for choosing and weighing members
+CHOICE_SHARE = 0.04  # of the time for choosing and weighing members
 MARGIN = 0.2  # seconds for what comes between search and refit
 CHUNK_CELLS = 2**24  # encoded cells that `predict` holds at once
 
@@ -374,7 +374,7 @@ class BaseNAS(BaseEstimator, ABC):
         if problem.deadline is None or self.max_time is None:
             return None
         if self._is_batched() and self._is_bagged(problem):
-            return problem.deadline - MARGIN - CHOOSING_SHARE * self.max_time
+            return problem.deadline - MARGIN - CHOICE_SHARE * self.max_time
         if not history.succeeded:
             return problem.deadline - (1 - FIRST_SHARE) * self.max_time
         best = history.succeeded[: self._ensemble_size()]

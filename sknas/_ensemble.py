@@ -26,7 +26,7 @@ from sknas.trainers._workers import run_tasks
 N_ROUNDS = 40  # members drawn, with replacement
 GREEDY_SHARE = 0.05  # of the time left that choosing members may take, with a refit
 CHOOSING_SHARE = 0.5  # and without one
-LOSS_SHARE = 0.5  # weight of the loss beside the score, in their deviations
+GREEDY_LOSS_SHARE = 0.5  # weight of the loss beside the score, in their deviations
 PATIENCE = 10  # draws without a better score after which no more are made
 SAFE = 0.8  # share of the time left that a refit is planned for
 HURRY = 1.0  # seconds that the first member gets after Ctrl-C
@@ -253,7 +253,7 @@ def _value(
     scores = score_many(problem, library, rows)
     losses = loss(library, rows)
     of_score = 1 / (np.nanstd(scores) or 1.0) if np.isfinite(scores).any() else 0.0
-    of_loss = LOSS_SHARE / (np.std(losses) or 1.0)
+    of_loss = GREEDY_LOSS_SHARE / (np.std(losses) or 1.0)
 
     def value(predictions: np.ndarray) -> np.ndarray:
         scored = np.zeros(len(predictions))

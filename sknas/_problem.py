@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -158,6 +158,10 @@ class Problem:
     n_jobs: int = 1
     seed: int = 0
     report: Callable[[Trial], None] = _silent
+
+    def bare(self) -> Problem:
+        """What a worker process is told: no refit, and nobody to ask or tell."""
+        return replace(self, full=None, report=_silent, feasible=_always)
 
     @property
     def seconds_left(self) -> float:

@@ -18,9 +18,9 @@ from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
 
 from sknas._checks import did_you_mean, reject
+from sknas._metrics import MAX_REPEATED
 from sknas._problem import Problem
 
-MAX_REPEATED = 1_000_000  # rows that metrics without weights are given at the most
 LEAST_SHARE = 1e-7  # probability of the right class that the log-loss still tells
 LOSS_SHARE = 0.1  # of the loss beside a score that reads labels
 MAX_SINGLE = 1e30  # predictions below are kept in single precision

@@ -27,6 +27,14 @@ SEEDS = (0, 1, 2)
 N_STEPS = 1_500
 N_SKORCH = 4  # architectures that are trained one by one
 PEAK = 2_048  # rows and columns of the product that the peak is measured on
+CODED = {
+    "depth": (2, 2),
+    "width": (128,),
+    "activation": ("silu",),
+    "numeric_embedding": ("piecewise",),
+    "n_bins": (48,),
+    "batch_size": (256,),
+}
 CASES = {
     "64 x 2, batch 64": {
         "side_by_side": 16,
@@ -44,27 +52,13 @@ CASES = {
         "side_by_side": 4,
         "rows": 3_900,
         "columns": 8,
-        "space": {
-            "depth": (2, 2),
-            "width": (128,),
-            "activation": ("silu",),
-            "numeric_embedding": ("piecewise",),
-            "n_bins": (48,),
-            "batch_size": (256,),
-        },
+        "space": CODED,
     },
     "128 x 2, piecewise-linear, batch 256, half precision": {
         "side_by_side": 4,
         "rows": 10_000,
         "columns": 8,
-        "space": {
-            "depth": (2, 2),
-            "width": (128,),
-            "activation": ("silu",),
-            "numeric_embedding": ("piecewise",),
-            "n_bins": (48,),
-            "batch_size": (256,),
-        },
+        "space": CODED,
     },
 }
 FIXED = {

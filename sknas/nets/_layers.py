@@ -50,9 +50,7 @@ class Linear(nn.Module):
 
     def __init__(self, k: int, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(k, n_inputs, n_outputs))
-        self.bias = nn.Parameter(torch.empty(k, 1, n_outputs))
-        _draw_uniform(self.weight, self.bias)
+        self.weight, self.bias = _uniform(k, n_inputs, n_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         # The products run in the precision of x, the weights are kept in their own.
@@ -85,9 +83,7 @@ class InputLinear(nn.Module):
 
     def __init__(self, k: int, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.empty(k, n_inputs, n_outputs))
-        self.bias = nn.Parameter(torch.empty(k, 1, n_outputs))
-        _draw_uniform(self.weight, self.bias)
+        self.weight, self.bias = _uniform(k, n_inputs, n_outputs)
         self.input_scale = nn.Parameter(torch.ones(k, n_inputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -287,11 +283,16 @@ class Dropout(nn.Module):
         return (draw < keep) * (1 / keep)
 
 
-def _draw_uniform(weight: Tensor, bias: Tensor) -> None:
-    """Draw weights (K, inputs, outputs) and biases as `torch.nn.Linear` does."""
-    bound = 1 / math.sqrt(max(weight.shape[1], 1))
+def _uniform(
+    k: int, n_inputs: int, n_outputs: int
+) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weights (K, inputs, outputs) and biases, drawn as `torch.nn.Linear` does."""
+    bound = 1 / math.sqrt(max(n_inputs, 1))
+    weight = nn.Parameter(torch.empty(k, n_inputs, n_outputs))
+    bias = nn.Parameter(torch.empty(k, 1, n_outputs))
     nn.init.uniform_(weight, -bound, bound)
     nn.init.uniform_(bias, -bound, bound)
+    return weight, bias
 
 
 def _runs(values: Sequence[T]) -> list[tuple[T, int]]:

@@ -145,7 +145,7 @@ class PopulationTrainer(Trainer):
         Where the time is bounded the default network goes before all others, so that
         there is an answer as early as can be.
         """
-        bare = replace(problem, full=None, report=_silent, feasible=_always)
+        bare = problem.bare()
 
         def plan(unit: Unit) -> Plan:
             return plans[unit.members[0].proposal.number]
@@ -252,14 +252,6 @@ def _share(rung: int, plans: dict[int, Plan]) -> float:
     """Share of the schedule at a rung; about the same for all plans."""
     shares = [p.rungs[min(rung, len(p.rungs) - 1)] / p.n_steps for p in plans.values()]
     return min(shares)
-
-
-def _silent(trial: Trial) -> None:
-    pass
-
-
-def _always(architecture: Any) -> bool:
-    return True
 
 
 def _why_unscored(problem: Problem) -> str:
