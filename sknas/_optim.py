@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer as TorchOptimizer
+from torch.optim.adam import adam
+from torch.optim.rmsprop import rmsprop
+from torch.optim.sgd import sgd
 
 from sknas._checks import check_word
 
@@ -155,8 +157,8 @@ def find_recipe(architecture: Mapping[str, Any]) -> Recipe:
 class Optimizer:
     """Trains K networks side by side, each at its own rates.
 
-    A torch optimiser makes steps at a learning rate of 1 on stand-ins of the
-    parameters; each network then takes its own share of them. So any optimiser whose
+    A rule of torch makes steps at a learning rate of 1 on stand-ins of the
+    parameters; each network then takes its own share of them. So any rule whose
     steps are proportional to its rate serves, and what a network does is the same
     alone and among others.
 
@@ -194,9 +196,10 @@ class Optimizer:
             for name, parameter in named
             if is_decayed(name, parameter)
         ]
-        self.steps = [torch.zeros_like(p, requires_grad=True) for p in self.parameters]
-        kind = architectures[0].get("optimizer", "adamw")
-        self.inner = _make_inner(self.steps, kind, recipe)
+        self.steps = [torch.zeros_like(p) for p in self.parameters]
+        self.kind = architectures[0].get("optimizer", "adamw")
+        check_word("Architecture", "optimizer", self.kind, OPTIMIZERS)
+        self.states = [_first_state(self.kind, p) for p in self.parameters]
         self.share, self.fade = 1.0, 1.0
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -220,13 +223,12 @@ class Optimizer:
         if self.recipe.is_clipped:
             self._clip()
         torch._foreach_zero_(self.steps)
-        for step, parameter in zip(self.steps, self.parameters, strict=True):
-            step.grad = parameter.grad
-        self.inner.step()
-        for parameter, step, rate in zip(
-            self.parameters, self.steps, self.rates, strict=True
-        ):
-            parameter.addcmul_(step, rate, value=self.share)
+        used = [j for j, p in enumerate(self.parameters) if p.grad is not None]
+        grads = [self.parameters[j].grad for j in used]
+        steps, states = [self.steps[j] for j in used], [self.states[j] for j in used]
+        _take_steps(self.kind, self.recipe, steps, grads, states)
+        for j in used:
+            self.parameters[j].addcmul_(self.steps[j], self.rates[j], value=self.share)
 
     def _clip(self) -> None:
         """Shorten the gradient of each network to `MAX_NORM`."""
@@ -238,13 +240,12 @@ class Optimizer:
             grad.mul_(_by_network(factor, grad))
 
     def moments(self) -> list[dict[str, Tensor]]:
-        """What the torch optimiser remembers of each parameter."""
-        return [dict(self.inner.state[step]) for step in self.steps]
+        """What is remembered of each parameter."""
+        return [dict(state) for state in self.states]
 
     def load_moments(self, moments: list[dict[str, Tensor]]) -> None:
         """Go on from what another one remembered of the same networks."""
-        for step, state in zip(self.steps, moments, strict=True):
-            self.inner.state[step] = {name: t.clone() for name, t in state.items()}
+        self.states = [{name: t.clone() for name, t in m.items()} for m in moments]
 
 
 def _rates(
@@ -288,13 +289,46 @@ def is_decayed(name: str, parameter: Tensor) -> bool:
     return name.rpartition(".")[2] == "weight" and parameter.ndim >= 2
 
 
-def _make_inner(steps: list[Tensor], name: str, recipe: Recipe) -> TorchOptimizer:
-    """A torch optimiser at a learning rate of 1."""
-    check_word("Architecture", "optimizer", name, OPTIMIZERS)
-    if name == "adamw":
-        betas = (0.9, recipe.beta2)
-        return torch.optim.Adam(steps, lr=1.0, betas=betas, fused=True)
-    if name == "rmsprop":
-        return torch.optim.RMSprop(steps, lr=1.0, alpha=0.95)
-    momentum = 0.9 if name == "momentum" else 0.0
-    return torch.optim.SGD(steps, lr=1.0, momentum=momentum, nesterov=momentum > 0)
+def _first_state(kind: str, parameter: Tensor) -> dict[str, Tensor]:
+    """What a rule remembers before its first step."""
+    if kind == "adamw":
+        # Adam's fused form wants the count where the parameter is.
+        n_steps = torch.zeros((), device=parameter.device)
+        names = ("exp_avg", "exp_avg_sq")
+        return {"step": n_steps} | {n: torch.zeros_like(parameter) for n in names}
+    if kind == "rmsprop":
+        return {"step": torch.zeros(()), "square_avg": torch.zeros_like(parameter)}
+    # Zeros are where a velocity starts anyway: the first step is the gradient.
+    return (
+        {"momentum_buffer": torch.zeros_like(parameter)} if kind == "momentum" else {}
+    )
+
+
+def _take_steps(
+    kind: str,
+    recipe: Recipe,
+    steps: list[Tensor],
+    grads: list[Any],
+    states: list[dict[str, Tensor]],
+) -> None:
+    """Add steps at a learning rate of 1 to `steps`, and bring `states` up to date.
+
+    The functions, not the classes of `torch.optim`: those import the compiler of
+    torch at their first step, more than a second in each worker process.
+    """
+
+    def of(name: str) -> list[Any]:
+        return [state.get(name) for state in states]
+
+    told: dict[str, Any] = {"lr": 1.0, "weight_decay": 0.0, "maximize": False}
+    if kind == "adamw":
+        told |= {"beta1": 0.9, "beta2": recipe.beta2, "eps": 1e-8, "amsgrad": False}
+        means, squares, counts = of("exp_avg"), of("exp_avg_sq"), of("step")
+        adam(steps, grads, means, squares, [], counts, fused=True, **told)
+    elif kind == "rmsprop":
+        told |= {"alpha": 0.95, "eps": 1e-8, "momentum": 0.0, "centered": False}
+        rmsprop(steps, grads, of("square_avg"), [], [], of("step"), **told)
+    else:
+        momentum = 0.9 if kind == "momentum" else 0.0
+        told |= {"momentum": momentum, "dampening": 0.0, "nesterov": momentum > 0}
+        sgd(steps, grads, of("momentum_buffer"), **told)

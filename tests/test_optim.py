@@ -551,3 +551,28 @@ def test_an_optimiser_that_is_not_known():
     message = "The 'optimizer' parameter of Architecture must be"
     with pytest.raises(InvalidParameterError, match=message):
         Optimizer(Net(), [{"optimizer": "adam"}])
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_steps_are_those_of_the_classes_of_torch(kind):
+    """The functions that make the steps are told what the classes tell them."""
+    torch.manual_seed(0)
+    net, lr = nn.Linear(4, 3), 0.01
+    told = {"lr": lr, "optimizer": kind, "recipe": "uniform"}
+    theirs = nn.Linear(4, 3)
+    theirs.load_state_dict(net.state_dict())
+    mine = Optimizer(net, [told])
+    own = {
+        "adamw": lambda p: torch.optim.Adam(p, lr=lr, betas=(0.9, 0.95)),
+        "rmsprop": lambda p: torch.optim.RMSprop(p, lr=lr, alpha=0.95),
+        "momentum": lambda p: torch.optim.SGD(p, lr=lr, momentum=0.9, nesterov=True),
+        "sgd": lambda p: torch.optim.SGD(p, lr=lr),
+    }[kind](theirs.parameters())
+    for step in range(5):
+        x = torch.randn(8, 4, generator=torch.Generator().manual_seed(step))
+        for module, optimizer in ((net, mine), (theirs, own)):
+            optimizer.zero_grad()
+            (0.1 * module(x)).square().mean().backward()  # too small to be clipped
+            optimizer.step()
+    for one, other in zip(net.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)

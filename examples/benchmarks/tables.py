@@ -37,6 +37,7 @@ SETS = (
     "california_housing",
     "diamonds",
 )
+SEEDS = {"sknas": (0, 1, 2)}  # others have one, unless asked for
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE / ".environments"
 # What is not listed runs in the environment of this script. Why torch is pinned stands
@@ -60,15 +61,15 @@ def main():
         budget={"type": float, "default": 60.0},
         models={"nargs": "+", "choices": list(MODELS), "default": list(MODELS)},
         sets={"nargs": "+", "choices": SETS, "default": SETS},
-        seeds={"nargs": "+", "type": int, "default": [0]},
+        seeds={"nargs": "+", "type": int},
         measured={"type": Path},
     )
     if arguments.measured:
         take_over(arguments.measured, arguments.results / "tables_elsewhere.jsonl")
     lines = Lines(arguments.results / "tables.jsonl")
     for model in arguments.models:
-        for data in arguments.sets:
-            for seed in arguments.seeds:
+        for seed in arguments.seeds or SEEDS.get(model, (0,)):
+            for data in arguments.sets:
                 key = {
                     "model": model,
                     "data": data,

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sknas.nets._layers import uniform
+
 
 class PiecewiseLinear(nn.Module):
     """Piecewise-linear codes of numeric columns.
@@ -120,7 +122,7 @@ class Embedding(nn.Module):
         n_slots = sum(cardinalities) + len(cardinalities)
         self.vectors = nn.Parameter(torch.randn(k, n_slots, size))
         with torch.no_grad():
-            self.vectors[:, starts] = 0.0
+            self.vectors.index_fill_(1, torch.tensor(starts), 0.0)
 
     def forward(self, codes: Tensor) -> Tensor:
         k = len(self.vectors)
@@ -167,14 +169,11 @@ class Periodic(nn.Module):
     ) -> None:
         super().__init__()
         shape = (k, 1, n_columns, n_frequencies)
-        self.frequency = nn.Parameter(sigma * torch.randn(shape))
-        self.phase = nn.Parameter((2 * torch.rand(shape) - 1) * math.pi)
+        self.frequency = nn.Parameter(torch.normal(0.0, sigma, shape))
+        self.phase = uniform(shape, math.pi)
         bound = 1 / math.sqrt(n_frequencies)
-        inside = (k, n_columns, n_frequencies, size - 1)
-        self.mixing = nn.Parameter((2 * torch.rand(inside) - 1) * bound)
-        self.shift = nn.Parameter(
-            (2 * torch.rand(k, n_columns, 1, size - 1) - 1) * bound
-        )
+        self.mixing = uniform((k, n_columns, n_frequencies, size - 1), bound)
+        self.shift = uniform((k, n_columns, 1, size - 1), bound)
 
     def forward(self, x: Tensor) -> Tensor:
         angle = 2 * math.pi * x[..., None] * self.frequency + self.phase
@@ -209,8 +208,8 @@ class Projected(nn.Module):
         super().__init__()
         bound = 1 / math.sqrt(size)
         shape = (k, 1, n_columns, size)
-        self.slope = nn.Parameter((2 * torch.rand(shape) - 1) * bound)
-        self.shift = nn.Parameter((2 * torch.rand(shape) - 1) * bound)
+        self.slope = uniform(shape, bound)
+        self.shift = uniform(shape, bound)
         # The codes start at zero, so that a column starts as a straight line.
         self.mixing = nn.Parameter(torch.zeros(k, n_columns, n_bins, size))
 

@@ -62,7 +62,7 @@ class InputLinear(nn.Module):
     """The first linear layers, each with a scale for every feature.
 
     The scale is multiplied into the weights, which are fewer than the rows of a
-    batch; and a table that several networks read is not copied for each.
+    batch; and a wide table that several networks read is not copied for each.
 
     Parameters
     ----------
@@ -92,7 +92,9 @@ class InputLinear(nn.Module):
             self.bias.to(x.dtype),
         )
         k, g = len(weight), len(x)
-        if g == k:
+        if g < k and weight.shape[1] <= weight.shape[2]:
+            x = x.repeat(k // g, 1, 1)  # less to copy than the outputs below
+        if len(x) == k:
             return torch.baddbmm(bias, x, weight)
         # (A, G, ...) -> G times (A, ...): a batch of networks for each table
         weights = weight.unflatten(0, (k // g, g)).unbind(1)
@@ -283,16 +285,18 @@ class Dropout(nn.Module):
         return (draw < keep) * (1 / keep)
 
 
+def uniform(shape: tuple[int, ...], bound: float) -> nn.Parameter:
+    """A parameter drawn evenly from -bound to bound."""
+    # In place: arithmetic on sizes alone imports torch's compiler, which takes seconds.
+    return nn.Parameter(nn.init.uniform_(torch.empty(shape), -bound, bound))
+
+
 def _uniform(
     k: int, n_inputs: int, n_outputs: int
 ) -> tuple[nn.Parameter, nn.Parameter]:
     """Weights (K, inputs, outputs) and biases, drawn as `torch.nn.Linear` does."""
     bound = 1 / math.sqrt(max(n_inputs, 1))
-    weight = nn.Parameter(torch.empty(k, n_inputs, n_outputs))
-    bias = nn.Parameter(torch.empty(k, 1, n_outputs))
-    nn.init.uniform_(weight, -bound, bound)
-    nn.init.uniform_(bias, -bound, bound)
-    return weight, bias
+    return uniform((k, n_inputs, n_outputs), bound), uniform((k, 1, n_outputs), bound)
 
 
 def _runs(values: Sequence[T]) -> list[tuple[T, int]]:

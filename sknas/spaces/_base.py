@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,9 +88,7 @@ class Space(BaseEstimator, ABC):
 
     def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
         """Trained parameters of an architecture's network."""
-        with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.device("meta"):
-            net = self.build([architecture], task)
-        return sum(p.numel() for p in net.parameters() if p.requires_grad)
+        return count_params(lambda: self.build([architecture], task))
 
     def check(self) -> None:
         """Refuse choices whose condition can never be met.
@@ -265,3 +263,10 @@ class DictSpace(Space):
 
     def build(self, architectures: Sequence[Architecture], task: TaskSpec) -> nn.Module:
         raise TypeError("A dict of choices builds no network, use a Space instead.")
+
+
+def count_params(build: Callable[[], nn.Module]) -> int:
+    """Trained parameters of what a function builds, without memory for them."""
+    with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.device("meta"):
+        net = build()
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)

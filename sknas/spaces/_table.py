@@ -30,7 +30,7 @@ from sknas.nets import (
 )
 from sknas.nets._inputs import MAX_ONE_HOT
 from sknas.nets._table import PARAMETRIC
-from sknas.spaces._base import Space
+from sknas.spaces._base import Space, count_params
 from sknas.spaces._choices import Categorical, Choice, Integer, Real, When
 from sknas.spaces._points import NAMED, NAMED_REGRESSION
 from sknas.spaces._portfolio import PORTFOLIO
@@ -368,6 +368,13 @@ class TableSpace(Space):
             features = self.features(alike[0], task, layout)
             nets.append(TableModule(features, self.net(alike, layout, task)))
         return nets[0] if len(nets) == 1 else Side(nets, list(groups.values()))
+
+    def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
+        if type(self).build is not TableSpace.build:
+            return super().n_params(architecture, task)
+        # Features have no parameters, and take longer to make than networks.
+        layout = self.layout(architecture, [task])
+        return count_params(lambda: self.net([architecture], layout, task))
 
     def shape(self, architecture: Architecture) -> tuple[Any, ...]:
         """What architectures must share to be built as one batched network."""

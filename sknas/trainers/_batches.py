@@ -42,22 +42,25 @@ class FoldBatches:
         is_learnt = net.inputs.numeric is not None or net.inputs.embedding is not None
         # Embeddings want exact numbers and codes, products do not.
         self.dtype = torch.float32 if is_learnt else self.precision or torch.float32
-        self.tables = [self._tensor(fold.train.x) for fold in problem.folds]
-        self.targets = [self._tensor(fold.train.y) for fold in problem.folds]
-        self.weights = [
-            self._tensor((fold.train.weight / fold.train.weight.mean()).astype("f4"))
-            for fold in problem.folds
-        ]
+        # The rows of all folds, one after the other: a step gathers them in one go.
+        parts = [fold.train for fold in problem.folds]
+        weights = [(part.weight / part.weight.mean()).astype("f4") for part in parts]
+        self.y = self._tensor(np.concatenate([part.y for part in parts]))
+        self.weight = self._tensor(np.concatenate(weights))
+        self.lengths = [len(part) for part in parts]
+        self.starts = [sum(self.lengths[:fold]) for fold in range(len(parts))]
         n_features = net.inputs.layout.n_fixed + len(net.inputs.layout.many)
-        n_rows = sum(len(table) for table in self.tables)
-        self.stored: list[Tensor] | None = None
-        if n_rows * n_features <= MAX_STORED:
-            self.stored = [
-                feature(table).to(self.dtype)
-                for feature, table in zip(self.features, self.tables, strict=True)
-            ]
-        longest = max(len(table) for table in self.tables)
-        self.size = -(-longest // plan.n_parts)
+        self.stored: Tensor | None = None
+        self.tables: list[Tensor] = []
+        if sum(self.lengths) * n_features <= MAX_STORED:
+            shape = (sum(self.lengths), n_features)
+            self.stored = torch.empty(shape, dtype=self.dtype, device=self.device)
+            for part, feature, start in zip(parts, features, self.starts, strict=True):
+                rows = feature(self._tensor(part.x))
+                self.stored[start : start + len(part)] = rows
+        else:
+            self.tables = [self._tensor(part.x) for part in parts]
+        self.size = -(-max(self.lengths) // plan.n_parts)
         self._orders: dict[tuple[int, int], Tensor] = {}
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -65,9 +68,10 @@ class FoldBatches:
 
     def features_of(self, fold: int) -> Tensor:
         """Features of the training rows of a fold that weights may start from."""
+        n = min(N_STARTING, self.lengths[fold])
         if self.stored is not None:
-            return self.stored[fold][:N_STARTING].float()
-        return self.features[fold](self.tables[fold][:N_STARTING])
+            return self.stored[self.starts[fold] :][:n].float()
+        return self.features[fold](self.tables[fold][:n])
 
     def valid_features(self, fold: int) -> Tensor:
         """Features of the validation rows of a fold (N, D)."""
@@ -75,33 +79,32 @@ class FoldBatches:
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Features (G, B, D), targets (G, B, ...) and weights (G, B) of a step."""
-        rows = [self._rows(fold, step) for fold in range(len(self.tables))]
+        folds = range(len(self.lengths))
+        rows = [self._rows(fold, step) for fold in folds]
+        places = torch.cat([rows[g] + self.starts[g] for g in folds])  # (G * B,)
+
+        def gathered(tensor: Tensor) -> Tensor:
+            return tensor.index_select(0, places).unflatten(0, (len(rows), -1))
+
         if self.stored is not None:
-            x = torch.stack([t[r] for t, r in zip(self.stored, rows, strict=True)])
+            x = gathered(self.stored)
         else:
-            x = torch.stack(
-                [
-                    feature(table[r])
-                    for feature, table, r in zip(
-                        self.features, self.tables, rows, strict=True
-                    )
-                ]
-            ).to(self.dtype)
-        y = torch.stack([t[r] for t, r in zip(self.targets, rows, strict=True)])
-        weight = torch.stack([w[r] for w, r in zip(self.weights, rows, strict=True)])
+            made = [self.features[g](self.tables[g][rows[g]]) for g in folds]
+            x = torch.stack(made).to(self.dtype)
+        weight = gathered(self.weight)
         if self.plan.n_parts == 1:
             weight = weight * self._is_row()
-        return x, y, weight
+        return x, gathered(self.y), weight
 
     def _is_row(self) -> Tensor:
         """Which places of one batch of all rows are rows, scaled to a mean of 1."""
-        lengths = torch.tensor([len(t) for t in self.tables], device=self.device)
+        lengths = torch.tensor(self.lengths, device=self.device)
         places = torch.arange(self.size, device=self.device)
         return (places < lengths[:, None]) * (self.size / lengths[:, None])
 
     def _rows(self, fold: int, step: int) -> Tensor:
         """Row numbers (B,) of a step: one shuffled epoch after the other."""
-        n_rows = len(self.tables[fold])
+        n_rows = self.lengths[fold]
         if self.plan.n_parts == 1:
             # All rows in their order; smaller folds repeat rows that do not count.
             return torch.arange(self.size, device=self.device) % n_rows
@@ -112,14 +115,14 @@ class FoldBatches:
             part = self._order(fold, epoch)[at : at + left]
             parts.append(part)
             start, left = start + len(part), left - len(part)
-        return torch.cat(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _order(self, fold: int, epoch: int) -> Tensor:
         if (fold, epoch) not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if k[1] >= epoch - 1}
             seeds = np.random.SeedSequence([self.problem.seed, fold, epoch])
             generator = torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
-            order = torch.randperm(len(self.tables[fold]), generator=generator)
+            order = torch.randperm(self.lengths[fold], generator=generator)
             self._orders[fold, epoch] = order.to(self.device)
         return self._orders[fold, epoch]
 

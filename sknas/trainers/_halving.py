@@ -25,6 +25,7 @@ def survivors(
     n_before: int,
     seconds: Sequence[float] | None = None,
     seconds_left: float = math.inf,
+    seconds_spent: float = 0.0,
 ) -> list[int]:
     """Places of the trials that go on, in order.
 
@@ -41,6 +42,9 @@ def survivors(
     seconds_left : float, default=inf
         What there is for all of them: as many go on as can end, the best first. A
         training that is cut is not annealed, and worth little.
+    seconds_spent : float, default=0
+        What the cohort has cost. Where nothing like another one would end in time,
+        this one is the last, and all of it goes on that can end.
 
     References
     ----------
@@ -49,13 +53,15 @@ def survivors(
     """
     share = KEPT[min(n_before, len(KEPT) - 1)]
     n_kept = max(LEAST, math.ceil(share * len(values)))
+    needs = list(seconds) if seconds is not None else [0.0] * len(values)
     by_value = sorted(range(len(values)), key=lambda place: -values[place])
-    chosen = set(by_value[:n_kept]) | {j for j, kept in enumerate(is_kept) if kept}
+    chosen = {j for j, kept in enumerate(is_kept) if kept} | set(by_value[:n_kept])
+    another = seconds_spent + sum(needs[place] for place in chosen)
+    if seconds_left < 2 * another - seconds_spent:
+        chosen = set(range(len(values)))
     in_time: list[int] = []
-    needed = 0.0
-    for place in by_value:
-        if place in chosen:
-            needed += seconds[place] if seconds is not None else 0.0
-            if needed <= seconds_left or not in_time:
-                in_time.append(place)
+    for place in (place for place in by_value if place in chosen):
+        needed = sum(needs[other] for other in [*in_time, place])
+        if needed <= seconds_left or not in_time:
+            in_time.append(place)
     return sorted(in_time)

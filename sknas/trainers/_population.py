@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from sknas._checks import reject
 from sknas._history import INTERRUPTED, OUT_OF_TIME, Proposal, Trial
 from sknas._optim import find_recipe
@@ -19,8 +21,10 @@ from sknas.trainers._plan import Plan
 from sknas.trainers._unit import Member, Unit, advance, stopped
 from sknas.trainers._workers import count_useful, run_tasks
 
-UNIT_CELLS = 2**19  # networks x rows of a batch x units of a layer, trained at once
-FASTER = {"cpu": 1, "cuda": 64}  # how many times that on a device
+# What is trained at once, at most: more of it is no faster, and harder to share out.
+UNIT_NETWORKS = 40
+UNIT_CELLS = 5 * 2**16  # networks x rows of a batch x units of a layer
+FASTER = {"cpu": 1, "cuda": 64}  # how many times these on a device
 EVEN_SHARE = 0.85  # of the time of all workers that they are busy
 FLOPS = 2.5e10  # a second, of a slow core, to tell long work from short
 
@@ -121,17 +125,18 @@ class PopulationTrainer(Trainer):
             # Neighbours with the same units and dropout are computed together.
             members.sort(key=lambda m: _order(m.proposal))
             size = self._unit_size(members[0].proposal, problem)
-            units += [
-                Unit(members[at : at + size]) for at in range(0, len(members), size)
-            ]
+            n_units = -(-len(members) // size)
+            parts = np.array_split(np.arange(len(members)), n_units)
+            units += [Unit([members[j] for j in part]) for part in parts]
         return units
 
     def _unit_size(self, proposal: Proposal, problem: Problem) -> int:
         """Members of a unit; a function of the table and the shape."""
         architecture = proposal.architecture
-        cells = architecture["batch_size"] * architecture.get("width", 1)
-        cells *= architecture["packing"] * len(problem.folds)
-        return max(1, UNIT_CELLS * FASTER[problem.device.partition(":")[0]] // cells)
+        n_networks = architecture["packing"] * len(problem.folds)
+        cells = n_networks * architecture["batch_size"] * architecture.get("width", 1)
+        size = min(UNIT_NETWORKS / n_networks, UNIT_CELLS / cells)
+        return max(1, int(size * FASTER[problem.device.partition(":")[0]]))
 
     def _advance(
         self,
@@ -279,7 +284,8 @@ def _halved(
     ]
     there_is = EVEN_SHARE * problem.seconds_left * count_useful(problem, len(members))
     values = [member.value for member in members]
-    kept = set(survivors(values, is_kept, n_halvings, needed, there_is))
+    spent = sum(member.seconds for member in members)
+    kept = set(survivors(values, is_kept, n_halvings, needed, there_is, spent))
     left, at = [], 0
     for unit in units:
         places = [j for j in range(len(unit.members)) if at + j in kept]

@@ -47,3 +47,29 @@ def test_too_early_ranks_drop_none(share, expected):
 
 def test_none_are_dropped_at_the_end():
     assert not is_halving(1.0)
+
+
+NEEDS = [4.0, 1.0, 1.0, 1.0, 1.0, 1.0]  # seconds, the best trial takes longest
+VALUES = [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "expected"),
+    [
+        (100.0, [0, 1, 2]),  # time for other cohorts
+        (22.0, [0, 1, 2]),  # they need 6, and another cohort 16
+        (21.9, [0, 1, 2, 3, 4, 5]),
+        (8.5, [0, 1, 2, 3, 4]),
+        (5.5, [0, 1]),
+        (3.5, [0]),  # one always goes on
+    ],
+)
+def test_the_last_cohort_trains_all_that_end_in_time(seconds_left, expected):
+    kept = survivors(VALUES, [False] * 6, 0, NEEDS, seconds_left, seconds_spent=10.0)
+    assert kept == expected
+
+
+def test_what_does_not_end_in_time_leaves_room_for_others():
+    values = [6.0, 1.0, 5.0, 2.0]
+    kept = survivors(values, [False] * 4, 0, [1.0, 1.0, 9.0, 1.0], 3.0)
+    assert kept == [0, 1, 3]

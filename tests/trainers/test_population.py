@@ -1,5 +1,7 @@
 """Many networks side by side: each is what it would be alone."""
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
@@ -17,6 +19,7 @@ from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, TableSpace
 from sknas.trainers import PopulationTrainer
 from sknas.trainers._network import evaluate
+from sknas.trainers._plan import Plan
 from sknas.trainers._population import rebuilt
 
 # Members of several shapes and kinds, all trained as one cohort.
@@ -751,3 +754,27 @@ def test_a_failed_training_is_not_kept_alive_by_its_error(monkeypatch):
         X, X[:, 0] > 0
     )
     assert len(seen) > 2 and max(seen) == 0
+
+
+def test_a_large_group_is_dealt_into_units_of_the_same_size(monkeypatch):
+    problem = make_problem()
+    monkeypatch.setattr(population, "UNIT_NETWORKS", 4 * len(problem.folds))
+    trainer = PopulationTrainer()
+    trainer.setup(space_of(problem))
+    asked = proposals(problem, [{"ntk_lr": 0.01 * (j + 1)} for j in range(9)])
+    plans = {p.number: Plan.of(p.architecture, problem) for p in asked}
+    units = trainer._units(asked, problem, plans)
+    assert [len(unit.members) for unit in units] == [3, 3, 3]
+
+
+def test_training_does_not_import_the_compiler():
+    """It takes a second or two, in each worker."""
+    code = (
+        "import sys\n"
+        "from sklearn.datasets import load_iris\n"
+        "from sknas import NASClassifier\n"
+        "X, y = load_iris(return_X_y=True)\n"
+        "NASClassifier(max_trials=1, max_epochs=1, n_jobs=1).fit(X, y).predict(X)\n"
+        "sys.exit('torch._dynamo' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
