@@ -41,6 +41,7 @@ from sknas._progress import Progress
 from sknas._scoring import RowLoss, find_scorer, reads_probabilities
 from sknas._search import (
     Search,
+    count_leaders,
     draw_seed,
     find_part,
     first_proposals,
@@ -354,6 +355,8 @@ class BaseNAS(BaseEstimator, ABC):
         progress: Progress,
     ) -> History:
         owner = type(self).__name__
+        # Where one network predicts, luck chooses it; an ensemble has others beside it.
+        n_leaders = count_leaders(budget.n_trials) if self.ensemble_size == 1 else 0
         search = Search(
             space=space,
             strategy=find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy),
@@ -364,6 +367,7 @@ class BaseNAS(BaseEstimator, ABC):
             n_side=min(budget.n_side, self._find_trainer().n_side),
             deadline=partial(self._search_deadline, problem),
             on_trials=progress.show,
+            n_leaders=n_leaders,
         )
         return search.run(
             first_proposals(self._find_space(), problem.task, problem.feasible)

@@ -26,8 +26,9 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     search_space : {"auto", "table"} or Space, default="auto"
         What can be built: see `sknas.spaces.TableSpace`, or define your own
         `sknas.spaces.Space`.
-    strategy : {"bayesian", "random"} or Strategy, default="bayesian"
-        What to try next: see `sknas.strategies`.
+    strategy : str or Strategy, default="bayesian"
+        What to try next: "bayesian", "evolution", "local", "reinforce", "random", or an
+        object of `sknas.strategies`.
     trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
         How a proposal gets its score: "population" trains many networks for tables
         side by side, "skorch" one after the other. "auto" takes the first for a
@@ -50,7 +51,8 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     ensemble_size : int or None, default=None
         Most architectures in the answer, None for up to 8. Each of them brings the
         networks of its folds, which are trained already; 1 is a single network,
-        trained on all rows.
+        trained on all rows. Of 14 trials on, the leaders are then scored once more, by
+        fresh seeds and beyond `max_trials`, and the best mean wins.
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
         dtype; none; or a mask, numbers or names of columns.
@@ -61,8 +63,10 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, in the loss and in the score of the search.
     constraints : dict, callable or None, default=None
-        Bounds of what may be built, such as ``{"n_params": 100_000}``, or a function
-        of an architecture that says whether it is allowed.
+        Bounds of what may be built, such as ``{"n_params": 100_000}``: ``n_params``,
+        trained parameters, and ``latency``, seconds in which one network answers 256
+        rows on one CPU thread; or a function of an architecture that says whether it
+        is allowed. What breaks them is never trained.
     device : str, default="auto"
         "auto", "cpu", "cuda" or one of several, "cuda:1". "auto" takes a GPU if there
         is one.
@@ -226,8 +230,9 @@ class NASRegressor(RegressorMixin, BaseNAS):
     search_space : {"auto", "table"} or Space, default="auto"
         What can be built: see `sknas.spaces.TableSpace`, or define your own
         `sknas.spaces.Space`.
-    strategy : {"bayesian", "random"} or Strategy, default="bayesian"
-        What to try next: see `sknas.strategies`.
+    strategy : str or Strategy, default="bayesian"
+        What to try next: "bayesian", "evolution", "local", "reinforce", "random", or an
+        object of `sknas.strategies`.
     trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
         How a proposal gets its score: "population" trains many networks for tables
         side by side, "skorch" one after the other. "auto" takes the first for a
@@ -250,7 +255,8 @@ class NASRegressor(RegressorMixin, BaseNAS):
     ensemble_size : int or None, default=None
         Most architectures in the answer, None for up to 8. Each of them brings the
         networks of its folds, which are trained already; 1 is a single network,
-        trained on all rows.
+        trained on all rows. Of 14 trials on, the leaders are then scored once more, by
+        fresh seeds and beyond `max_trials`, and the best mean wins.
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
         dtype; none; or a mask, numbers or names of columns.
@@ -259,8 +265,10 @@ class NASRegressor(RegressorMixin, BaseNAS):
     channel_axis : "auto", default="auto"
         For image spaces; a table takes "auto".
     constraints : dict, callable or None, default=None
-        Bounds of what may be built, such as ``{"n_params": 100_000}``, or a function
-        of an architecture that says whether it is allowed.
+        Bounds of what may be built, such as ``{"n_params": 100_000}``: ``n_params``,
+        trained parameters, and ``latency``, seconds in which one network answers 256
+        rows on one CPU thread; or a function of an architecture that says whether it
+        is allowed. What breaks them is never trained.
     device : str, default="auto"
         "auto", "cpu", "cuda" or one of several, "cuda:1". "auto" takes a GPU if there
         is one.

@@ -16,6 +16,7 @@ Value = Any  # bool, int, float, str or None: what JSON keeps
 # Reasons of trials without a score that others ask for.
 OUT_OF_TIME = "out of time"
 INTERRUPTED = "interrupted"
+AGAIN = "re-score"  # origin of a trial that scores an architecture again
 DIVERGED = "the loss became infinite or NaN"
 UNDEFINED = "the score is NaN or infinite"
 
@@ -39,10 +40,11 @@ class Architecture(Mapping[str, Value]):
     (32, Architecture(depth=1, width=32))
     """
 
-    __slots__ = ("_choices",)
+    __slots__ = ("_choices", "_key")
 
     def __init__(self, choices: Mapping[str, Value]) -> None:
         self._choices = dict(choices)
+        self._key: str | None = None
 
     def __getitem__(self, name: str) -> Value:
         return self._choices[name]
@@ -63,7 +65,9 @@ class Architecture(Mapping[str, Value]):
     @property
     def key(self) -> str:
         """Canonical text: the same for the same choices in any order."""
-        return json.dumps(self._choices, sort_keys=True)
+        if self._key is None:
+            self._key = json.dumps(self._choices, sort_keys=True)
+        return self._key
 
 
 @dataclass(frozen=True)
@@ -203,20 +207,24 @@ class History:
         """The recommended trial.
 
         The one with the best score; where architectures were scored again, the one
-        with the best mean among those.
+        with the best mean among those, and with that mean as its score.
         """
         succeeded = self.succeeded
         if not succeeded:
             raise ValueError("No trial of this history succeeded, so none is best.")
-        highest = succeeded[0].proposal.rung
-        succeeded = [t for t in succeeded if t.proposal.rung == highest]
+        top = succeeded[0].proposal.rung
         scores: dict[str, list[float]] = {}
         for trial in succeeded:
-            scores.setdefault(trial.architecture.key, []).append(-trial.order[1])
+            if trial.proposal.rung == top:
+                scores.setdefault(trial.architecture.key, []).append(-trial.order[1])
         most = max(map(len, scores.values()))
-        again = {key: np.mean(s) for key, s in scores.items() if len(s) == most}
-        winner = max(again, key=lambda key: again[key])
-        return next(t for t in succeeded if t.architecture.key == winner)
+        means = {key: float(np.mean(s)) for key, s in scores.items() if len(s) == most}
+        if most == 1 or len(means) == 1:  # a second score alone says nothing
+            firsts = [t for t in succeeded if t.proposal.origin != AGAIN]
+            return (firsts or succeeded)[0]
+        winner = max(means, key=lambda key: means[key])
+        first = next(t for t in succeeded if t.architecture.key == winner)
+        return replace(first, score=means[winner])
 
     def without_predictions(self, keep: int = 0) -> History:
         """The history free of arrays, but for those of the best `keep` trials."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Real
@@ -21,6 +21,7 @@ from sknas._checks import (
     reject,
 )
 from sknas._history import (
+    AGAIN,
     INTERRUPTED,
     UNDEFINED,
     Architecture,
@@ -38,6 +39,7 @@ from sknas.trainers._workers import count_useful
 MAX_REPEATS = 10  # batches of nothing new after which a strategy is done
 N_KEPT = 25  # best trials whose predictions are kept, for an ensemble
 N_LEADERS = 5  # architectures scored again where scores are noisy
+AGAIN_SHARE = 0.15  # of the time, or of the trials of an estimator, for that
 
 
 def search(
@@ -62,8 +64,8 @@ def search(
         The choices. A list is categorical; ``(low, high)`` is a range of integers if
         both are int, else of reals; ``(low, high, "log")`` the same on a logarithmic
         scale; a `Choice` may have a condition.
-    strategy : {"bayesian", "random"} or Strategy, default="bayesian"
-        What to try next.
+    strategy : str or Strategy, default="bayesian"
+        What to try next: "bayesian", "evolution", "local", "reinforce" or "random".
     max_trials : int
         Evaluations of new architectures.
     max_time : float or None, default=None
@@ -71,8 +73,9 @@ def search(
     constraints : mapping of str to float, callable or None, default=None
         Upper bounds of numbers of an architecture, or whether it is allowed.
     noisy : bool, default=False
-        Whether the same architecture scores differently each time: then the leaders
-        are evaluated once more at the end, and the best mean is recommended.
+        Whether the same architecture scores differently each time: then the 5 that the
+        strategy expects most of are evaluated once more at the end, beyond
+        `max_trials`, and the best mean is recommended; `History.best` has that score.
     random_state : int, RandomState or None, default=None
         Seeds the strategy.
 
@@ -108,7 +111,8 @@ def search(
     max_time = check_positive(owner, "max_time", max_time, optional=True)
     deadline = None if max_time is None else time.monotonic() + max_time
     seed = draw_seed(random_state)
-    problem = Problem(feasible=make_feasible(owner, constraints, space, None))
+    feasible = make_feasible(owner, constraints, space, None)
+    problem = Problem(feasible=feasible, deadline=deadline)
     trainer = FunctionTrainer(objective)
     search = Search(
         space=space,
@@ -118,15 +122,9 @@ def search(
         seed=seed,
         max_trials=n_trials,
         deadline=lambda history: deadline,
+        n_leaders=N_LEADERS if noisy else 0,
     )
-    history = search.run(first_proposals(space, None, problem.feasible))
-    if noisy and history.stop_reason != INTERRUPTED:
-        for leader in history.succeeded[:N_LEADERS]:
-            if deadline is not None and time.monotonic() >= deadline:
-                break
-            again = replace(leader.proposal, origin="re-score", number=len(history))
-            history = history.extended(map(checked, trainer.train([again], problem)))
-    return history
+    return search.run(first_proposals(space, None, feasible))
 
 
 class FunctionTrainer(Trainer):
@@ -189,6 +187,8 @@ class Search:
         Called with the history whenever trials were added.
     n_side : int or None, default=None
         Proposals asked for at once; None for as many as the trainer likes.
+    n_leaders : int, default=0
+        Architectures that are scored once more at the end, by a fresh seed.
     """
 
     def __init__(
@@ -203,6 +203,7 @@ class Search:
         deadline: Callable[[History], float | None],
         on_trials: Callable[[History], None] | None = None,
         n_side: int | None = None,
+        n_leaders: int = 0,
     ) -> None:
         self.space = space
         space.check()
@@ -214,6 +215,7 @@ class Search:
         self.deadline = deadline
         self.on_trials = on_trials
         self.n_side = self.trainer.n_side if n_side is None else n_side
+        self.n_leaders = n_leaders
         self._seen: set[str] = set()
 
     def run(self, first: Sequence[Proposal] = ()) -> History:
@@ -225,6 +227,7 @@ class Search:
             What to train before the strategy is asked.
         """
         history = History()
+        self.begun = time.monotonic()
         try:
             rng = np.random.default_rng(self.seed)
             self.strategy.setup(self.space, self.problem, rng)
@@ -233,13 +236,14 @@ class Search:
             queue = [list(first[at : at + n]) for at in range(0, len(first), n)]
             while not history.stop_reason:
                 history = self._advance(history, queue)
+            history = self._scored_again(history)
         except KeyboardInterrupt:
             history = replace(history, stop_reason=INTERRUPTED)
         return history
 
     def _advance(self, history: History, queue: list[list[Proposal]]) -> History:
         """One batch more, or the reason why there is none."""
-        deadline = self.deadline(history)
+        deadline = self._end_of_search(history)
         left = np.inf if self.max_trials is None else self.max_trials - len(history)
         if left <= 0:
             return replace(history, stop_reason="max_trials")
@@ -256,13 +260,54 @@ class Search:
                 return replace(history, stop_reason=self._end_of_proposals())
         if not new:
             return history
+        return self._trained(new, history, deadline)
+
+    def _end_of_search(self, history: History) -> float | None:
+        """The deadline, less the time in which leaders are scored again."""
+        deadline = self.deadline(history)
+        if deadline is None or not self.n_leaders or len(history.succeeded) < 2:
+            return deadline
+        return deadline - AGAIN_SHARE * (deadline - self.begun)
+
+    def _scored_again(self, history: History) -> History:
+        """The history with new scores of its leaders: the best one had luck, too."""
+        leaders = self._leaders(history)
+        for at in range(0, len(leaders), self.n_side):
+            deadline = self.deadline(history)
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            proposals = [
+                Proposal(a, origin=AGAIN, number=number, seed=self._seed_of(number))
+                for number, a in enumerate(
+                    leaders[at : at + self.n_side], start=len(history)
+                )
+            ]
+            history = self._trained(proposals, history, deadline)
+            if history.stop_reason == INTERRUPTED:
+                break
+        return history
+
+    def _leaders(self, history: History) -> list[Architecture]:
+        """What to score again: the best of the highest rung, if there are two."""
+        if not self.n_leaders or history.stop_reason == INTERRUPTED:
+            return []
+        scored = history.succeeded
+        top = [t for t in scored if t.proposal.rung == scored[0].proposal.rung]
+        if len(top) < 2:
+            return []
+        return [t.architecture for t in self.strategy.rank(top)[: self.n_leaders]]
+
+    def _trained(
+        self, proposals: list[Proposal], history: History, deadline: float | None
+    ) -> History:
+        """The history with what came of some proposals."""
         report = partial(self._report, history, [])
         problem = replace(self.problem, deadline=deadline, report=report)
-        trials = [checked(trial) for trial in self.trainer.train(new, problem)]
-        if len(trials) != len(new):
+        trials = [checked(trial) for trial in self.trainer.train(proposals, problem)]
+        if len(trials) != len(proposals):
             raise RuntimeError(
                 f"{type(self.trainer).__name__}.train must return a trial for each of "
-                f"{len(new)} proposals, it returned {len(trials)}."
+                f"{len(proposals)} proposals, it returned {len(trials)}."
             )
         self.strategy.observe([trial.bare() for trial in trials])
         # A trial that was never begun is none.
@@ -319,10 +364,13 @@ class Search:
                 continue
             self._seen.add(architecture.key)
             number = len(history) + len(new)
-            # The seed depends on the place in the search alone, not on who trains it.
-            seed = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+            seed = self._seed_of(number)
             new.append(replace(proposal, number=number, seed=seed))
         return new
+
+    def _seed_of(self, number: int) -> int:
+        """Depends on the place in the search alone, not on who trains it."""
+        return int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
 
 
 def checked(trial: Trial) -> Trial:
@@ -388,24 +436,37 @@ def make_feasible(
             allowed = "a finite number" + " > 0" * is_cost
             reject(owner, f"constraints[{name!r}]", bound, allowed)
 
-    def within(architecture: Architecture) -> bool:
-        costs: Mapping[str, Any] = architecture
-        if task is not None:
-            costs = space.costs(architecture, task)
-        return all(
-            costs.get(name, bound) <= bound for name, bound in constraints.items()
-        )
+    measured: dict[tuple[str, Hashable], float] = {}
 
-    return within
+    def cost(name: str, architecture: Architecture) -> float:
+        if task is None:
+            return architecture.get(name, -np.inf)
+        # What a space adds may depend on anything.
+        is_known = name in Space.costs
+        key = name, space.structure(architecture) if is_known else architecture.key
+        if key not in measured:
+            try:
+                measured[key] = getattr(space, name)(architecture, task)
+            except Exception:  # what can't be built fails where it is trained
+                measured[key] = -np.inf
+        return measured[key]
+
+    return lambda a: all(cost(name, a) <= most for name, most in constraints.items())
 
 
 def _cost_names(space: Space, task: TaskSpec | None) -> list[str]:
     """What constraints may bound: numbers of an architecture, or costs of its net."""
-    if task is None:
-        rng = np.random.default_rng(0)
-        choices = space.choices.items()
-        return [name for name, c in choices if isinstance(c.sample(rng), Real)]
-    return list(space.costs(space.sample(1, np.random.default_rng(0))[0], task))
+    if task is not None:
+        return list(space.costs)
+    rng = np.random.default_rng(0)
+    choices = space.choices.items()
+    return [name for name, c in choices if isinstance(c.sample(rng), Real)]
+
+
+def count_leaders(max_trials: int | None) -> int:
+    """Leaders of an estimator's search to score again; one alone says nothing."""
+    n = N_LEADERS if max_trials is None else int(AGAIN_SHARE * max_trials)
+    return min(n, N_LEADERS) if n > 1 else 0
 
 
 def draw_seed(random_state: Any) -> int:

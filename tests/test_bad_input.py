@@ -43,9 +43,25 @@ WRONG = [
     ("search_space", "tabel", "one of 'auto', 'table'", MEAN_SPACE),
     ("search_space", None, "one of 'auto', 'table' or a Space object", ""),
     ("search_space", TableSpace, "one of 'auto', 'table' or a Space object", ""),
-    ("strategy", "bayes", "one of 'bayesian', 'random'", MEAN_STRATEGY),
-    ("strategy", "zzz", "one of 'bayesian', 'random'", ""),
-    ("strategy", 3, "one of 'bayesian', 'random' or a Strategy object", ""),
+    (
+        "strategy",
+        "bayes",
+        "one of 'bayesian', 'evolution', 'local', 'random', 'reinforce'",
+        MEAN_STRATEGY,
+    ),
+    (
+        "strategy",
+        "zzz",
+        "one of 'bayesian', 'evolution', 'local', 'random', 'reinforce'",
+        "",
+    ),
+    (
+        "strategy",
+        3,
+        "one of 'bayesian', 'evolution', 'local', 'random', 'reinforce' or a Strategy "
+        "object",
+        "",
+    ),
     ("trainer", "skroch", TRAINERS, "; did you mean 'skorch'?"),
     ("trainer", "popular", TRAINERS, "; did you mean 'population'?"),
     ("trainer", None, f"{TRAINERS} or a Trainer object", ""),
@@ -162,13 +178,15 @@ def test_class_weight_is_refused_for_several_labels():
     [
         (
             {"strategy": BayesianStrategy(surrogate="gpr")},
-            "The 'surrogate' parameter of BayesianStrategy must be one of 'gp', 'rf', "
-            "'et', 'gbrt', got 'gpr'; did you mean 'gp'?",
+            "The 'surrogate' parameter of BayesianStrategy must be one of 'hamming', "
+            "'gp', 'rf', 'et', 'gbrt', 'deep-ensemble', 'wl', got 'gpr'; did you mean "
+            "'gp'?",
         ),
         (
             {"strategy": BayesianStrategy(acquisition="eii")},
             "The 'acquisition' parameter of BayesianStrategy must be one of 'ei', "
-            "'pi', 'lcb', 'gp_hedge', got 'eii'; did you mean 'ei'?",
+            "'pi', 'lcb', 'eips', 'thompson', 'gp_hedge', got 'eii'; did you mean "
+            "'ei'?",
         ),
         (
             {"strategy": BayesianStrategy(n_initial_points=0)},
@@ -202,7 +220,7 @@ def test_class_weight_is_refused_for_several_labels():
         (
             {"constraints": {"n_param": 100}},
             "The 'constraints' parameter of NASClassifier must be a dict of bounds of "
-            "['n_params'], got {'n_param': 100}; did you mean 'n_params'?",
+            "['n_params', 'latency'], got {'n_param': 100}; did you mean 'n_params'?",
         ),
         (
             {"categorical_features": [1, 7]},

@@ -5,12 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import sknas
 from sknas import search
-from sknas._history import History, Proposal, Trial
-from sknas._problem import Problem
-from sknas._search import N_KEPT, Search
+from sknas._history import AGAIN, History, Proposal, Trial
+from sknas._problem import Problem, TaskSpec
+from sknas._search import (
+    N_KEPT,
+    FunctionTrainer,
+    Search,
+    count_leaders,
+    make_feasible,
+)
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import (
     Architecture,
@@ -21,7 +28,7 @@ from sknas.spaces import (
     TableSpace,
     UnseenSampler,
 )
-from sknas.strategies import STRATEGIES, Strategy
+from sknas.strategies import STRATEGIES, RandomStrategy, Strategy
 from sknas.trainers import Trainer
 
 LINE = {"x": (0, 50)}
@@ -359,7 +366,7 @@ def test_history_survives_json():
             {"max_time": -1},
             "'max_time' parameter of search must be a finite number > 0",
         ),
-        ({"strategy": "bayes"}, "'bayesian', 'random', got 'bayes'; did you mean 'bay"),
+        ({"strategy": "bayes"}, "'reinforce', got 'bayes'; did you mean 'bayesian'"),
         ({"constraints": 3}, "'constraints' parameter of search must be a dict of bou"),
         ({"constraints": {"y": 1}}, r"a dict of bounds of \['x'\], got {'y': 1}"),
         ({"constraints": {"x": "a"}}, r"constraints\['x'\].* must be a finite number"),
@@ -377,3 +384,123 @@ def test_wrong_arguments(change, message):
     given = {"objective": height, "space": LINE, "max_trials": 2} | change
     with pytest.raises(InvalidParameterError, match=message):
         sknas.search(given.pop("objective"), given.pop("space"), **given)
+
+
+def test_a_second_score_alone_decides_nothing():
+    """Time for one leader only: the best first score is recommended."""
+    history = search(lambda a: -abs(a["x"] - 3.0), LINE, max_trials=9, random_state=0)
+    best = history.best
+    again = Trial(
+        Proposal(best.architecture, origin=AGAIN, number=len(history)), score=-99.0
+    )
+    assert history.extended([again]).best == best
+    other = history.succeeded[1].architecture
+    second = Trial(Proposal(other, origin=AGAIN, number=len(history) + 1), score=50.0)
+    both = history.extended([again, second])
+    assert both.best.architecture.key == other.key
+    first = history.succeeded[1].score
+    assert both.best.score == pytest.approx((first + 50.0) / 2)
+
+
+def test_leaders_come_from_the_highest_rung():
+    """What halving dropped is not scored again, however good it looked early."""
+
+    class Rungs(FunctionTrainer):
+        n_side = 8
+
+        def __init__(self, objective=None):
+            super().__init__(objective)
+
+        def train(self, proposals, problem):
+            trials = super().train(proposals, problem)
+            return [
+                replace(t, proposal=replace(t.proposal, rung=int(t.score < 50)))
+                for t in trials
+            ]
+
+    found = Search(
+        space=DictSpace({"x": (0, 99)}),
+        strategy=RandomStrategy(),
+        trainer=Rungs(lambda a: float(a["x"])),
+        problem=Problem(),
+        seed=0,
+        max_trials=32,
+        deadline=lambda history: None,
+        n_leaders=3,
+    ).run()
+    again = [t for t in found if t.proposal.origin == AGAIN]
+    tops = sorted((t.score for t in list(found)[:32] if t.proposal.rung), reverse=True)[
+        :3
+    ]
+    assert [t.score for t in again] == tops and max(tops) < 50
+    assert len({t.proposal.seed for t in found}) == len(found)
+
+
+def test_ctrl_c_ends_the_second_scores():
+    asked = []
+
+    def objective(a):
+        asked.append(a)
+        if len(asked) == 14:
+            raise KeyboardInterrupt
+        return float(a["x"])
+
+    history = search(objective, LINE, max_trials=12, noisy=True, random_state=0)
+    assert history.stop_reason == "interrupted" and len(asked) == 14
+    assert len(history) == 13 and history.best.score is not None
+
+
+def test_time_is_left_for_second_scores():
+    """The last share of the time is theirs."""
+    history = search(
+        lambda a: time.sleep(0.05) or float(a["x"]),
+        DictSpace({"x": (0, 999)}),
+        strategy="random",
+        max_trials=999,
+        max_time=2.0,
+        noisy=True,
+        random_state=0,
+    )
+    again = [t for t in history if t.proposal.origin == AGAIN]
+    assert 2 <= len(again) <= 5 and history.stop_reason == "max_time"
+
+
+@pytest.mark.parametrize(
+    ("max_trials", "expected"), [(3, 0), (13, 0), (14, 2), (16, 2), (99, 5), (None, 5)]
+)
+def test_leaders_are_a_share_of_the_trials(max_trials, expected):
+    assert count_leaders(max_trials) == expected
+
+
+def test_costs_are_measured_once_for_each_structure(monkeypatch):
+    space = TableSpace()
+    task = TaskSpec("binary", 2, 100, 3)
+    measured = []
+    monkeypatch.setattr(
+        TableSpace, "latency", lambda self, a, t: measured.append(a) or a["depth"]
+    )
+    feasible = make_feasible("NASClassifier", {"latency": 2}, space, task)
+    drawn = space.sample(300, np.random.default_rng(0))
+    assert [feasible(a) for a in drawn] == [a["depth"] <= 2 for a in drawn]
+    structures = {space.structure(a) for a in drawn}
+    assert len(measured) == len(structures) < 300
+
+
+def test_a_network_that_can_not_be_built_fails_where_it_is_trained():
+    class Broken(TableSpace):
+        def build(self, architectures, task):
+            raise RuntimeError("no")
+
+    task = TaskSpec("binary", 2, 100, 3)
+    feasible = make_feasible("NASClassifier", {"n_params": 10}, Broken(), task)
+    assert feasible(Broken().default_architecture())
+
+
+def test_latency_is_that_of_256_rows():
+    edges = np.tile(np.linspace(-2, 2, 49, dtype=np.float32), (30, 1))
+    space, task = TableSpace(), TaskSpec("binary", 2, 100, 30, edges=edges)
+    before = torch.get_num_threads()
+    small = space.fill({"depth": 1, "width": 32})
+    large = space.fill({"depth": 4, "width": 256})
+    assert 0 < space.latency(small, task) < space.latency(large, task) < 1
+    assert torch.get_num_threads() == before

@@ -46,7 +46,10 @@ class Lines:
         for row in self.rows:
             if all(row.get(name) == value for name, value in key.items()):
                 return row
-        row = {**key, **function(), "machine": machine()}
+        return self.add({**key, **function(), "machine": machine()})
+
+    def add(self, row):
+        """Write a row."""
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
         self.rows.append(row)

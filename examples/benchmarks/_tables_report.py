@@ -37,6 +37,7 @@ COLUMNS = [
     "members",
     "measured_elsewhere",
 ]
+TOLD = (60.0, 300.0)  # budgets with tables of their own; all are in the last picture
 MISSING = "-"
 ELSEWHERE = " \\*"
 TICKS = (0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 4)
@@ -48,7 +49,9 @@ def write_section(results, docs):
     if lines.empty:
         return "Not measured yet.\n"
     budgets = lines["budget"][lines["model"].isin(LIMITED)].unique()
-    parts = [write_budget(lines, budget, docs) for budget in sorted(budgets)]
+    told = sorted(set(budgets) & set(TOLD))
+    parts = [write_budget(lines, budget, docs) for budget in told]
+    parts.append(write_anytime(lines, docs))
     machines = ", ".join(sorted(lines["machine"].dropna().unique()))
     return "\n".join([*parts, f"Machine: {machines}.\n"])
 
@@ -90,6 +93,44 @@ def write_budget(lines, budget, docs):
         parts.append("sknas is not measured yet.\n")
     parts.append(f"[All numbers](benchmarks/{name}.csv)\n")
     return "\n".join(parts)
+
+
+def write_anytime(lines, docs):
+    """The error of sknas against its budget, and a picture of it."""
+    lines = lines[~lines["measured_elsewhere"]]
+    own = lines[lines["model"].eq("sknas")]
+    errors = own.pivot_table("error", "data", "budget")
+    errors = errors[errors.notna().sum(axis=1) > 2].dropna(axis=1, how="all")
+    if errors.empty:
+        return ""
+    cells = errors.apply(lambda values: text(values, "{:.4f}"))
+    cells.columns = [f"{budget:g} s" for budget in cells]
+    others = lines[~lines["model"].isin(LIMITED)]
+    limits = others.pivot_table("error", "data", "model")
+    fig, axes = plt.subplots(1, len(errors), figsize=(11, 3.2), layout="constrained")
+    for ax, (table, row) in zip(np.atleast_1d(axes), errors.iterrows(), strict=True):
+        row = row.dropna()
+        ax.plot(row.index, row, "o-", color="C0", label="sknas")
+        for place, model in enumerate(limits.columns):
+            level = limits.get(model, {}).get(table)
+            ax.axhline(level, color=f"C{place + 1}", ls="--", lw=1, label=model)
+        ax.set_xscale("log")
+        ax.set_xticks(row.index, [f"{budget:g}" for budget in row.index])
+        ax.set_xticks([], minor=True)
+        ax.set_title(table, loc="left", fontsize=10)
+        ax.set_xlabel("max_time, s")
+        ax.spines[["top", "right"]].set_visible(False)
+    np.atleast_1d(axes)[0].set_ylabel("test error")
+    handles, labels = np.atleast_1d(axes)[0].get_legend_handles_labels()
+    fig.legend(handles, labels, frameon=False, loc="outside lower center", ncols=6)
+    fig.savefig(docs / "_static" / "anytime.png", dpi=110)
+    plt.close(fig)
+    return (
+        "### What more time gives\n\nThe error of sknas for `--budget` 5 to 300; in "
+        "the picture, dashed, the models without a limit:\n\n"
+        + markdown(cells)
+        + "\n![The error of sknas against its time](_static/anytime.png)\n"
+    )
 
 
 def average(lines, budget):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from sknas._optim import ONE_AT_A_TIME
 from sknas._problem import TaskSpec
 from sknas.spaces._choices import Choice, as_choice
 
-CONSTANT = 0.5  # what an inactive choice is encoded as, in each of its columns
+Graph = tuple[Sequence[str], Sequence[tuple[int, int]]]
+
+N_TIMED_ROWS, N_WARM, N_TIMED = 256, 5, 20  # of a latency
 
 
 class Space(BaseEstimator, ABC):
@@ -42,6 +45,9 @@ class Space(BaseEstimator, ABC):
     >>> OneLayer().default_architecture()
     Architecture(width=16)
     """
+
+    # What constraints may bound: methods of an architecture and a task.
+    costs: tuple[str, ...] = ("n_params", "latency")
 
     @property
     @abstractmethod
@@ -82,13 +88,44 @@ class Space(BaseEstimator, ABC):
         """An architecture in words."""
         return ", ".join(f"{name} {value}" for name, value in architecture.items())
 
-    def costs(self, architecture: Architecture, task: TaskSpec) -> dict[str, float]:
-        """What constraints may bound: the number of parameters, ``n_params``."""
-        return {"n_params": self.n_params(architecture, task)}
+    def graph(self, architecture: Architecture) -> Graph:
+        """The operations of an architecture, and which feeds which.
+
+        For surrogates that compare graphs; only spaces of graphs have it.
+
+        Returns
+        -------
+        labels : list of str
+            One a node.
+        edges : list of (int, int)
+            Places of a node and of one that it feeds.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no graphs.")
 
     def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
         """Trained parameters of an architecture's network."""
         return count_params(lambda: self.build([architecture], task))
+
+    def latency(self, architecture: Architecture, task: TaskSpec) -> float:
+        """Seconds in which a network answers 256 rows, on one thread of the CPU."""
+        n_threads = torch.get_num_threads()
+        with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.no_grad():
+            net = self.build([architecture], task).eval()
+            rows = torch.zeros(N_TIMED_ROWS, task.n_columns)
+            seconds = []
+            torch.set_num_threads(1)
+            try:
+                for _ in range(N_WARM + N_TIMED):
+                    started = time.perf_counter()
+                    net(rows)
+                    seconds.append(time.perf_counter() - started)
+            finally:
+                torch.set_num_threads(n_threads)
+        return float(np.median(seconds[N_WARM:]))
+
+    def structure(self, architecture: Architecture) -> Hashable:
+        """What the costs of an architecture depend on; here all of it."""
+        return architecture.key
 
     def check(self) -> None:
         """Refuse choices whose condition can never be met.
@@ -173,7 +210,7 @@ class Space(BaseEstimator, ABC):
                 if choice.n_columns and name in architecture:
                     row += choice.encode(architecture[name])
                 else:
-                    row += [CONSTANT] * choice.n_columns
+                    row += [inactive_code(choice)] * choice.n_columns
             rows.append(row)
         width = sum(choice.n_columns for choice in choices.values())
         return np.array(rows, dtype=float).reshape(len(rows), width)
@@ -263,6 +300,11 @@ class DictSpace(Space):
 
     def build(self, architectures: Sequence[Architecture], task: TaskSpec) -> nn.Module:
         raise TypeError("A dict of choices builds no network, use a Space instead.")
+
+
+def inactive_code(choice: Choice) -> float:
+    """Each column of an inactive choice: as far from one value as from the others."""
+    return 0.5 if choice.n_columns == 1 else 1 / max(choice.n_columns, 1)
 
 
 def count_params(build: Callable[[], nn.Module]) -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,11 @@ class Choice(ABC):
         return name in architecture and architecture[name] in values
 
     def __repr__(self) -> str:
-        inside = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if v is not None)
+        inside = ", ".join(
+            f"{name}={value!r}"
+            for name, value in vars(self).items()
+            if value is not None and not name.startswith("_")
+        )
         return f"{type(self).__name__}({inside})"
 
 
@@ -134,6 +139,12 @@ class Categorical(Choice):
         self.weights = list(weights) if weights is not None else None
         self.default = default
         self.when = when
+        # bool is an int in Python: True must not be found as 1.
+        self._places = {
+            (type(o), o): j for j, o in reversed([*enumerate(self.options)])
+        }
+        shares = np.cumsum(self.weights or [1.0])
+        self._shares = (shares / shares[-1]).tolist()
 
     @property
     def n_values(self) -> float:
@@ -146,21 +157,18 @@ class Categorical(Choice):
         return 1 if self.ordered or len(self.options) == 2 else len(self.options)
 
     def _place(self, value: Value) -> int:
-        # bool is an int in Python: True must not be found as 1.
-        pairs = [(type(option), option) for option in self.options]
-        return pairs.index((type(value), value))
+        return self._places[type(value), value]
 
     def contains(self, value: Value) -> bool:
-        return any(type(o) is type(value) and o == value for o in self.options)
+        return isinstance(value, Hashable) and (type(value), value) in self._places
 
     def values(self) -> Sequence[Value]:
         return self.options
 
     def sample(self, rng: np.random.Generator) -> Value:
-        p = None
-        if self.weights is not None:
-            p = np.array(self.weights) / sum(self.weights)
-        return self.options[int(rng.choice(len(self.options), p=p))]
+        if self.weights is None:
+            return self.options[int(rng.integers(len(self.options)))]
+        return self.options[bisect_right(self._shares, rng.random())]
 
     def encode(self, value: Value) -> list[float]:
         place = self._place(value)
@@ -185,7 +193,7 @@ class Categorical(Choice):
                 [j for j in others if j > place],
             )
             others = below[-1:] + above[:1]
-        return self.options[int(rng.choice(others))] if others else value
+        return self.options[others[int(rng.integers(len(others)))]] if others else value
 
     def can_change(self, value: Value) -> bool:
         return bool(self._others(value))

@@ -54,11 +54,14 @@ class UnseenSampler:
         """The same, by their keys."""
         self._seen.update(keys)
 
+    def new(self, architectures: Iterable[Architecture]) -> list[Architecture]:
+        """Those of some architectures that are new, feasible or not; no repeats."""
+        by_key = {a.key: a for a in architectures}
+        return [a for key, a in by_key.items() if key not in self._seen]
+
     def unseen(self, architectures: Iterable[Architecture]) -> list[Architecture]:
         """Those of some architectures that are new and feasible, without repeats."""
-        by_key = {a.key: a for a in architectures}
-        new = [a for key, a in by_key.items() if key not in self._seen]
-        return [a for a in new if self.feasible(a)]
+        return [a for a in self.new(architectures) if self.feasible(a)]
 
     def draw(self, n: int) -> list[Architecture]:
         """Up to `n` new architectures; fewer only where the space has no more."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -380,6 +380,11 @@ class TableSpace(Space):
         """What architectures must share to be built as one batched network."""
         is_parametric = architecture.get("activation", "").startswith("parametric")
         return (*(architecture.get(name) for name in SHAPE), is_parametric)
+
+    def structure(self, architecture: Architecture) -> Hashable:
+        if type(self).build is not TableSpace.build:
+            return super().structure(architecture)
+        return *self.shape(architecture), architecture.get("activation")
 
     def layout(self, architecture: Architecture, tasks: Sequence[TaskSpec]) -> Layout:
         """Where the features of an architecture stand, with room for some tasks."""

@@ -1,18 +1,34 @@
 """What to try next."""
 
 from sknas._history import History, Proposal, Trial
+from sknas.strategies._acquisition import expected_improvement
 from sknas.strategies._base import Strategy
 from sknas.strategies._bayesian import BayesianStrategy
+from sknas.strategies._evolution import EvolutionStrategy
+from sknas.strategies._local import LocalStrategy
+from sknas.strategies._process import ExponentialHammingProcess
 from sknas.strategies._random import RandomStrategy
+from sknas.strategies._reinforce import ReinforceStrategy
 
-STRATEGIES = {"bayesian": BayesianStrategy, "random": RandomStrategy}
+STRATEGIES = {
+    "bayesian": BayesianStrategy,
+    "evolution": EvolutionStrategy,
+    "local": LocalStrategy,
+    "random": RandomStrategy,
+    "reinforce": ReinforceStrategy,
+}
 
 __all__ = [
     "STRATEGIES",
     "BayesianStrategy",
+    "EvolutionStrategy",
+    "ExponentialHammingProcess",
     "History",
+    "LocalStrategy",
     "Proposal",
     "RandomStrategy",
+    "ReinforceStrategy",
     "Strategy",
     "Trial",
+    "expected_improvement",
 ]

@@ -64,3 +64,11 @@ class Strategy(BaseEstimator, ABC):
     @abstractmethod
     def observe(self, trials: Sequence[Trial]) -> None:
         """Take note of trials, also of failed ones and of those not proposed here."""
+
+    def rank(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Trials with a score by what is expected of them, the best first.
+
+        Here by their scores; a strategy that knows of noise sees through lucky ones.
+        """
+        scored = [trial for trial in trials if trial.status == "ok"]
+        return sorted(scored, key=lambda trial: trial.order)

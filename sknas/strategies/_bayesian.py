@@ -1,54 +1,90 @@
-"""Bayesian optimisation on the surrogates and acquisitions of scikit-optimize."""
+"""Bayesian optimisation of architectures."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.stats import norm, rankdata
-from sklearn.ensemble import GradientBoostingRegressor
-from skopt.acquisition import gaussian_ei, gaussian_lcb, gaussian_pi
-from skopt.learning import (
-    ExtraTreesRegressor,
-    GaussianProcessRegressor,
-    GradientBoostingQuantileRegressor,
-    RandomForestRegressor,
-)
-from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
 
-from sknas._checks import check_integer, check_word
+from sknas._checks import check_integer, check_word, reject
 from sknas._history import Architecture, Proposal, Trial
 from sknas._problem import Problem
 from sknas.spaces import Space, UnseenSampler
+from sknas.strategies._acquisition import (
+    ACQUISITIONS,
+    Hedge,
+    expected_improvement,
+)
 from sknas.strategies._base import Strategy
+from sknas.strategies._process import (
+    ExponentialHammingProcess,
+    WeisfeilerLehmanProcess,
+)
+from sknas.strategies._surrogates import (
+    LEAST_STD,
+    DeepEnsemble,
+    SkoptProcess,
+    SkoptQuantiles,
+    Surrogate,
+    extra_trees,
+    random_forest,
+)
 
-ACQUISITIONS = ("ei", "pi", "lcb", "gp_hedge")
+SURROGATES: dict[str, Callable[[int], Surrogate]] = {
+    "hamming": ExponentialHammingProcess,
+    "gp": SkoptProcess,
+    "rf": random_forest,
+    "et": extra_trees,
+    "gbrt": SkoptQuantiles,
+    "deep-ensemble": DeepEnsemble,
+    "wl": WeisfeilerLehmanProcess,
+}
+Acquire = Callable[[Surrogate, np.ndarray], np.ndarray]
+
+WORDS = (*ACQUISITIONS, "eips", "thompson", "gp_hedge")
+BATCHES = ("liar", "thompson")
 N_NEAR = 8  # best architectures whose neighbours are drawn
 MAX_POINTS = 300  # trials a surrogate is fitted on at most: the best and the latest
-N_COMPARED = 8  # trials that a rung must have to be the one that is modelled
-SPACING = 0.05  # squared distance a dimension within which proposals repel each other
+N_COMPARED = 12  # trials that a rung must have to be the one that is modelled
+LATE = 27  # trials before a surrogate of short trainings is used
+ANYWHERE = 0.2  # of a batch, drawn from the space, where trainings are short
+COSTLY_SHARE = 0.6  # of the time, in which seconds count
+MIN_TIMED = 3  # trials with a time from which others are guessed
+CLIPPED = (-4.0, 2.5)  # deviations that a loss may lie from the middle one
+LEAST_SPREAD = 1e-12
+TIE = 1e-12  # what a deviation counts beside an acquisition
 
 
 class BayesianStrategy(Strategy):
     """Fits a surrogate to the scores so far and proposes where it expects most.
 
-    The surrogate is fitted once a batch, on rank-normalised scores: those at the
+    The surrogate is fitted once a batch, on scores and their ranks: those at the
     highest rung that enough trials have reached. Architectures are drawn from the space
-    and from the neighbourhood of the best architectures; a batch is picked by the
-    acquisition, lowered near what the batch already has.
+    and from the neighbourhood of the best ones, and the most wanted are proposed.
 
     Parameters
     ----------
-    surrogate : {"gp", "rf", "et", "gbrt"}, default="gp"
-        Gaussian process, random forest, extra trees, or gradient-boosted trees.
-    acquisition : {"ei", "pi", "lcb", "gp_hedge"}, default="ei"
-        Expected improvement, probability of improvement, lower confidence bound, or
-        a bandit over the three.
+    surrogate : str, default="hamming"
+        "hamming", a Gaussian process on the choices in which architectures differ;
+        scikit-optimize's "gp" (Gaussian process), "rf" (random forest), "et" (extra
+        trees) and "gbrt" (gradient-boosted quantiles); "deep-ensemble", small neural
+        networks; or "wl", a Gaussian process on graphs, for spaces that have them.
+    acquisition : str, default="ei"
+        "ei", expected improvement; "eips", that a second of training; "pi",
+        probability of improvement; "lcb", lower confidence bound; "thompson", the best
+        of a draw from the surrogate; or "gp_hedge", a bandit over the first three.
+    batch : {"liar", "thompson"}, default="liar"
+        How a batch is filled after its first architecture: as if that one had come out
+        as good as the best, and so on; or by draws from the surrogate. Trees and
+        networks, which each lie would have to be fitted to, always draw.
     n_initial_points : int or None, default=None
-        Trials observed before the surrogate is used; random proposals until then.
-        None takes 3 for the Gaussian process and 8 for trees, which say little before.
+        Trials observed before the surrogate is used; until then proposals are random,
+        or near what the search began with. None takes 3 for Gaussian processes and 8
+        for others, which say little before; and 27 where trials are dropped on the
+        way, since scores of short trainings mislead.
     n_draws : int, default=500
         Architectures the acquisition chooses among.
 
@@ -56,8 +92,12 @@ class BayesianStrategy(Strategy):
     ----------
     Jones, Schonlau, Welch: Efficient Global Optimization of Expensive Black-Box
     Functions. Journal of Global Optimization 13, 1998.
-    Hoffman, Brochu, de Freitas: Portfolio Allocation for Bayesian Optimization.
-    arXiv:1009.5419 (gp_hedge).
+    Ginsbourger, Le Riche, Carraro: Kriging Is Well-Suited to Parallelize Optimization.
+    Computational Intelligence in Expensive Optimization Problems, 2010 (liars).
+    Kandasamy, Krishnamurthy, Schneider, Poczos: Parallelised Bayesian Optimisation via
+    Thompson Sampling. AISTATS 2018, arXiv:1705.09236.
+    Snoek, Larochelle, Adams: Practical Bayesian Optimization of Machine Learning
+    Algorithms. arXiv:1206.2944 (expected improvement per second).
 
     Examples
     --------
@@ -74,30 +114,35 @@ class BayesianStrategy(Strategy):
 
     def __init__(
         self,
-        surrogate: str = "gp",
+        surrogate: str = "hamming",
         acquisition: str = "ei",
+        batch: str = "liar",
         n_initial_points: int | None = None,
         n_draws: int = 500,
     ) -> None:
         self.surrogate = surrogate
         self.acquisition = acquisition
+        self.batch = batch
         self.n_initial_points = n_initial_points
         self.n_draws = n_draws
 
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
         owner = type(self).__name__
         check_word(owner, "surrogate", self.surrogate, SURROGATES)
-        check_word(owner, "acquisition", self.acquisition, ACQUISITIONS)
+        check_word(owner, "acquisition", self.acquisition, WORDS)
+        check_word(owner, "batch", self.batch, BATCHES)
         check_integer(
             owner, "n_initial_points", self.n_initial_points, 1, optional=True
         )
         check_integer(owner, "n_draws", self.n_draws, 1)
-        self.space_ = space
-        self.rng_ = rng
+        if self.surrogate == "wl" and type(space).graph is Space.graph:
+            allowed = "another one for a space whose architectures have no graph"
+            reject(owner, "surrogate", self.surrogate, allowed)
+        self.space_, self.problem_, self.rng_ = space, problem, rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
         self.trials_: list[Trial] = []
-        self.gains_ = np.zeros(3)  # of EI, PI and LCB, for gp_hedge
-        self.hedged_: list[np.ndarray] = []  # the point each of them would have taken
+        self.begun_ = time.monotonic()
+        self.hedge_ = Hedge(rng)
 
     def observe(self, trials: Sequence[Trial]) -> None:
         self.sampler_.mark(trial.architecture for trial in trials)
@@ -105,133 +150,216 @@ class BayesianStrategy(Strategy):
         self.trials_ += [trial for trial in trials if trial.status != "stopped"]
 
     def propose(self, n: int) -> list[Proposal]:
-        chosen: list[Architecture] = []
+        model = SURROGATES[self.surrogate](int(self.rng_.integers(2**31)))
         scored = [trial for trial in self.trials_ if trial.score is not None]
-        usual = 3 if self.surrogate == "gp" else 8
-        if len(scored) >= (self.n_initial_points or usual):
-            chosen = self._choose(n)
-        if len(chosen) < n:
-            self.sampler_.mark(chosen)
-            chosen += self.sampler_.draw(n - len(chosen))
+        is_short = any(trial.proposal.rung for trial in scored)
+        usual = LATE if is_short else model.usual_n_initial
+        if len(scored) < (self.n_initial_points or usual):
+            # Half around what the search began with, half from all over.
+            known = [t for t in scored if t.proposal.origin != "proposed"]
+            chosen = self._around(known, n // 2) if is_short else []
+        else:
+            n_chosen = n - int(ANYWHERE * n) if is_short else n
+            chosen = self._choose(model, n_chosen)
         self.sampler_.mark(chosen)
-        return [Proposal(architecture) for architecture in chosen]
+        others = self.sampler_.draw(n - len(chosen))
+        self.sampler_.mark(others)
+        return [Proposal(architecture) for architecture in chosen + others]
 
-    def _choose(self, n: int) -> list[Architecture]:
+    def rank(self, trials: Sequence[Trial]) -> list[Trial]:
+        by_score = super().rank(trials)
+        if not by_score:
+            return by_score
+        model = SURROGATES[self.surrogate](0)
+        kept, scores, _ = _comparable(_some(by_score))
+        encode = partial(model.encode, self.space_)
+        codes = encode([trial.architecture for trial in kept])
+        if len(kept) < model.usual_n_initial or not codes.shape[1]:
+            return by_score
+        model.fit(codes, _losses(scores))
+        mean, _ = model.predict(encode([trial.architecture for trial in by_score]))
+        # A higher rung says more than any model of a lower one.
+        rungs = np.array([-trial.proposal.rung for trial in by_score])
+        return [by_score[place] for place in np.lexsort((mean, rungs))]
+
+    def _choose(self, model: Surrogate, n: int) -> list[Architecture]:
+        """The `n` most wanted architectures, or fewer."""
+        kept, scores, rung = _comparable(_some(self.trials_))
+        codes = model.encode(self.space_, [trial.architecture for trial in kept])
+        if not codes.shape[1]:
+            return []
+        model.fit(codes, _losses(scores))
+        # The lowest mean, not the lowest loss: that one may have had luck.
+        best = float(model.predict(codes)[0].min())
+        acquire = self._acquisition(model, best, kept, codes, rung)
         drawn = self._drawn()
         if not drawn:
             return []
-        kept, scores = self._comparable(self._kept_trials())
-        X = self.space_.encode([trial.architecture for trial in kept])
-        y = _losses(scores)
-        if not X.shape[1]:
-            return drawn[:n]
-        seed = int(self.rng_.integers(2**31))
-        model = SURROGATES[self.surrogate](X.shape[1], seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of kernel bounds met, and the like
-            model.fit(X, y)
-            Z = self.space_.encode(drawn)
-            wanted = self._acquire(model, Z, float(y.min()))
-        return [drawn[place] for place in _spread(wanted, Z, n)]
+        codes = model.encode(self.space_, drawn)
+        if self.acquisition == "gp_hedge":
+            self.hedge_.remember(codes, *model.predict(codes), best)
+        pool = _Pool(drawn, self.problem_.feasible)
+        if self.acquisition != "thompson":
+            model = self._take(pool, model, acquire, codes, best, n)
+        n_left = n - len(pool.places)
+        if n_left:
+            pool.take_each(-model.draw(codes, self.rng_, n_left))
+        return pool.taken
+
+    def _take(
+        self,
+        pool: _Pool,
+        model: Surrogate,
+        acquire: Acquire,
+        codes: np.ndarray,
+        best: float,
+        n: int,
+    ) -> Surrogate:
+        """Take the most wanted, and more as far as the model can be lied to."""
+        while pool.take(acquire(model, codes)) and len(pool.places) < n:
+            lied_to = None
+            if self.batch == "liar":
+                lied_to = model.lied_to(codes[pool.places[-1]], best)
+            if lied_to is None:
+                break
+            model = lied_to
+        return model
+
+    def _acquisition(
+        self,
+        model: Surrogate,
+        best: float,
+        kept: Sequence[Trial],
+        codes: np.ndarray,
+        rung: int,
+    ) -> Acquire:
+        """How much architectures are wanted, by a fitted model and their codes."""
+        if self.acquisition == "gp_hedge":
+            usual = self.hedge_.pick(model.predict)
+        else:
+            usual = ACQUISITIONS.get(self.acquisition, expected_improvement)
+        faster = None
+        if self.acquisition == "eips":
+            # A training to a higher rung took longer, a failed one not long enough.
+            timed = [
+                j
+                for j, trial in enumerate(kept)
+                if trial.status == "ok" and trial.proposal.rung == rung
+            ]
+            faster = self._faster([kept[j].seconds for j in timed], codes[timed])
+
+        def acquire(model: Surrogate, codes: np.ndarray) -> np.ndarray:
+            mean, std = model.predict(codes)
+            wanted = usual(mean, std, best)
+            if faster is not None:
+                wanted = wanted * faster(codes)
+            return wanted + TIE * std  # nothing expected anywhere: look where unsure
+
+        return acquire
+
+    def _faster(
+        self, seconds: Sequence[float], codes: np.ndarray
+    ) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Codes -> expected trainings a second, up to a factor; None where unknown."""
+        taken = np.asarray(seconds, dtype=float)
+        begun, deadline = self.begun_, self.problem_.deadline
+        is_late = deadline is not None and (
+            time.monotonic() - begun > COSTLY_SHARE * (deadline - begun)
+        )
+        timed = np.isfinite(taken) & (taken > 0)
+        if is_late or timed.sum() < MIN_TIMED:
+            return None
+        logs = np.log(taken[timed])
+        spread = max(float(logs.std()), LEAST_STD)
+        model = SURROGATES[self.surrogate](0)
+        model.fit(codes[timed], (logs - logs.mean()) / spread)
+
+        def faster(codes: np.ndarray) -> np.ndarray:
+            mean, std = model.predict(codes)
+            return np.exp(-spread * mean + (spread * std) ** 2 / 2)
+
+        return faster
 
     def _drawn(self) -> list[Architecture]:
         """New architectures: half around the best so far, half from all over."""
-        best = sorted(self.trials_, key=lambda trial: trial.order)[:N_NEAR]
-        per_best = max(1, self.n_draws // (2 * len(best)))
-        near = [
-            architecture
-            for trial in best
-            for architecture in self.space_.neighbours(
-                trial.architecture, per_best, self.rng_
-            )
-        ]
+        scored = [trial for trial in self.trials_ if trial.score is not None]
+        best = sorted(scored, key=lambda trial: trial.order)[:N_NEAR]
+        near = self._near([t.architecture for t in best], self.n_draws // 2)
         anywhere = self.space_.sample(self.n_draws - len(near), self.rng_)
-        return self.sampler_.unseen([*near, *anywhere])
+        return self.sampler_.new([*near, *anywhere])
 
-    def _kept_trials(self) -> list[Trial]:
-        if len(self.trials_) <= MAX_POINTS:
-            return self.trials_
-        by_order = sorted(self.trials_, key=lambda trial: trial.order)
-        best = by_order[: MAX_POINTS // 2]
-        latest = [trial for trial in self.trials_ if trial not in best]
-        return best + latest[-MAX_POINTS // 2 :]
+    def _around(self, trials: Sequence[Trial], n: int) -> list[Architecture]:
+        """Up to `n` new and feasible neighbours of the best of some trials."""
+        best = sorted(trials, key=lambda trial: trial.order)[:N_NEAR]
+        near = self._near([t.architecture for t in best], N_NEAR * n)
+        order = self.rng_.permutation(len(near))
+        return self.sampler_.unseen([near[place] for place in order])[:n]
 
-    def _comparable(
-        self, trials: Sequence[Trial]
-    ) -> tuple[list[Trial], list[float | None]]:
-        """Trials with their scores at the highest rung that enough have reached.
-
-        Scores of different rungs can't be compared. A failed trial has none.
-        """
-        scored = [trial for trial in trials if trial.score is not None]
-        rung = max(trial.proposal.rung for trial in scored)
-        while rung and sum(t.proposal.rung >= rung for t in scored) < N_COMPARED:
-            rung -= 1
-        kept = [t for t in trials if t.score is None or t.proposal.rung >= rung]
-        return kept, [_score_at(trial, rung) for trial in kept]
-
-    def _acquire(self, model: Any, Z: np.ndarray, y_best: float) -> np.ndarray:
-        """How much each architecture is wanted, (n,), greater is better."""
-        if self.acquisition != "gp_hedge":
-            return _ACQUIRE[self.acquisition](model, Z, y_best)
-        if self.hedged_:  # what the points of the last time are worth by now
-            self.gains_ -= model.predict(np.array(self.hedged_))
-        values = [acquire(model, Z, y_best) for acquire in _ACQUIRE.values()]
-        self.hedged_ = [Z[int(np.argmax(value))] for value in values]
-        odds = np.exp(self.gains_ - self.gains_.max())
-        return values[int(self.rng_.choice(3, p=odds / odds.sum()))]
+    def _near(self, around: Sequence[Architecture], n: int) -> list[Architecture]:
+        """Up to `n` neighbours of some architectures."""
+        each = -(-n // len(around)) if around else 0
+        near = [
+            near for a in around for near in self.space_.neighbours(a, each, self.rng_)
+        ]
+        return near[:n]
 
 
-class _Quantiles:
-    """Gradient-boosted quantiles as mean and deviation.
+class _Pool:
+    """Architectures that a batch is taken from.
 
-    scikit-optimize's own deviation calls a function that numpy 2.4 has removed, and
-    its optimiser refuses the class as no regressor; its quantiles work.
+    Whether one is feasible is asked when it is its turn: that may mean to build it.
     """
 
-    def __init__(self, seed: int) -> None:
-        boosted = GradientBoostingRegressor(n_estimators=30, loss="quantile")
-        self.model = GradientBoostingQuantileRegressor(
-            base_estimator=boosted, random_state=seed
-        )
+    def __init__(
+        self, drawn: list[Architecture], feasible: Callable[[Architecture], bool]
+    ) -> None:
+        self.drawn, self.feasible = drawn, feasible
+        self.is_open = np.ones(len(drawn), dtype=bool)
+        self.places: list[int] = []  # that were taken
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> None:
-        self.model.fit(X, y)
+    @property
+    def taken(self) -> list[Architecture]:
+        return [self.drawn[place] for place in self.places]
 
-    def predict(self, X: np.ndarray, return_std: bool = False) -> Any:
-        low, middle, high = self.model.predict(X, return_quantiles=True).T
-        return (middle, np.maximum(high - low, 1e-6) / 2) if return_std else middle
+    def take(self, wanted: np.ndarray) -> bool:
+        """Take the most wanted that is there and feasible; False if there is none."""
+        while self.is_open.any():
+            place = int(np.argmax(np.where(self.is_open, wanted, -np.inf)))
+            self.is_open[place] = False
+            if self.feasible(self.drawn[place]):
+                self.places.append(place)
+                return True
+        return False
 
-
-def _gaussian_process(n_columns: int, seed: int) -> GaussianProcessRegressor:
-    bounds = [(0.05, 20.0)] * n_columns
-    matern = Matern(np.ones(n_columns), length_scale_bounds=bounds, nu=2.5)
-    return GaussianProcessRegressor(
-        kernel=ConstantKernel(1.0, (0.01, 100.0)) * matern,
-        normalize_y=True,
-        noise="gaussian",
-        n_restarts_optimizer=0,
-        random_state=seed,
-    )
-
-
-def _forest(cls: type, n_columns: int, seed: int) -> Any:
-    # Larger leaves, such as scikit-optimize's 3, are too smooth for few trials.
-    return cls(n_estimators=100, min_samples_leaf=1, random_state=seed)
+    def take_each(self, draws: np.ndarray) -> None:
+        """Take one for each row of draws (n, drawn)."""
+        for wanted in draws:
+            self.take(wanted)
 
 
-SURROGATES = {
-    "gp": _gaussian_process,
-    "rf": lambda n_columns, seed: _forest(RandomForestRegressor, n_columns, seed),
-    "et": lambda n_columns, seed: _forest(ExtraTreesRegressor, n_columns, seed),
-    "gbrt": lambda n_columns, seed: _Quantiles(seed),
-}
+def _some(trials: Sequence[Trial]) -> list[Trial]:
+    """The best and the latest of many trials."""
+    if len(trials) <= MAX_POINTS:
+        return list(trials)
+    best = sorted(trials, key=lambda trial: trial.order)[: MAX_POINTS // 2]
+    taken = {id(trial) for trial in best}
+    latest = [trial for trial in trials if id(trial) not in taken]
+    return best + latest[-MAX_POINTS // 2 :]
 
-_ACQUIRE = {
-    "ei": lambda model, Z, y_best: gaussian_ei(Z, model, y_best),
-    "pi": lambda model, Z, y_best: gaussian_pi(Z, model, y_best),
-    "lcb": lambda model, Z, y_best: -gaussian_lcb(Z, model),
-}
+
+def _comparable(
+    trials: Sequence[Trial],
+) -> tuple[list[Trial], list[float | None], int]:
+    """Trials with their scores at the highest rung that enough have reached, and that.
+
+    Scores of different rungs can't be compared. A failed trial has none.
+    """
+    scored = [trial for trial in trials if trial.score is not None]
+    rung = max(trial.proposal.rung for trial in scored)
+    while rung and sum(t.proposal.rung >= rung for t in scored) < N_COMPARED:
+        rung -= 1
+    kept = [t for t in trials if t.score is None or t.proposal.rung >= rung]
+    return kept, [_score_at(trial, rung) for trial in kept], rung
 
 
 def _score_at(trial: Trial, rung: int) -> float | None:
@@ -241,24 +369,17 @@ def _score_at(trial: Trial, rung: int) -> float | None:
 
 
 def _losses(given: Sequence[float | None]) -> np.ndarray:
-    """Scores as losses on a normal scale by their ranks; failures are the worst.
+    """Scores as losses about 0, of a deviation of about 1; failures are the worst.
 
-    Ranks keep one diverged network from flattening all other differences.
+    The mean of two scales: ranks keep one diverged network from flattening all other
+    differences, distances tell a gain from a trifle.
     """
-    worst = min((score for score in given if score is not None), default=0.0)
-    scores = np.array([worst if score is None else score for score in given])
-    return norm.ppf((rankdata(-scores) - 0.5) / len(scores))
-
-
-def _spread(wanted: np.ndarray, Z: np.ndarray, n: int) -> list[int]:
-    """Pick `n` places one by one, each lowering what is near it."""
-    worth = wanted - wanted.min()
-    places: list[int] = []
-    for _ in range(min(n, len(worth))):
-        place = int(
-            np.argmax(np.where(np.isin(np.arange(len(worth)), places), -1, worth))
-        )
-        places.append(place)
-        distance = ((Z - Z[place]) ** 2).sum(axis=1)
-        worth = worth * (1 - np.exp(-distance / (SPACING * Z.shape[1])))
-    return places
+    losses = -np.array([np.nan if score is None else score for score in given])
+    is_known = np.isfinite(losses)
+    losses[~is_known] = losses[is_known].max() if is_known.any() else 0.0
+    ranks = norm.ppf((rankdata(losses) - 0.5) / len(losses))
+    middle = np.median(losses)
+    # By the better half: the worse one may go anywhere.
+    spread = max((middle - np.quantile(losses, 0.1)) / -norm.ppf(0.1), LEAST_SPREAD)
+    distances = np.clip((losses - middle) / spread, *CLIPPED)
+    return (ranks + distances - distances.mean()) / 2

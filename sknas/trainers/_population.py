@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sknas._checks import reject
-from sknas._history import INTERRUPTED, OUT_OF_TIME, Proposal, Trial
+from sknas._history import AGAIN, INTERRUPTED, OUT_OF_TIME, Proposal, Trial
 from sknas._optim import find_recipe
 from sknas._problem import Problem
 from sknas.nets import TableModule
@@ -275,8 +275,8 @@ def _halved(
 ) -> tuple[list[Unit], list[Member]]:
     """Units with the better members, and the members that were dropped."""
     members = [member for unit in units for member in unit.members]
-    # The default network is always in the comparison.
-    is_kept = [member.proposal.origin == "default" for member in members]
+    # The default network is always in the comparison, and a second score is no race.
+    is_kept = [member.proposal.origin in ("default", AGAIN) for member in members]
     needed = [
         member.seconds * (plans[member.proposal.number].n_steps / unit.step - 1)
         for unit in units

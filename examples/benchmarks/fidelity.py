@@ -1,0 +1,95 @@
+"""What halving and a model save: scores against epochs, on real trainings.
+
+    python examples/benchmarks/fidelity.py --data DIR
+
+DIR holds ``phoneme.parquet`` and ``segment.parquet``; digits are scikit-learn's. The
+arms are full trainings of random architectures, the same with halving, and halving with
+proposals of a model that starts early or late. No portfolio, one process; epochs are
+those of all folds, of dropped trials too.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from _lines import Lines, parse_arguments
+from sklearn.datasets import load_digits
+
+from sknas import NASClassifier
+from sknas.spaces import TableSpace
+from sknas.strategies import BayesianStrategy, RandomStrategy
+from sknas.trainers import PopulationTrainer
+
+SETS = ("digits", "phoneme", "segment")
+SEEDS = (0, 1, 2)
+MAX_ROWS = 3_000
+# About the same number of epochs each: halving leaves out half of them.
+ARMS = {
+    "full": (RandomStrategy(), PopulationTrainer(halving=False), 24),
+    "halving": (RandomStrategy(), PopulationTrainer(), 48),
+    "halving, early model": (
+        BayesianStrategy(n_initial_points=3),
+        PopulationTrainer(),
+        48,
+    ),
+    "halving, late model": (
+        BayesianStrategy(n_initial_points=27),
+        PopulationTrainer(),
+        48,
+    ),
+}
+
+
+class Bare(TableSpace):
+    """The space without a portfolio: the default network, then the strategy."""
+
+    points = ({},)
+
+
+def main():
+    arguments = parse_arguments(__doc__, data={"type": Path, "required": True})
+    lines = Lines(arguments.results / "fidelity.jsonl")
+    for seed in SEEDS:
+        for data in SETS:
+            for arm in ARMS:
+                key = {"arm": arm, "data": data, "seed": seed}
+                lines.measure(key, lambda k=key: run(**k, folder=arguments.data))
+
+
+def run(arm, data, seed, folder):
+    """One search: the best score so far after each batch, and the epochs until then."""
+    X, y = rows(data, folder)
+    strategy, trainer, n_trials = ARMS[arm]
+    model = NASClassifier(
+        Bare(), strategy, trainer, max_trials=n_trials, n_jobs=1, random_state=seed
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X, y)
+    trials = list(model.history_)
+    n_rungs = max(len(trial.rung_scores) for trial in trials)
+    epochs, best, curve = 0.0, -np.inf, []
+    for number, trial in enumerate(trials, 1):
+        if trial.score is not None:
+            whole = trial.n_epochs / trial.stop
+            share = (2 ** len(trial.rung_scores) - 1) / (2**n_rungs - 1)
+            epochs += whole * share
+            if len(trial.rung_scores) == n_rungs:
+                best = max(best, trial.score)
+        if number % trainer.n_side == 0 or number == len(trials):
+            curve.append([round(epochs), round(best, 5)])
+    return {"curve": curve, "seconds": round(model.search_time_, 1)}
+
+
+def rows(data, folder):
+    """X and y of a table, of at most `MAX_ROWS` rows."""
+    if data == "digits":
+        return load_digits(return_X_y=True)
+    frame = pd.read_parquet(folder / f"{data}.parquet")
+    frame = frame.sample(min(len(frame), MAX_ROWS), random_state=0)
+    return frame.drop(columns="target"), frame["target"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Policy gradient: it learns which values are good, at the edge of what is allowed."""
+
+import numpy as np
+import pytest
+
+import sknas
+from sknas._history import Proposal, Trial
+from sknas._problem import Problem
+from sknas.spaces import Categorical, DictSpace, Integer, Real
+from sknas.strategies import ReinforceStrategy
+from sknas.strategies._reinforce import cut, nearest
+
+# As the toy of the paper: two layers over 2 features, and the best network that is
+# small enough has a bottleneck.
+SIZES = [2, 3, 4]
+TOY = DictSpace({"first": Categorical(SIZES), "second": Categorical(SIZES)})
+LIMIT = 16
+
+
+def n_weights(a):
+    return 2 * a["first"] + a["first"] * a["second"]
+
+
+def quality(a):
+    """Wider is better, and the first layer matters most."""
+    return a["first"] + 0.3 * a["second"]
+
+
+def set_up(strategy, space=TOY, feasible=lambda a: True, seed=0):
+    strategy.setup(space, Problem(feasible=feasible), np.random.default_rng(seed))
+    return strategy
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_ends_at_the_best_that_is_allowed(seed):
+    strategy = set_up(
+        ReinforceStrategy(), feasible=lambda a: n_weights(a) <= LIMIT, seed=seed
+    )
+    allowed = [a for a in TOY.enumerate() if n_weights(a) <= LIMIT]
+    best = max(allowed, key=quality)
+    for _ in range(150):  # what was seen is drawn again, as a controller does
+        architecture = strategy._drawn()
+        if n_weights(architecture) <= LIMIT:
+            strategy.observe(
+                [Trial(Proposal(architecture), score=quality(architecture))]
+            )
+    top = {n: int(np.argmax(p)) for n, p in strategy.probabilities().items()}
+    assert {n: SIZES[j] for n, j in top.items()} == dict(best)
+
+
+def test_its_slope_is_that_of_the_logarithm():
+    strategy = set_up(ReinforceStrategy())
+    strategy.logits_["first"][:] = [0.3, -0.2, 1.0]
+    architecture = TOY.fill({"first": 3, "second": 2})
+
+    def log_share():
+        shares = strategy.probabilities()
+        return np.log(shares["first"][1]) + np.log(shares["second"][0])
+
+    slope = strategy._slope(architecture)
+    for name in ("first", "second"):
+        for place in range(3):
+            before = log_share()
+            strategy.logits_[name][place] += 1e-6
+            rise = (log_share() - before) / 1e-6
+            strategy.logits_[name][place] -= 1e-6
+            assert slope[name][place] == pytest.approx(rise, abs=1e-5)
+
+
+def test_choices_that_are_not_active_learn_nothing():
+    space = DictSpace(
+        {
+            "kind": Categorical(["a", "b"]),
+            "rate": Integer(1, 4, when=("kind", ["a"])),
+        }
+    )
+    strategy = set_up(ReinforceStrategy(), space)
+    slope = strategy._slope(space.fill({"kind": "b"}))
+    assert not slope["rate"].any() and slope["kind"].any()
+
+
+def test_good_values_become_likely():
+    strategy = set_up(ReinforceStrategy())
+    for number in range(40):
+        architecture = TOY.fill({"first": SIZES[number % 3], "second": 2})
+        score = float(architecture["first"] == 3)
+        strategy.observe([Trial(Proposal(architecture), score=score)])
+    assert strategy.probabilities()["first"][1] > 0.6
+
+
+def test_ranges_are_cut_into_values():
+    assert cut(Integer(1, 5), 8) == [1, 2, 3, 4, 5]
+    assert cut(Real(1.0, 100.0, log=True), 3) == [1.0, 10.0, 100.0]
+    assert len(cut(Integer(1, 1000, log=True), 8)) == 8
+    assert cut(Categorical(list("abcdefghij")), 8) == list("abcdefghij")
+
+
+def test_values_between_belong_to_the_nearest():
+    rates = Real(1.0, 100.0, log=True)
+    assert [nearest(rates, [1.0, 10.0, 100.0], r) for r in (3.0, 30.0, 50.0)] == [
+        0,
+        1,
+        2,
+    ]
+    assert nearest(Categorical(["a", "b"]), ["a", "b"], "b") == 1
+    sizes = Categorical([f"{j} units" for j in range(20)], ordered=True)
+    values = cut(sizes, 5)
+    assert [nearest(sizes, values, v) for v in sizes.values()][::6] == [0, 1, 2, 4]
+
+
+def test_it_starts_from_the_prior():
+    space = DictSpace({"size": Categorical([1, 2, 3], weights=[3, 1, 0])})
+    strategy = set_up(ReinforceStrategy(), space)
+    assert strategy.values_["size"] == [1, 2]
+    np.testing.assert_allclose(strategy.probabilities()["size"], [0.75, 0.25])
+
+
+def test_without_constraints_a_choice_that_is_not_there_stays_as_it_is():
+    space = DictSpace(
+        {"kind": Categorical(["a", "b"]), "rate": Integer(1, 4, when=("kind", ["a"]))}
+    )
+    strategy = set_up(ReinforceStrategy(), space)
+    for number in range(9):
+        trial = Trial(Proposal(space.fill({"kind": "b"})), score=float(number % 2))
+        strategy.observe([trial])
+    assert not strategy.logits_["rate"].any() and strategy.logits_["kind"].any()
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [({"lr": 0}, "lr"), ({"n_values": 1}, "n_values"), ({"n_estimating": 0}, "n_est")],
+)
+def test_wrong_parameters(params, name):
+    with pytest.raises(ValueError, match=f"'{name}.*' parameter of ReinforceStrategy"):
+        sknas.search(quality, TOY, strategy=ReinforceStrategy(**params), max_trials=2)
