@@ -83,10 +83,11 @@ def accuracy(architecture):
 
 # %%
 # Six searches a strategy, each with a seed of its own. Random search does not learn
-# from its trials; the surrogates of Bayesian search do.
+# from its trials; evolution and the surrogates of Bayesian search do.
 strategies = {
     "random": "random",
-    "bayesian, Gaussian process": BayesianStrategy(),
+    "evolution": "evolution",
+    "bayesian": "bayesian",
     "bayesian, extra trees": BayesianStrategy(surrogate="et"),
 }
 fig, ax = plt.subplots(layout="constrained")

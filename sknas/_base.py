@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from sknas._baselines import default_score, simple_scores
 from sknas._budget import Budget, plan_budget
 from sknas._checks import check_integer, check_positive, reject, warn_user
+from sknas._constraints import make_feasible
 from sknas._data import Data, encode_fold, make_scorer, read_data, split_rows
 from sknas._ensemble import Chosen, choose_members, gather, refit, refit_seconds
 from sknas._folds import Split, check_folds
@@ -45,7 +46,6 @@ from sknas._search import (
     draw_seed,
     find_part,
     first_proposals,
-    make_feasible,
 )
 from sknas.encoding import TableReader, TargetReader, forget_words
 from sknas.exceptions import SearchFailedError
@@ -159,6 +159,7 @@ class BaseNAS(BaseEstimator, ABC):
             data.weight.sum(),
             self.max_trials,
             self.max_time,
+            n_columns=self.n_features_in_,
             is_batched=self._is_batched(),
         )
         space, problem = self._make_problem(data, budget, seed, X, started)

@@ -19,6 +19,7 @@ N_TRIALS = (3, 16)
 
 STEP_SECONDS = 1e-4  # of a step of one network among others
 ROW_SECONDS = 1e-5  # of each row of its batch
+USUAL_COLUMNS = 400  # above which the first layer is what takes the time
 ALONE_SECONDS = 1e-3  # of a step of one network alone
 CORES = 1.6  # that a search is planned for
 N_SIDE = 16
@@ -151,6 +152,7 @@ def plan_budget(
     max_trials: int | None,
     max_time: float | None,
     *,
+    n_columns: int = 1,
     is_batched: bool = True,
 ) -> Budget:
     """The budget of a search, from the size of the table and what the user bounds.
@@ -158,19 +160,20 @@ def plan_budget(
     With a time that is short for the table, fewer are trained side by side, then 3
     folds take the place of 5, a hold-out that of folds where it is large enough to
     choose by, and then trainings get shorter. The pace is a constant, that of a slow
-    core, so that the plan depends on parameters alone; `is_batched` says whether
-    networks are trained side by side or one by one, which takes longer.
+    core, so that the plan depends on parameters alone: wide tables take longer, and so
+    do networks that are not trained side by side, `is_batched`.
     """
     n_folds = auto_folds(n_rows)
     if max_time is None:
         n_trials = max_trials or default_trials(n_rows)
         return Budget(n_trials, default_steps(n_rows), n_folds)
     n_steps = LONG_STEPS if n_rows < LONG_BELOW else N_STEPS[1]
-    pace = STEP_SECONDS + ROW_SECONDS * default_batch_size(n_rows)
+    row_seconds = ROW_SECONDS * max(1.0, n_columns / USUAL_COLUMNS)
+    pace = STEP_SECONDS + row_seconds * default_batch_size(n_rows)
     allowed = CORES * max_time / (pace * HALVING_COST)  # network steps
     if not is_batched:
         n_steps = default_steps(n_rows)
-        allowed = max_time / (ALONE_SECONDS + ROW_SECONDS * default_batch_size(n_rows))
+        allowed = max_time / (ALONE_SECONDS + row_seconds * default_batch_size(n_rows))
     n_side = min(N_SIDE, max_trials or N_SIDE)
     if n_side * n_folds * n_steps > allowed:
         n_side = min(n_side, N_SIDE // 2)

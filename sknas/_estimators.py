@@ -103,7 +103,7 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     scorer_ : callable
         The scorer.
     n_trials_ : int
-        Trials made.
+        Trials made, second looks at leaders included.
     search_time_ : float
         Seconds that `fit` took.
     stop_reason_ : str
@@ -305,7 +305,7 @@ class NASRegressor(RegressorMixin, BaseNAS):
     scorer_ : callable
         The scorer.
     n_trials_ : int
-        Trials made.
+        Trials made, second looks at leaders included.
     search_time_ : float
         Seconds that `fit` took.
     stop_reason_ : str

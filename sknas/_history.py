@@ -81,8 +81,9 @@ class Proposal:
     rung : int, default=0
         Number of the rung to train to, and in a trial the one that was reached; longer
         trainings have higher ones, and where there is one length only it is 0.
-    origin : {"default", "known", "portfolio", "proposed", "re-score"}
-        Where the architecture comes from.
+    origin : {"default", "known", "proposed", "re-score"}
+        Where the architecture comes from: the space's default, its portfolio, the
+        strategy, or a leader that is scored once more.
     number : int, default=0
         Number of the trial in the search, from 0.
     seed : int, default=0
@@ -223,8 +224,9 @@ class History:
             firsts = [t for t in succeeded if t.proposal.origin != AGAIN]
             return (firsts or succeeded)[0]
         winner = max(means, key=lambda key: means[key])
-        first = next(t for t in succeeded if t.architecture.key == winner)
-        return replace(first, score=means[winner])
+        of_winner = [t for t in succeeded if t.architecture.key == winner]
+        again = [t for t in of_winner if t.proposal.origin == AGAIN]
+        return replace((again or of_winner)[0], score=means[winner])
 
     def without_predictions(self, keep: int = 0) -> History:
         """The history free of arrays, but for those of the best `keep` trials."""

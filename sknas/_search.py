@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from sknas._checks import (
-    check_integer,
-    check_positive,
-    check_word,
-    did_you_mean,
-    reject,
-)
+from sknas._checks import check_integer, check_positive, check_word, reject
+from sknas._constraints import make_feasible
 from sknas._history import (
     AGAIN,
     INTERRUPTED,
+    OUT_OF_TIME,
     UNDEFINED,
     Architecture,
     History,
@@ -145,11 +140,14 @@ class FunctionTrainer(Trainer):
     def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
         trials: list[Trial] = []
         for proposal in proposals:
+            if problem.seconds_left <= 0:
+                left = proposals[len(trials) :]
+                return trials + [_not_begun(p, OUT_OF_TIME) for p in left]
             try:
                 trials.append(self._score(proposal))
             except KeyboardInterrupt:
                 left = proposals[len(trials) :]
-                trials += [Trial(p, status="stopped", reason=INTERRUPTED) for p in left]
+                trials += [_not_begun(p, INTERRUPTED) for p in left]
                 break
         return trials
 
@@ -260,7 +258,7 @@ class Search:
                 return replace(history, stop_reason=self._end_of_proposals())
         if not new:
             return history
-        return self._trained(new, history, deadline)
+        return self._trained(new, history, deadline, self.problem)
 
     def _end_of_search(self, history: History) -> float | None:
         """The deadline, less the time in which leaders are scored again."""
@@ -276,13 +274,14 @@ class Search:
             deadline = self.deadline(history)
             if deadline is not None and time.monotonic() >= deadline:
                 break
+            first = _next_number(history)
             proposals = [
                 Proposal(a, origin=AGAIN, number=number, seed=self._seed_of(number))
-                for number, a in enumerate(
-                    leaders[at : at + self.n_side], start=len(history)
-                )
+                for number, a in enumerate(leaders[at : at + self.n_side], start=first)
             ]
-            history = self._trained(proposals, history, deadline)
+            # Other rows in a batch and other units dropped, not other weights alone.
+            again = replace(self.problem, seed=self._seed_of(first))
+            history = self._trained(proposals, history, deadline, again)
             if history.stop_reason == INTERRUPTED:
                 break
         return history
@@ -298,11 +297,15 @@ class Search:
         return [t.architecture for t in self.strategy.rank(top)[: self.n_leaders]]
 
     def _trained(
-        self, proposals: list[Proposal], history: History, deadline: float | None
+        self,
+        proposals: list[Proposal],
+        history: History,
+        deadline: float | None,
+        problem: Problem,
     ) -> History:
         """The history with what came of some proposals."""
         report = partial(self._report, history, [])
-        problem = replace(self.problem, deadline=deadline, report=report)
+        problem = replace(problem, deadline=deadline, report=report)
         trials = [checked(trial) for trial in self.trainer.train(proposals, problem)]
         if len(trials) != len(proposals):
             raise RuntimeError(
@@ -357,13 +360,14 @@ class Search:
     ) -> list[Proposal]:
         """Those of a batch that are new and feasible, with number and seed."""
         new: list[Proposal] = []
+        first = _next_number(history)
         for proposal in batch:
             architecture = proposal.architecture
             is_new = architecture.key not in self._seen and len(new) < most
             if not is_new or not self.problem.feasible(architecture):
                 continue
             self._seen.add(architecture.key)
-            number = len(history) + len(new)
+            number = first + len(new)
             seed = self._seed_of(number)
             new.append(replace(proposal, number=number, seed=seed))
         return new
@@ -371,6 +375,15 @@ class Search:
     def _seed_of(self, number: int) -> int:
         """Depends on the place in the search alone, not on who trains it."""
         return int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+
+
+def _not_begun(proposal: Proposal, reason: str) -> Trial:
+    return Trial(proposal, status="stopped", reason=reason)
+
+
+def _next_number(history: History) -> int:
+    """One more than any so far: trials that were never begun leave gaps."""
+    return 1 + max((trial.proposal.number for trial in history), default=-1)
 
 
 def checked(trial: Trial) -> Trial:
@@ -410,57 +423,6 @@ def find_part(
         return known[check_word(owner, name, given, known)]()
     words = ", ".join(map(repr, known))
     reject(owner, name, given, f"one of {words} or a {kind.__name__} object")
-
-
-def make_feasible(
-    owner: str, constraints: Any, space: Space, task: TaskSpec | None
-) -> Callable[[Architecture], bool]:
-    """Constraints as a question about an architecture."""
-    if constraints is None:
-        return lambda architecture: True
-    if callable(constraints):
-        return lambda architecture: bool(constraints(architecture))
-    if not isinstance(constraints, Mapping):
-        reject(
-            owner, "constraints", constraints, "a dict of bounds, a callable or None"
-        )
-    known = _cost_names(space, task)
-    for name, bound in constraints.items():
-        if name not in known:
-            allowed = f"a dict of bounds of {known}"
-            question = did_you_mean(name, known)
-            reject(owner, "constraints", dict(constraints), allowed, question)
-        is_number = isinstance(bound, Real) and not isinstance(bound, bool)
-        is_cost = task is not None  # of a network: above zero
-        if not (is_number and np.isfinite(bound)) or (is_cost and bound <= 0):
-            allowed = "a finite number" + " > 0" * is_cost
-            reject(owner, f"constraints[{name!r}]", bound, allowed)
-
-    measured: dict[tuple[str, Hashable], float] = {}
-
-    def cost(name: str, architecture: Architecture) -> float:
-        if task is None:
-            return architecture.get(name, -np.inf)
-        # What a space adds may depend on anything.
-        is_known = name in Space.costs
-        key = name, space.structure(architecture) if is_known else architecture.key
-        if key not in measured:
-            try:
-                measured[key] = getattr(space, name)(architecture, task)
-            except Exception:  # what can't be built fails where it is trained
-                measured[key] = -np.inf
-        return measured[key]
-
-    return lambda a: all(cost(name, a) <= most for name, most in constraints.items())
-
-
-def _cost_names(space: Space, task: TaskSpec | None) -> list[str]:
-    """What constraints may bound: numbers of an architecture, or costs of its net."""
-    if task is not None:
-        return list(space.costs)
-    rng = np.random.default_rng(0)
-    choices = space.choices.items()
-    return [name for name, c in choices if isinstance(c.sample(rng), Real)]
 
 
 def count_leaders(max_trials: int | None) -> int:

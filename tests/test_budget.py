@@ -142,3 +142,15 @@ def test_small_tables_keep_their_folds_and_large_ones_take_a_hold_out():
     assert plan_budget(300, None, 0.5).n_folds == 3
     assert plan_budget(4_999, None, 0.5).n_folds == 3
     assert plan_budget(5_000, None, 0.5).n_folds == 1
+
+
+@pytest.mark.parametrize("is_batched", [True, False])
+def test_wide_tables_take_longer(is_batched):
+    def work(n_columns, seconds=5.0):
+        plan = plan_budget(
+            2_000, None, seconds, n_columns=n_columns, is_batched=is_batched
+        )
+        return plan.n_steps * plan.n_folds * plan.n_side
+
+    assert work(1) == work(400) > work(2_000) > work(20_000)
+    assert work(2_000, 10**6) == work(1, 10**6)

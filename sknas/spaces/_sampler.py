@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import numpy as np
 
@@ -59,9 +60,14 @@ class UnseenSampler:
         by_key = {a.key: a for a in architectures}
         return [a for key, a in by_key.items() if key not in self._seen]
 
-    def unseen(self, architectures: Iterable[Architecture]) -> list[Architecture]:
-        """Those of some architectures that are new and feasible, without repeats."""
-        return [a for a in self.new(architectures) if self.feasible(a)]
+    def unseen(
+        self, architectures: Iterable[Architecture], most: int | None = None
+    ) -> list[Architecture]:
+        """The first of some architectures that are new and feasible, no repeats.
+
+        After `most` of them no more are asked about: that may mean to build them.
+        """
+        return list(islice(filter(self.feasible, self.new(architectures)), most))
 
     def draw(self, n: int) -> list[Architecture]:
         """Up to `n` new architectures; fewer only where the space has no more."""

@@ -1,12 +1,10 @@
 """What to try next."""
 
 from sknas._history import History, Proposal, Trial
-from sknas.strategies._acquisition import expected_improvement
 from sknas.strategies._base import Strategy
 from sknas.strategies._bayesian import BayesianStrategy
 from sknas.strategies._evolution import EvolutionStrategy
 from sknas.strategies._local import LocalStrategy
-from sknas.strategies._process import ExponentialHammingProcess
 from sknas.strategies._random import RandomStrategy
 from sknas.strategies._reinforce import ReinforceStrategy
 
@@ -22,7 +20,6 @@ __all__ = [
     "STRATEGIES",
     "BayesianStrategy",
     "EvolutionStrategy",
-    "ExponentialHammingProcess",
     "History",
     "LocalStrategy",
     "Proposal",
@@ -30,5 +27,4 @@ __all__ = [
     "ReinforceStrategy",
     "Strategy",
     "Trial",
-    "expected_improvement",
 ]

@@ -27,14 +27,6 @@ def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.n
     ----------
     Jones, Schonlau, Welch: Efficient Global Optimization of Expensive Black-Box
     Functions. Journal of Global Optimization 13, 1998.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sknas.strategies import expected_improvement
-    >>> mean, std = np.array([0.0, 0.0, -0.5]), np.array([0.1, 1.0, 0.1])
-    >>> expected_improvement(mean, std, 0.0).round(2)
-    array([0.03, 0.39, 0.49])
     """
     gain = best - MARGIN - mean
     z = gain / std

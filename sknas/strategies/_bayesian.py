@@ -73,7 +73,8 @@ class BayesianStrategy(Strategy):
         trees) and "gbrt" (gradient-boosted quantiles); "deep-ensemble", small neural
         networks; or "wl", a Gaussian process on graphs, for spaces that have them.
     acquisition : str, default="ei"
-        "ei", expected improvement; "eips", that a second of training; "pi",
+        "ei", expected improvement; "eips", that a second of training, so that what is
+        proposed depends on the time that trainings took; "pi",
         probability of improvement; "lcb", lower confidence bound; "thompson", the best
         of a draw from the surrogate; or "gp_hedge", a bandit over the first three.
     batch : {"liar", "thompson"}, default="liar"
@@ -171,7 +172,8 @@ class BayesianStrategy(Strategy):
         if not by_score:
             return by_score
         model = SURROGATES[self.surrogate](0)
-        kept, scores, _ = _comparable(_some(by_score))
+        scored = [trial for trial in trials if trial.status == "ok"]
+        kept, scores, _ = _comparable(_some(scored))
         encode = partial(model.encode, self.space_)
         codes = encode([trial.architecture for trial in kept])
         if len(kept) < model.usual_n_initial or not codes.shape[1]:
@@ -293,7 +295,7 @@ class BayesianStrategy(Strategy):
         best = sorted(trials, key=lambda trial: trial.order)[:N_NEAR]
         near = self._near([t.architecture for t in best], N_NEAR * n)
         order = self.rng_.permutation(len(near))
-        return self.sampler_.unseen([near[place] for place in order])[:n]
+        return self.sampler_.unseen([near[place] for place in order], n)
 
     def _near(self, around: Sequence[Architecture], n: int) -> list[Architecture]:
         """Up to `n` neighbours of some architectures."""
@@ -380,6 +382,7 @@ def _losses(given: Sequence[float | None]) -> np.ndarray:
     ranks = norm.ppf((rankdata(losses) - 0.5) / len(losses))
     middle = np.median(losses)
     # By the better half: the worse one may go anywhere.
-    spread = max((middle - np.quantile(losses, 0.1)) / -norm.ppf(0.1), LEAST_SPREAD)
+    better = (middle - np.quantile(losses, 0.1)) / -norm.ppf(0.1)
+    spread = max(better or losses.std(), LEAST_SPREAD)
     distances = np.clip((losses - middle) / spread, *CLIPPED)
     return (ranks + distances - distances.mean()) / 2

@@ -78,4 +78,4 @@ class EvolutionStrategy(Strategy):
         drawn = [self.population_[int(place)] for place in places]
         parent = min(drawn, key=lambda trial: trial.order)
         near = self.space_.neighbours(parent.architecture, N_CHILDREN, self.rng_)
-        return next(iter(self.sampler_.unseen(near)), None)
+        return next(iter(self.sampler_.unseen(near, 1)), None)

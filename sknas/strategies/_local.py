@@ -79,7 +79,7 @@ class LocalStrategy(Strategy):
             n_free = sum(choices[name].can_change(v) for name, v in here.items())
             if self.n_worse_ < PATIENCE * n_free:
                 drawn = self.space_.neighbours(here, DRAWS * n, self.rng_)
-                near = self.sampler_.unseen(drawn)[:n]
+                near = self.sampler_.unseen(drawn, n)
             if not near:  # the top of a hill
                 self.current_, self.start_ = None, []
         near = near or self.sampler_.draw(n)

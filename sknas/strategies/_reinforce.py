@@ -80,10 +80,10 @@ class ReinforceStrategy(Strategy):
 
     def propose(self, n: int) -> list[Proposal]:
         chosen: dict[str, Architecture] = {}
-        for _ in range(TRIES * n):
+        for _ in range(TRIES):
             if len(chosen) == n:
                 break
-            for architecture in self.sampler_.unseen([self._drawn()]):
+            for architecture in self.sampler_.unseen(self._drawn(n), n - len(chosen)):
                 chosen.setdefault(architecture.key, architecture)
         new = list(chosen.values())
         self.sampler_.mark(new)
@@ -93,25 +93,34 @@ class ReinforceStrategy(Strategy):
 
     def observe(self, trials: Sequence[Trial]) -> None:
         self.sampler_.mark(trial.architecture for trial in trials)
-        for trial in trials:
-            if trial.score is not None:
-                self._learn(trial.architecture, trial.score)
+        scored = [trial for trial in trials if trial.score is not None]
+        usual = self._usual_slope() if scored else {}
+        for trial in scored:
+            self._learn(trial.architecture, trial.score or 0.0, usual)
 
     def probabilities(self) -> dict[str, np.ndarray]:
         """Of each value of each choice, where the choice is active."""
         shares = {n: np.exp(logit - logit.max()) for n, logit in self.logits_.items()}
         return {name: share / share.sum() for name, share in shares.items()}
 
-    def _drawn(self) -> Architecture:
-        values: dict[str, Value] = {}
-        probabilities = self.probabilities()
-        for name, choice in self.choices_.items():
-            if choice.is_active(values):
-                place = self.rng_.choice(len(self.values_[name]), p=probabilities[name])
-                values[name] = self.values_[name][int(place)]
-        return Architecture(values)
+    def _drawn(self, n: int) -> list[Architecture]:
+        """`n` draws of the policy, allowed or not."""
+        places = {
+            name: self.rng_.choice(len(share), size=n, p=share).tolist()
+            for name, share in self.probabilities().items()
+        }
+        drawn = []
+        for row in range(n):
+            values: dict[str, Value] = {}
+            for name, choice in self.choices_.items():
+                if choice.is_active(values):
+                    values[name] = self.values_[name][places[name][row]]
+            drawn.append(Architecture(values))
+        return drawn
 
-    def _learn(self, architecture: Architecture, score: float) -> None:
+    def _learn(
+        self, architecture: Architecture, score: float, usual: dict[str, np.ndarray]
+    ) -> None:
         """A step of Adam along the advantage times the gradient of the log-share."""
         self.n_steps_ += 1
         debt = 1 - MEMORY**self.n_steps_
@@ -120,7 +129,6 @@ class ReinforceStrategy(Strategy):
         mean = self.mean_ / debt
         spread = np.sqrt(max(self.square_ / debt - mean**2, 1e-12))
         advantage = (score - mean) / spread
-        usual = self._usual_slope()
         own = self._slope(architecture)
         for name, logits in self.logits_.items():
             gradient = advantage * (own[name] - usual[name])
@@ -145,7 +153,7 @@ class ReinforceStrategy(Strategy):
 
     def _usual_slope(self) -> dict[str, np.ndarray]:
         """The mean gradient among architectures that keep the constraints."""
-        drawn = [self._drawn() for _ in range(self.n_estimating)]
+        drawn = self._drawn(self.n_estimating)
         allowed = [a for a in drawn if self.problem_.feasible(a)]
         zeros = {name: np.zeros(len(v)) for name, v in self.values_.items()}
         if len(allowed) in (0, len(drawn)):  # among all of them it is zero
@@ -156,11 +164,16 @@ class ReinforceStrategy(Strategy):
 
 def cut(choice: Choice, n: int) -> list[Value]:
     """All values of a choice that are drawn at all, or `n` of a range."""
-    if choice.n_columns == 1 and choice.n_values > n:
-        codes = np.linspace(0, 1, n)
-        return list(dict.fromkeys(choice.decode(np.array([code])) for code in codes))
-    weights = weights_of(choice, choice.values())
-    return [v for v, w in zip(choice.values(), weights, strict=True) if w > 0]
+    if isinstance(choice, Categorical):
+        weights = weights_of(choice, choice.values())
+        drawn = [v for v, w in zip(choice.values(), weights, strict=True) if w > 0]
+        if not choice.ordered or len(drawn) <= n:
+            return drawn
+        return [drawn[int(j)] for j in np.linspace(0, len(drawn) - 1, n).round()]
+    if choice.n_values <= n:
+        return list(choice.values())
+    codes = np.linspace(0, 1, n)
+    return list(dict.fromkeys(choice.decode(np.array([code])) for code in codes))
 
 
 def first_logits(choice: Choice, values: list[Value]) -> np.ndarray:
@@ -171,10 +184,10 @@ def first_logits(choice: Choice, values: list[Value]) -> np.ndarray:
 def weights_of(choice: Choice, values: Sequence[Value]) -> list[float]:
     """Prior weights of values, all alike where the choice has none."""
     given = choice.weights if isinstance(choice, Categorical) else None
-    if given is None or len(given) != len(choice.values()):
+    if given is None:
         return [1.0] * len(values)
-    places = [list(choice.values()).index(value) for value in values]
-    return [float(given[place]) for place in places]
+    weights = dict(zip(choice.values(), given, strict=True))
+    return [float(weights[value]) for value in values]
 
 
 def nearest(choice: Choice, values: list[Value], value: Value) -> int:

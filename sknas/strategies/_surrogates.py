@@ -29,16 +29,6 @@ class Surrogate(ABC):
     """A model of the losses of architectures, with its doubt.
 
     Losses are on a normal scale: about 0 in the mean, with a deviation of about 1.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sknas.strategies import ExponentialHammingProcess
-    >>> X = np.linspace(0, 1, 8)[:, None]
-    >>> surrogate = ExponentialHammingProcess().fit(X, 4 * (X[:, 0] - 0.4) ** 2 - 1)
-    >>> mean, std = surrogate.predict(np.array([[0.43], [0.9]]))
-    >>> bool(mean[0] < mean[1]), bool(std[0] < std[1])
-    (True, True)
     """
 
     usual_n_initial = 8  # observations before which it says little

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from sknas._problem import Problem
 from sknas.nets import Features, TableNet
@@ -73,9 +74,11 @@ class FoldBatches:
             return self.stored[self.starts[fold] :][:n].float()
         return self.features[fold](self.tables[fold][:n])
 
-    def valid_features(self, fold: int) -> Tensor:
-        """Features of the validation rows of a fold (N, D)."""
-        return self.features[fold](self._tensor(self.problem.folds[fold].valid.x))
+    def valid_features(self, start: int, stop: int) -> Tensor:
+        """Features (G, N, D) of some validation rows of each fold; past its end, 0."""
+        parts = [fold.valid.x[start:stop] for fold in self.problem.folds]
+        made = [f(self._tensor(x)) for f, x in zip(self.features, parts, strict=True)]
+        return pad_sequence(made, batch_first=True)
 
     def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Features (G, B, D), targets (G, B, ...) and weights (G, B) of a step."""

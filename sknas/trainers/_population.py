@@ -26,6 +26,7 @@ UNIT_NETWORKS = 40
 UNIT_CELLS = 5 * 2**16  # networks x rows of a batch x units of a layer
 FASTER = {"cpu": 1, "cuda": 64}  # how many times these on a device
 EVEN_SHARE = 0.85  # of the time of all workers that they are busy
+LAST = 99  # a rung that stands for the end of all schedules
 FLOPS = 2.5e10  # a second, of a slow core, to tell long work from short
 
 
@@ -156,6 +157,8 @@ class PopulationTrainer(Trainer):
             return plans[unit.members[0].proposal.number]
 
         work = {id(u): self._seconds(u, plan(u), rung, problem) for u in units}
+        # Workers that start now serve the later rungs, too.
+        to_the_end = sum(self._seconds(u, plan(u), LAST, problem) for u in units)
 
         def order(unit: Unit) -> tuple[bool, float]:
             has_default = any(m.proposal.origin == "default" for m in unit.members)
@@ -169,7 +172,7 @@ class PopulationTrainer(Trainer):
         done: list[Unit] = []
         n_ready, reason = 0, INTERRUPTED
         try:
-            for parts in run_tasks(advance, tasks, problem, sum(work.values())):
+            for parts in run_tasks(advance, tasks, problem, to_the_end):
                 done += parts
                 n_ready += 1
                 if any(m.reason == INTERRUPTED for part in parts for m in part.members):

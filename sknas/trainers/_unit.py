@@ -286,20 +286,14 @@ class _Training:
 
     def _answers(self) -> list[np.ndarray]:
         """Answers (A, N, C) of the networks of each fold to its validation rows."""
-        folds = self.problem.folds
-        tables = [self.batches.valid_features(g) for g in range(len(folds))]
-        n_rows = max(len(table) for table in tables)
-        padded = torch.stack(
-            [
-                torch.nn.functional.pad(table, (0, 0, 0, n_rows - len(table)))
-                for table in tables
-            ]
-        )  # (G, N, D)
-        parts = [self.net(part) for part in padded.split(CHUNK, dim=1)]
-        answers = torch.cat(parts, dim=1).float().cpu().numpy()  # (K, N, C)
-        return [
-            answers[g :: len(folds), : len(table)] for g, table in enumerate(tables)
-        ]
+        lengths = [len(fold.valid) for fold in self.problem.folds]
+        parts = []
+        for start in range(0, max(lengths), CHUNK):
+            rows = self.batches.valid_features(start, start + CHUNK)  # (G, N, D)
+            parts.append(self.net(rows).float().cpu())
+        answers = torch.cat(parts, dim=1).numpy()  # (K, N, C)
+        n_folds = len(lengths)
+        return [answers[g::n_folds, :length] for g, length in enumerate(lengths)]
 
     def _best(
         self, unit: Unit, place: int, scores: NetworkScores, value: float

@@ -312,7 +312,7 @@ def test_short_trainings_are_modelled_late_and_around_what_is_known():
     assert max(sums) > min(-usual, 50)  # a fifth is drawn from all over
 
 
-def test_many_trials_are_few_for_a_surrogate():
+def test_many_trials_are_few_for_a_surrogate(monkeypatch):
     space = DictSpace({"x": Integer(0, 10_000)})
     strategy = BayesianStrategy()
     strategy.setup(space, Problem(), np.random.default_rng(0))
@@ -327,6 +327,15 @@ def test_many_trials_are_few_for_a_surrogate():
     assert len(some) == 300 and some[0].score == max(t.score for t in trials)
     started = time.monotonic()
     assert len(strategy.propose(8)) == 8
+    fitted = []
+    monkeypatch.setattr(
+        "sknas.strategies._bayesian._losses",
+        lambda scores: fitted.append(scores) or np.zeros(len(scores)),
+    )
+    strategy.rank(trials)
+    latest = {t.score for t in trials[-100:]}
+    assert len(fitted[0]) == 300 and latest <= set(fitted[0])
+    monkeypatch.undo()
     ranked = strategy.rank(trials)
     assert len(ranked) == len(trials) and time.monotonic() - started < 20
 

@@ -39,7 +39,7 @@ def test_it_ends_at_the_best_that_is_allowed(seed):
     allowed = [a for a in TOY.enumerate() if n_weights(a) <= LIMIT]
     best = max(allowed, key=quality)
     for _ in range(150):  # what was seen is drawn again, as a controller does
-        architecture = strategy._drawn()
+        (architecture,) = strategy._drawn(1)
         if n_weights(architecture) <= LIMIT:
             strategy.observe(
                 [Trial(Proposal(architecture), score=quality(architecture))]

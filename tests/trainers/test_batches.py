@@ -127,7 +127,7 @@ def test_features_that_are_not_stored_are_the_same(batch_size, monkeypatch):
             torch.testing.assert_close(one, other)
     for fold in range(2):
         torch.testing.assert_close(stored.features_of(fold), made.features_of(fold))
-        assert torch.equal(stored.valid_features(fold), made.valid_features(fold))
+    assert torch.equal(stored.valid_features(0, 50), made.valid_features(0, 50))
 
 
 def test_half_precision_is_for_large_tables_on_fit_machines(monkeypatch):
@@ -160,4 +160,18 @@ def test_what_embeddings_read_is_exact(choices, dtype, monkeypatch):
     assert batches.precision is torch.bfloat16
     assert batches.at(0)[0].dtype == dtype
     assert batches.features_of(0).dtype == torch.float32
-    assert batches.valid_features(0).dtype == torch.float32
+    assert batches.valid_features(0, 9).dtype == torch.float32
+
+
+def test_validation_rows_are_made_a_part_at_a_time():
+    problem = make_problem(n=100, n_folds=3)  # folds of 34, 33 and 33 rows
+    batches, features = make_batches(problem)
+    whole = [
+        f(torch.tensor(o.valid.x)) for f, o in zip(features, problem.folds, strict=True)
+    ]
+    first, last = batches.valid_features(0, 20), batches.valid_features(20, 40)
+    assert first.shape[:2] == (3, 20) and last.shape[:2] == (3, 14)
+    for g, table in enumerate(whole):
+        n_left = len(table) - 20
+        torch.testing.assert_close(torch.cat([first[g], last[g][:n_left]]), table)
+        assert not last[g][n_left:].any()

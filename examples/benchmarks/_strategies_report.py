@@ -1,0 +1,128 @@
+"""What strategies.py measured: a section of docs/benchmarks.md, a CSV and a picture."""
+
+import json
+
+import matplotlib
+
+matplotlib.use("Agg")  # a picture in a file needs no window
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from _nas_tables import NAMES
+from _optimisers import OPTIMISERS
+
+COUNTS = (20, 40, 80)
+REGRETS = [f"regret_{count}" for count in COUNTS]
+MISSING = "-"
+
+
+def write_section(results, docs):
+    """The section as Markdown; the files it refers to are written into `docs`."""
+    lines = read(results / "strategies.jsonl")
+    if lines.empty:
+        return "Not measured yet.\n"
+    single = lines[lines["batch"] == 1]
+    means = single.groupby(["strategy", "table"])[REGRETS].mean()
+    means.to_csv(docs / "benchmarks" / "strategies.csv", float_format="%.5g")
+    draw(single, docs / "_static" / "strategies.png")
+    machines = ", ".join(sorted(lines["machine"].unique()))
+    parts = [
+        "Mean over the tables; `rank` is the average place among the strategies that "
+        "were run on all of them, `se` the standard error of `regret_80` over the "
+        "seeds, `worse` the tables on which random search is better at 80.\n",
+        markdown(summary(single)),
+        "![Regret against evaluations](_static/strategies.png)\n",
+        "On each table, `regret_80`:\n",
+        markdown(by_table(single)),
+        "[All numbers](benchmarks/strategies.csv)\n",
+    ]
+    if (lines["batch"] > 1).any():
+        parts += ["In batches, `regret_80`:\n", markdown(by_batch(lines))]
+    timed = read(results / "strategies_overhead.jsonl")
+    if not timed.empty:
+        columns = [name for name in timed if name.startswith("after")]
+        cells = timed.set_index("strategy")[columns]
+        parts += [
+            "Seconds of a proposal, in a batch of 8, after some observations:\n",
+            markdown(cells.map("{:.4f}".format)),
+        ]
+    return "\n".join([*parts, f"Machine: {machines}.\n"])
+
+
+def read(path):
+    """All lines of a file."""
+    texts = path.read_text().splitlines() if path.exists() else []
+    return pd.DataFrame([json.loads(text) for text in texts])
+
+
+def complete(lines):
+    """Strategies that were run on all tables, in their order."""
+    counts = lines.groupby("strategy")["table"].nunique()
+    return [name for name in OPTIMISERS if counts.get(name, 0) == len(NAMES)]
+
+
+def summary(lines):
+    """A row a strategy."""
+    names = complete(lines)
+    lines = lines[lines["strategy"].isin(names)]
+    by_table = lines.groupby(["strategy", "table"])[REGRETS].mean()
+    frame = by_table.groupby("strategy").mean().reindex(names)
+    seeds = lines.groupby(["strategy", "seed"])["regret_80"].agg(["mean", "size"])
+    whole = seeds[seeds["size"] == len(NAMES)]["mean"]
+    cells = frame.map("{:.4f}".format)
+    cells["se"] = whole.groupby("strategy").sem().map("{:.4f}".format)
+    for count in COUNTS[1:]:
+        places = by_table[f"regret_{count}"].unstack("strategy").rank(axis=1)
+        cells[f"rank_{count}"] = places.mean().map("{:.2f}".format)
+    last = by_table["regret_80"].unstack("strategy")
+    worse = last.gt(last["random"], axis=0).sum()
+    cells["worse"] = worse.map(str)
+    cells["seeds"] = whole.groupby("strategy").size().map(str)
+    per_proposal = lines.groupby("strategy")["seconds"].mean() / COUNTS[-1]
+    cells["s_per_proposal"] = per_proposal.map("{:.4f}".format)
+    return cells.fillna(MISSING)
+
+
+def by_table(lines):
+    """Regret at 80, a row a table."""
+    means = lines.pivot_table("regret_80", "table", "strategy").reindex(list(NAMES))
+    means = means.reindex(columns=[name for name in OPTIMISERS if name in means])
+    return means.map("{:.4f}".format, na_action="ignore").fillna(MISSING)
+
+
+def by_batch(lines):
+    """Regret at 80 against the size of a batch, on the seeds of the largest."""
+    batched = lines[lines["batch"] > 1]
+    names = batched["strategy"].unique()
+    seeds = batched["seed"].unique()
+    lines = lines[lines["strategy"].isin(names) & lines["seed"].isin(seeds)]
+    means = lines.pivot_table("regret_80", "strategy", "batch")
+    return means.map("{:.4f}".format, na_action="ignore").fillna(MISSING)
+
+
+def markdown(cells):
+    head = [cells.index.name or "", *map(str, cells.columns)]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in cells.itertuples()]
+    return "\n".join(lines) + "\n"
+
+
+def draw(lines, path):
+    """Mean regret against evaluations."""
+    names = complete(lines)
+    means = lines.groupby(["strategy", "table"])[REGRETS].mean()
+    means = means.groupby("strategy").mean().reindex(names)
+    fig, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
+    for place, (name, row) in enumerate(means.iterrows()):
+        is_ours = not name.startswith(("skopt", "optuna", "smac"))
+        style = "o-" if is_ours else "s--"
+        ax.plot(COUNTS, row, style, color=f"C{place % 10}", label=name, ms=4)
+    ax.set_yscale("log")
+    ax.set_xticks(COUNTS, map(str, COUNTS))
+    ax.set_xlabel("evaluations")
+    ax.set_ylabel("regret: 0 best, 1 middle")
+    ax.set_title("Mean over published tables", loc="left")
+    ax.spines[["top", "right"]].set_visible(False)
+    fig.legend(frameon=False, loc="outside right", fontsize=8)
+    fig.savefig(path, dpi=110)
+    plt.close(fig)

@@ -1,0 +1,97 @@
+"""What may be tried: constraints as a question about an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from sknas._checks import did_you_mean, reject
+from sknas._history import Architecture
+from sknas._problem import TaskSpec
+from sknas.spaces import Space
+
+
+def make_feasible(
+    owner: str, constraints: Any, space: Space, task: TaskSpec | None
+) -> Callable[[Architecture], bool]:
+    """Whether an architecture keeps the constraints that a user gave.
+
+    Parameters
+    ----------
+    owner : str
+        Whose parameter they are, for messages.
+    constraints : mapping of str to float, callable or None
+        Upper bounds, or the answer itself.
+    space : Space
+        Where the architectures come from.
+    task : TaskSpec or None
+        What networks are built for, whose costs are bounded; without one the numbers
+        of the architecture are.
+
+    Raises
+    ------
+    InvalidParameterError
+        If the constraints are none.
+    """
+    if constraints is None:
+        return lambda architecture: True
+    if callable(constraints):
+        return lambda architecture: bool(constraints(architecture))
+    if not isinstance(constraints, Mapping):
+        reject(
+            owner, "constraints", constraints, "a dict of bounds, a callable or None"
+        )
+    known = _known(space, task)
+    for name, bound in constraints.items():
+        if name not in known:
+            allowed = f"a dict of bounds of {known}"
+            question = did_you_mean(name, known)
+            reject(owner, "constraints", dict(constraints), allowed, question)
+        is_number = isinstance(bound, Real) and not isinstance(bound, bool)
+        is_cost = task is not None  # of a network: above zero
+        if not (is_number and np.isfinite(bound)) or (is_cost and bound <= 0):
+            allowed = "a finite number" + " > 0" * is_cost
+            reject(owner, f"constraints[{name!r}]", bound, allowed)
+    return _Bounds(constraints, space, task)
+
+
+def _known(space: Space, task: TaskSpec | None) -> list[str]:
+    """What may be bounded: numbers of an architecture, or costs of its network."""
+    if task is not None:
+        return list(space.costs)
+    rng = np.random.default_rng(0)
+    choices = space.choices.items()
+    return [name for name, c in choices if isinstance(c.sample(rng), Real)]
+
+
+class _Bounds:
+    """Upper bounds, asked in their order; what was measured is kept."""
+
+    def __init__(
+        self, bounds: Mapping[str, float], space: Space, task: TaskSpec | None
+    ) -> None:
+        self.bounds, self.space, self.task = dict(bounds), space, task
+        self.measured: dict[tuple[str, Hashable], float] = {}
+
+    def __call__(self, architecture: Architecture) -> bool:
+        return all(
+            self._cost(name, architecture) <= most for name, most in self.bounds.items()
+        )
+
+    def _cost(self, name: str, architecture: Architecture) -> float:
+        if self.task is None:
+            return architecture.get(name, -np.inf)
+        # A cost that a space of the user adds may depend on anything.
+        is_usual = name in Space.costs
+        structure = self.space.structure(architecture) if is_usual else architecture.key
+        key = name, structure
+        if key not in self.measured:
+            try:
+                cost = getattr(self.space, name)(architecture, self.task)
+            except Exception:  # what can't be built fails where it is trained
+                cost = -np.inf
+            self.measured[key] = cost
+        return self.measured[key]
