@@ -135,7 +135,9 @@ def write_anytime(lines, docs):
 
 def average(lines, budget):
     """Means over the seeds, a row for each table and model."""
-    lines = lines[lines["budget"].eq(budget) | ~lines["model"].isin(LIMITED)]
+    is_limited = lines["model"].isin(LIMITED)
+    lines = lines[lines["budget"].eq(budget) | ~is_limited]
+    lines = lines[lines["data"].isin(lines["data"][lines["model"].isin(LIMITED)])]
     # What was measured here comes first, and with this budget.
     lines = lines.assign(other=lines["budget"].ne(budget))
     lines = lines.sort_values(["measured_elsewhere", "other"]).drop_duplicates(KEY)
@@ -151,7 +153,13 @@ def average(lines, budget):
 
 def wide(means, column):
     """A row a table, a column a model; NaN where nothing was measured."""
-    return means[column].unstack().reindex(index=SETS, columns=list(MODELS))
+    return means[column].unstack().reindex(index=tables(means), columns=list(MODELS))
+
+
+def tables(means):
+    """The tables on which a model was given the time, in their order."""
+    found = set(means.index.get_level_values("data"))
+    return [name for name in SETS if name in found]
 
 
 def compare(means, column):
@@ -161,7 +169,7 @@ def compare(means, column):
 
 
 def error_cells(means):
-    cells = pd.DataFrame(MISSING, list(SETS), list(MODELS))
+    cells = pd.DataFrame(MISSING, tables(means), list(MODELS))
     for (data, model), row in means.iterrows():
         cell = f"{row['error']:.4f}" if row["seeds"] else "failed"
         if row["seeds"] > 1:
@@ -215,21 +223,21 @@ def markdown(cells):
 def draw(ratios, means, budget, path):
     """The ratios of errors: a row a table, a colour a model."""
     elsewhere = wide(means, "measured_elsewhere").eq(True)
-    tables = [table for table in SETS if ratios.loc[table].notna().any()]
+    shown = [table for table in ratios.index if ratios.loc[table].notna().any()]
     models = [model for model in ratios if ratios[model].notna().any()]
-    rows = np.arange(len(tables))
+    rows = np.arange(len(shown))
     fig, ax = plt.subplots(figsize=(8, 5.4), layout="constrained")
     ax.axvline(1, color="#555555", lw=1.2)
     for place, model in enumerate(models):
         height = rows + 0.09 * (place - (len(models) - 1) / 2)
-        ratio, away = ratios.loc[tables, model], elsewhere.loc[tables, model]
+        ratio, away = ratios.loc[shown, model], elsewhere.loc[shown, model]
         color = f"C{place}"
         ax.plot(ratio[~away], height[~away], "o", color=color, label=model)
         ax.plot(ratio[away], height[away], "o", color=color, mfc="none")
-        ax.plot(geometric_mean(ratio), len(tables), "D", color=color, ms=8)
-    if elsewhere.loc[tables, models].any(axis=None):
+        ax.plot(geometric_mean(ratio), len(shown), "D", color=color, ms=8)
+    if elsewhere.loc[shown, models].any(axis=None):
         ax.plot([], [], "o", color="#555555", mfc="none", label="measured elsewhere")
-    ax.set_yticks([*rows, len(tables)], [*tables, "geometric mean"])
+    ax.set_yticks([*rows, len(shown)], [*shown, "geometric mean"])
     ax.invert_yaxis()
     ax.grid(axis="y", color="#eeeeee")
     ax.set_axisbelow(True)
