@@ -131,7 +131,7 @@ class Budget:
     n_trials: int | None
     n_steps: int
     n_folds: int
-    n_side: int = 16
+    n_side: int = N_SIDE
 
 
 def auto_folds(n_rows: float) -> int:

@@ -29,9 +29,17 @@ class KernelProcess(Surrogate):
 
     The scale of the process follows from the others, so that a fit is a few Cholesky
     factors of small matrices.
+
+    Parameters
+    ----------
+    seed : int
+        Not used: nothing is random.
     """
 
     usual_n_initial = 3
+
+    def __init__(self, seed: int = 0) -> None:
+        pass
 
     @abstractmethod
     def kernels(self) -> Sequence[Any]:
@@ -96,11 +104,6 @@ class ExponentialHammingProcess(KernelProcess):
     the Hamming distance, for ordered choices the share of the range between them. The
     weights start alike and are then fitted, drawn towards where they started.
 
-    Parameters
-    ----------
-    seed : int
-        Not used: nothing is random.
-
     References
     ----------
     Rasmussen, Williams: Gaussian Processes for Machine Learning. MIT Press, 2006.
@@ -113,9 +116,6 @@ class ExponentialHammingProcess(KernelProcess):
     MAX_COLUMNS = 100  # up to which that is affordable
     N_ITERATIONS = 30
     SPREAD = 0.5  # of the logarithms of the weights around where they start
-
-    def __init__(self, seed: int = 0) -> None:
-        pass
 
     def encode(self, space: Space, architectures: Sequence[Architecture]) -> np.ndarray:
         # Two categories differ in two of their columns: each counts a half.
@@ -187,11 +187,6 @@ class WeisfeilerLehmanProcess(KernelProcess):
     the nodes that feed them; the kernel is the normalised product of the counts. For
     spaces with a `graph`, as cells have.
 
-    Parameters
-    ----------
-    seed : int
-        Not used: nothing is random.
-
     References
     ----------
     Ru, Wan, Dong, Osborne: Interpretable Neural Architecture Search via Bayesian
@@ -200,9 +195,6 @@ class WeisfeilerLehmanProcess(KernelProcess):
 
     ROUNDS = (0, 1, 2)
     N_NAMES = 2**10  # columns for the names of a round
-
-    def __init__(self, seed: int = 0) -> None:
-        pass
 
     def encode(self, space: Space, architectures: Sequence[Architecture]) -> np.ndarray:
         hasher = FeatureHasher(self.N_NAMES, input_type="string", alternate_sign=False)
