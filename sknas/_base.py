@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -51,7 +51,13 @@ from sknas.encoding import TableReader, TargetReader, forget_words
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import SPACES, Space
 from sknas.strategies import STRATEGIES, Strategy
-from sknas.trainers import TRAINERS, PopulationTrainer, TensorNet, Trainer
+from sknas.trainers import (
+    TRAINERS,
+    CohortTrainer,
+    PopulationTrainer,
+    TensorNet,
+    Trainer,
+)
 from sknas.trainers._population import can_be_batched
 from sknas.trainers._workers import count_workers
 
@@ -214,7 +220,7 @@ class BaseNAS(BaseEstimator, ABC):
         return find_part(owner, "search_space", self.search_space, known, Space)
 
     def _is_batched(self) -> bool:
-        """Whether the trainer takes many proposals at once."""
+        """Whether networks of one shape are trained as one."""
         return isinstance(self._find_trainer(), PopulationTrainer)
 
     def _find_trainer(self) -> Trainer:
@@ -378,7 +384,8 @@ class BaseNAS(BaseEstimator, ABC):
         """When to stop searching, so that the refit fits into the time."""
         if problem.deadline is None or self.max_time is None:
             return None
-        if self._is_batched() and self._is_bagged(problem):
+        keeps_networks = isinstance(self._find_trainer(), CohortTrainer)
+        if keeps_networks and self._is_bagged(problem):
             return problem.deadline - MARGIN - CHOICE_SHARE * self.max_time
         if not history.succeeded:
             return problem.deadline - (1 - FIRST_SHARE) * self.max_time
@@ -407,7 +414,9 @@ class BaseNAS(BaseEstimator, ABC):
         except KeyboardInterrupt:
             is_cut = True
         if chosen.has_networks and self._is_bagged(problem):
-            self.ensemble_ = gather(chosen, space, problem)
+            trainer = clone(self._find_trainer())
+            trainer.setup(space)
+            self.ensemble_ = gather(chosen, trainer, problem)
         else:
             is_cut |= self._refit(chosen, space, problem, history)
         encoders = [encoder for encoder, _ in self.ensemble_.encodings]

@@ -21,6 +21,7 @@ STEP_SECONDS = 1e-4  # of a step of one network among others
 ROW_SECONDS = 1e-5  # of each row of its batch
 USUAL_COLUMNS = 400  # above which the first layer is what takes the time
 ALONE_SECONDS = 1e-3  # of a step of one network alone
+PIXEL_SECONDS = 1e-6  # of each number of an image of its batch, in a small network
 CORES = 1.6  # that a search is planned for
 N_SIDE = 16
 HALVING_COST = 0.5  # of a cohort that is halved, beside one that is not
@@ -112,6 +113,16 @@ def _bounded(
     return max(1, min(n_steps, max_epochs * max(1, math.ceil(n_rows / batch_size))))
 
 
+def alone_seconds(batch_size: int, n_columns: int, is_image: bool = False) -> float:
+    """About how long a step of one network alone takes, on one slow core."""
+    row_seconds = n_columns * PIXEL_SECONDS if is_image else _row_seconds(n_columns)
+    return ALONE_SECONDS + row_seconds * batch_size
+
+
+def _row_seconds(n_columns: int) -> float:
+    return ROW_SECONDS * max(1.0, n_columns / USUAL_COLUMNS)
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much a search may do.
@@ -154,6 +165,7 @@ def plan_budget(
     *,
     n_columns: int = 1,
     is_batched: bool = True,
+    is_image: bool = False,
 ) -> Budget:
     """The budget of a search, from the size of the table and what the user bounds.
 
@@ -168,12 +180,13 @@ def plan_budget(
         n_trials = max_trials or default_trials(n_rows)
         return Budget(n_trials, default_steps(n_rows), n_folds)
     n_steps = LONG_STEPS if n_rows < LONG_BELOW else N_STEPS[1]
-    row_seconds = ROW_SECONDS * max(1.0, n_columns / USUAL_COLUMNS)
-    pace = STEP_SECONDS + row_seconds * default_batch_size(n_rows)
-    allowed = CORES * max_time / (pace * HALVING_COST)  # network steps
-    if not is_batched:
+    batch_size = default_batch_size(n_rows)
+    if is_batched:
+        pace = STEP_SECONDS + _row_seconds(n_columns) * batch_size
+    else:
         n_steps = default_steps(n_rows)
-        allowed = max_time / (ALONE_SECONDS + row_seconds * default_batch_size(n_rows))
+        pace = alone_seconds(batch_size, n_columns, is_image)
+    allowed = CORES * max_time / (pace * HALVING_COST)  # network steps
     n_side = min(N_SIDE, max_trials or N_SIDE)
     if n_side * n_folds * n_steps > allowed:
         n_side = min(n_side, N_SIDE // 2)

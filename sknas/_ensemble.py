@@ -18,9 +18,14 @@ from sknas._problem import Fold, Problem, Rows
 from sknas._scoring import score_many
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import Space
-from sknas.trainers import TensorNet, TrainedNetwork, Training, train_network
+from sknas.trainers import (
+    CohortTrainer,
+    TensorNet,
+    TrainedNetwork,
+    Training,
+    train_network,
+)
 from sknas.trainers._network import evaluate, failure_reason
-from sknas.trainers._population import rebuilt
 from sknas.trainers._workers import run_tasks
 
 N_ROUNDS = 40  # members drawn, with replacement
@@ -269,14 +274,14 @@ def refit_seconds(trial: Trial) -> float:
     return trial.stop * float(np.mean(trial.fold_seconds or (0.0,)))
 
 
-def gather(chosen: Chosen, space: Space, problem: Problem) -> Ensemble:
+def gather(chosen: Chosen, trainer: CohortTrainer, problem: Problem) -> Ensemble:
     """The networks of the folds of the chosen trials, as an ensemble."""
     places = tuple(range(len(problem.folds)))
     members = []
     for trial, weight, temperature in zip(
         chosen.trials, chosen.weights, chosen.temperatures, strict=True
     ):
-        networks = rebuilt(trial, space, problem)
+        networks = trainer.rebuilt(trial, problem)
         members.append(
             Member(trial.architecture, networks, places, weight, temperature)
         )

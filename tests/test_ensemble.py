@@ -84,7 +84,9 @@ def bagged(request):
         (2.0, 0.7, 1.0) if is_sure else (1.0,) * 3,
         1.3 if is_sure else 1.0,
     )
-    return gather(chosen, space, problem), chosen, problem, table
+    trainer = PopulationTrainer()
+    trainer.setup(space)
+    return gather(chosen, trainer, problem), chosen, problem, table
 
 
 # ---------------------------------------------------------------------------- predict

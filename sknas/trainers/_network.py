@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,8 @@ class TensorNet(NeuralNet):
     for each batch.
     """
 
+    precision: torch.dtype | None = None  # of products in training
+
     @property
     def _default_callbacks(self) -> list[Any]:
         return []
@@ -116,11 +118,18 @@ class TensorNet(NeuralNet):
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         x, y, weight = batch
         self.optimizer_.zero_grad(set_to_none=True)
-        y_pred = self.infer(x, **fit_params)
+        with self._precision():
+            y_pred = self.infer(x, **fit_params)
         loss = self.get_loss(y_pred, (y, weight), X=x, training=True)
         loss.backward()
         self.optimizer_.step()
         return {"loss": loss, "y_pred": y_pred}
+
+    def _precision(self) -> Any:
+        """Products in half precision, where the training asks for it."""
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, self.precision)
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
@@ -147,10 +156,16 @@ class Conductor(Callback):
         Rows to answer wherever the learning rate is zero.
     length : Length
         Steps and batches.
+    step : int, default=0
+        Steps that were done before.
     """
 
     def __init__(
-        self, training: Training, valid_x: Tensor | None, length: Length
+        self,
+        training: Training,
+        valid_x: Tensor | None,
+        length: Length,
+        step: int = 0,
     ) -> None:
         self.training = training
         self.valid_x = valid_x
@@ -160,9 +175,8 @@ class Conductor(Callback):
         self.last = max(1, round(training.stop * self.n_steps))
         points = valleys(self.n_steps, self.cycles)
         self.points = [point for point in points if point <= self.last]
-        self.step = 0
-        self.outputs: list[np.ndarray] = []
-        self.stops: list[tuple[float, int]] = []
+        self.step = step
+        self.looks: list[Look] = []
         self.is_cut = False
         self.started = time.monotonic()
 
@@ -201,9 +215,59 @@ class Conductor(Callback):
         net._set_training(True)
         if not np.isfinite(output).all():
             raise DivergedError(DIVERGED)
-        self.outputs.append(output)
         n_epochs = -(-self.step // self.n_batches)
-        self.stops.append((self.step / self.n_steps, n_epochs))
+        state = state_of(net.module_)
+        self.looks.append(Look(self.step / self.n_steps, n_epochs, output, state))
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of parameters and statistics, on the CPU."""
+    state = module.state_dict()
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A network where the learning rate was zero.
+
+    Parameters
+    ----------
+    share : float
+        Share of the schedule that was done.
+    n_epochs : int
+        Epochs that were begun.
+    output : ndarray of shape (N, C)
+        Answers to the validation rows.
+    state : dict of str to Tensor
+        Parameters and statistics.
+    """
+
+    share: float
+    n_epochs: int
+    output: np.ndarray
+    state: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """All that a training needs to go on as if it had never stopped.
+
+    Parameters
+    ----------
+    step : int
+        Steps that were done.
+    state : dict of str to Tensor
+        Parameters and statistics.
+    moments : list of dict
+        What the optimiser remembers.
+    random : Tensor
+        The state of torch's generator on the device of the training.
+    """
+
+    step: int
+    state: dict[str, Tensor]
+    moments: list[dict[str, Tensor]]
+    random: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +295,8 @@ class Training:
         End of the time on the monotonic clock, in seconds.
     stop : float, default=1.0
         Share of the schedule after which to stop.
+    precision : torch.dtype or None, default=None
+        Of products in training, where it is not that of the weights.
     is_final : bool, default=False
         Whether the schedule gives way to the deadline, so that a network for which
         the time is short ends with a learning rate of zero all the same. Networks to
@@ -246,6 +312,7 @@ class Training:
     device: str = "cpu"
     deadline: float | None = None
     stop: float = 1.0
+    precision: torch.dtype | None = None
     is_final: bool = False
 
 
@@ -257,25 +324,28 @@ class TrainedNetwork:
     ----------
     net : TensorNet
         The trained network, on the CPU, its optimiser dropped.
-    outputs : list of ndarray of shape (N, C)
-        Answers to the validation rows where the learning rate was zero.
-    stops : list of (float, int)
-        Share of the schedule and epochs at each of them.
+    looks : list of Look
+        The network wherever the learning rate was zero.
     is_cut : bool
         Whether the time ran out first.
     n_params : int
         Trained parameters.
+    checkpoint : Checkpoint
+        To go on from.
     """
 
     net: TensorNet
-    outputs: list[np.ndarray]
-    stops: list[tuple[float, int]]
+    looks: list[Look]
     is_cut: bool
     n_params: int
+    checkpoint: Checkpoint
 
 
 def train_network(
-    training: Training, train: Rows, valid_x: np.ndarray | None = None
+    training: Training,
+    train: Rows,
+    valid_x: np.ndarray | None = None,
+    start: Checkpoint | None = None,
 ) -> TrainedNetwork:
     """Train one network.
 
@@ -285,8 +355,10 @@ def train_network(
         How to train.
     train : Rows
         What to train on.
-    valid_x : ndarray of shape (N, F) or None
+    valid_x : ndarray of shape (N, F) or None, default=None
         Rows to answer on the way.
+    start : Checkpoint or None, default=None
+        Where the same training, with an earlier stop, ended.
 
     Returns
     -------
@@ -299,57 +371,80 @@ def train_network(
         If loss or answers become infinite or NaN.
     """
     with isolated(training.seed, training.device):
-        return _train(training, train, valid_x)
+        return _train(training, train, valid_x, start)
 
 
 def _train(
-    training: Training, train: Rows, valid_x: np.ndarray | None
+    training: Training,
+    train: Rows,
+    valid_x: np.ndarray | None,
+    start: Checkpoint | None,
 ) -> TrainedNetwork:
-    architecture, task = training.architecture, training.task
+    architecture, task, device = training.architecture, training.task, training.device
     batch_size = architecture.get("batch_size", 256)
+    total = float(train.weight.sum())
     length = training_length(
-        task.n_rows,
-        float(train.weight.sum()),
-        training.n_steps,
-        batch_size,
-        training.max_epochs,
+        task.n_rows, total, training.n_steps, batch_size, training.max_epochs
     )
-    module = training.space.build([Architecture(architecture)], task)
-    device = training.device
     x, y, weight = (
         torch.tensor(array, device=device) for array in (train.x, train.y, train.weight)
     )
-    if isinstance(module, TableModule):
-        module.to(device)
-        start = find_recipe(architecture).start
-        start_weights(module.net, start, module.features(x))
-    weight = (weight / weight.mean()).to(x.dtype)
-    generator = torch.Generator().manual_seed(training.seed)
-    parts = n_parts(len(train), float(train.weight.sum()), batch_size)
-    batches = Batches((x, y, weight), parts, generator)
+    module = _started(training, x, start)
     watched = None if valid_x is None else torch.tensor(valid_x, device=device)
-    conductor = Conductor(training, watched, length)
+    done = 0 if start is None else start.step
+    conductor = Conductor(training, watched, length, done)
     net = _make_net(training, module, conductor)
+    if start is not None:
+        net.optimizer_.load_moments(start.moments)
+        _set_random(device, start.random)
+    weight = (weight / weight.mean()).to(torch.float32)
+    parts = n_parts(len(train), total, batch_size)
+    batches = Batches((x, y, weight), parts, training.seed, done)
     net.max_epochs = -(-length.n_steps // len(batches))
     try:
         net.notify("on_train_begin", X=batches, y=None)
         net.fit_loop(batches)
     except _TrainingEnd:
         pass  # fit_loop itself lets Ctrl-C through, fit would not
-    return TrainedNetwork(
-        _at_rest(net),
-        conductor.outputs,
-        conductor.stops,
-        conductor.is_cut and conductor.step < conductor.last,
-        sum(p.numel() for p in module.parameters() if p.requires_grad),
-    )
+    moments = net.optimizer_.moments()
+    n_params = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    random, is_cut = _random(device), conductor.step < conductor.last
+    checkpoint = Checkpoint(conductor.step, state_of(module), moments, random)
+    return TrainedNetwork(_at_rest(net), conductor.looks, is_cut, n_params, checkpoint)
+
+
+def _started(training: Training, x: Tensor, start: Checkpoint | None) -> nn.Module:
+    """The network on its device, at its first weights or those of a checkpoint."""
+    architecture = training.architecture
+    module = training.space.build([Architecture(architecture)], training.task)
+    module.to(training.device)
+    if start is not None:
+        module.load_state_dict(start.state)
+    elif isinstance(module, TableModule):
+        recipe = find_recipe(architecture)
+        start_weights(module.net, recipe.start, module.features(x))
+    return module
+
+
+def _random(device: str) -> Tensor:
+    """The state of the generator that dropout and augmentation draw from."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_rng_state(device)
+    return torch.get_rng_state()
+
+
+def _set_random(device: str, state: Tensor) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
 
 
 def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> TensorNet:
     """A skorch net around a module, ready to train."""
     architecture = training.architecture
     smoothing = architecture.get("label_smoothing", 0.0)
-    return TensorNet(
+    net = TensorNet(
         module,
         criterion=WeightedLoss(training.task.kind, (smoothing,)),
         optimizer=architecture,
@@ -358,6 +453,8 @@ def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> Te
         device=training.device,
         verbose=0,
     ).initialize()
+    net.precision = training.precision
+    return net
 
 
 def handed_out(
