@@ -27,7 +27,7 @@ from sknas._history import History, Proposal, Trial
 from sknas.encoding import TableReader
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import TableSpace
-from sknas.trainers import PopulationTrainer
+from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
 from sknas.trainers._network import evaluate
 
 KINDS = ["binary", "multilabel", "regression"]
@@ -392,10 +392,24 @@ def test_small_training_parts_are_refitted(share, n_networks):
     assert np.isfinite(model.predict_proba(X)).all()
 
 
-def test_the_reference_trainer_is_refitted():
+class Forgetful(Trainer):
+    """Keeps the scores of another trainer, and no network."""
+
+    def setup(self, space):
+        self.trainer_ = SkorchTrainer()
+        self.trainer_.setup(space)
+
+    def train(self, proposals, problem):
+        trials = self.trainer_.train(proposals, problem)
+        return [replace(trial, networks=None) for trial in trials]
+
+
+@pytest.mark.parametrize(("trainer", "n"), [("skorch", 3), (Forgetful(), 1)])
+def test_a_trainer_that_keeps_no_networks_is_refitted(trainer, n):
     X, y = make_data("binary")
-    model = NASClassifier(trainer="skorch", **QUICK).fit(X, y)
-    assert all(len(member.networks) == 1 for member in model.ensemble_.members)
+    model = NASClassifier(trainer=trainer, **QUICK).fit(X, y)
+    assert {len(member.networks) for member in model.ensemble_.members} == {n}
+    assert model.score(X, y) > 0.7
 
 
 def test_classes_stay_what_they_were_without_calibration():
