@@ -9,13 +9,14 @@ import numpy as np
 
 from sknas._checks import reject
 from sknas._history import Proposal, Trial
+from sknas._isolation import isolated
 from sknas._optim import find_recipe
 from sknas._problem import Problem
 from sknas.nets import TableModule
 from sknas.spaces import Space, TableSpace
 from sknas.trainers._cohort import CohortTrainer, Plans
 from sknas.trainers._member import Member
-from sknas.trainers._network import TensorNet, handed_out, isolated
+from sknas.trainers._network import TensorNet, handed_out
 from sknas.trainers._plan import Plan
 from sknas.trainers._unit import Batched, advance
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from sknas._budget import alone_seconds
 from sknas._history import INTERRUPTED, OUT_OF_TIME, Proposal, Trial
+from sknas._isolation import isolated
 from sknas._problem import Fold, Problem
 from sknas._scoring import score_networks
 from sknas.spaces import Space
@@ -24,7 +25,6 @@ from sknas.trainers._network import (
     Training,
     failure_reason,
     handed_out,
-    isolated,
     train_network,
 )
 from sknas.trainers._plan import Plan
