@@ -14,6 +14,7 @@ from torch import nn
 
 from sknas._calibration import fit_temperature, tempered
 from sknas._history import Architecture, History, Trial
+from sknas._isolation import one_thread
 from sknas._problem import Fold, Problem, Rows
 from sknas._scoring import score_many
 from sknas.exceptions import SearchFailedError
@@ -127,7 +128,8 @@ class Ensemble:
             for member, own in zip(self.members, modules, strict=True):
                 if place in member.places:
                     module = own[member.places.index(place)]
-                    answer = restore(evaluate(module, rows))
+                    with one_thread():
+                        answer = restore(evaluate(module, rows))
                     answer = tempered(answer, member.temperature, self.kind)
                     total = total + member.weight / len(own) * answer
         return tempered(total, self.temperature, self.kind).astype(x.dtype)

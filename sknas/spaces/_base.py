@@ -14,6 +14,7 @@ from torch import nn
 
 from sknas._checks import did_you_mean, reject
 from sknas._history import Architecture, Value
+from sknas._isolation import one_thread
 from sknas._optim import ONE_AT_A_TIME
 from sknas._problem import TaskSpec
 from sknas.spaces._choices import Choice, as_choice
@@ -108,19 +109,19 @@ class Space(BaseEstimator, ABC):
 
     def latency(self, architecture: Architecture, task: TaskSpec) -> float:
         """Seconds in which a network answers 256 rows, on one thread of the CPU."""
-        n_threads = torch.get_num_threads()
-        with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.no_grad():
+        with (
+            ONE_AT_A_TIME,
+            torch.random.fork_rng(devices=[]),
+            torch.no_grad(),
+            one_thread(),
+        ):
             net = self.build([architecture], task).eval()
             rows = torch.zeros(N_TIMED_ROWS, task.n_columns)
             seconds = []
-            torch.set_num_threads(1)
-            try:
-                for _ in range(N_WARM + N_TIMED):
-                    started = time.perf_counter()
-                    net(rows)
-                    seconds.append(time.perf_counter() - started)
-            finally:
-                torch.set_num_threads(n_threads)
+            for _ in range(N_WARM + N_TIMED):
+                started = time.perf_counter()
+                net(rows)
+                seconds.append(time.perf_counter() - started)
         return float(np.median(seconds[N_WARM:]))
 
     def structure(self, architecture: Architecture) -> Hashable:
