@@ -136,7 +136,7 @@ def fit(case, trainer, seed, n_architectures, max_epochs=None):
 def compare(case, seed):
     n = case["side_by_side"]
     population, ranked = fit(case, PopulationTrainer(halving=False), seed, n)
-    single, _ = fit(case, SkorchTrainer(), seed, N_SKORCH)
+    single, _ = fit(case, SkorchTrainer(halving=False), seed, N_SKORCH)
     halved = fit(case, PopulationTrainer(), seed, n)[1]
     return {
         "population_steps_a_second": round(population),
