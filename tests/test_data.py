@@ -54,7 +54,7 @@ def test_equal_rows_become_one_that_counts_as_often():
     data, _ = read(X, [0, 0, 1, 1, 1, 1])
     assert len(data) == 4  # the third row has another class
     assert sorted(data.weight) == [1, 1, 2, 2]
-    assert_array_equal(X[data.first], data.table.numeric)
+    assert_array_equal(X[data.first], data.x.numeric)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_the_order_of_rows_does_not_matter(mixed_frame, rng):
     order = rng.permutation(len(mixed_frame))
     one, _ = read(mixed_frame, y)
     other, _ = read(mixed_frame.iloc[order], y[order])
-    assert_array_equal(one.table.numeric, other.table.numeric)
-    assert_array_equal(one.table.codes, other.table.codes)
+    assert_array_equal(one.x.numeric, other.x.numeric)
+    assert_array_equal(one.x.codes, other.x.codes)
     assert_array_equal(one.y, other.y)
     assert_array_equal(one.first, order[other.first])
 
@@ -99,7 +99,7 @@ def test_rows_of_no_weight_leave_no_trace(mixed_frame, rng):
     one, target = read(mixed_frame, y, weight)
     other, _ = read(mixed_frame[:40], y[:40])
     assert target.classes_.tolist() == [0, 1]
-    assert_array_equal(one.table.codes, other.table.codes)
+    assert_array_equal(one.x.codes, other.x.codes)
     assert_array_equal(one.first, other.first)
 
 
@@ -130,9 +130,7 @@ def test_the_users_splits_are_of_the_users_rows():
     splits = split_rows(data, "NASClassifier", pairs, target, 3, 0)
     for split, given in zip(splits, pairs, strict=True):
         for side, rows in ((split.train, given[0]), (split.valid, given[1])):
-            numbers = np.repeat(
-                data.table.numeric[side, 0], data.weight[side].astype(int)
-            )
+            numbers = np.repeat(data.x.numeric[side, 0], data.weight[side].astype(int))
             assert_array_equal(np.sort(numbers), np.sort(X[rows, 0]))
 
 
@@ -142,9 +140,9 @@ def test_zero_weights_and_the_users_splits():
     data, target = read(X, y, [1, 1, 0, 1, 0, 1], cv=pairs)
     (split,) = split_rows(data, "NASClassifier", pairs, target, 3, 0)
     train, valid = split.train, split.valid
-    assert_array_equal(X[data.first], data.table.numeric)
-    assert sorted(data.table.numeric[train, 0]) == [0, 1]
-    assert sorted(data.table.numeric[valid, 0]) == [3, 5]
+    assert_array_equal(X[data.first], data.x.numeric)
+    assert sorted(data.x.numeric[train, 0]) == [0, 1]
+    assert sorted(data.x.numeric[valid, 0]) == [3, 5]
 
 
 @pytest.mark.parametrize("n_folds", [1, 3])
@@ -189,7 +187,7 @@ def test_validation_rows_tell_the_encoder_nothing(mixed_frame, rng, kind):
     for X, target_values in ((mixed_frame, y), (changed, y_changed)):
         data, target = read(X, target_values, cv=[(train, valid)])
         fold = encode(data, target, *data.splits[0])
-        probe = fold.encoder.transform(data.table)
+        probe = fold.encoder.transform(data.x)
         encoded.append((by_value(fold.train), fold.task, probe.shape, fold.restore))
     (one, one_task, one_shape, one_restore), (two, task, shape, restore) = encoded
     assert_allclose(one, two, rtol=1e-6)
@@ -210,7 +208,7 @@ def test_a_fold(mixed_frame, rng, kind):
     assert fold.train.x.dtype == fold.valid.x.dtype == np.float32
     assert fold.train.x.shape[1] == fold.task.n_columns
     assert fold.task.n_numeric == fold.encoder.n_numeric == len(fold.task.edges)
-    again = fold.encoder.transform(data.table.take(fold.valid_rows))
+    again = fold.encoder.transform(data.x.take(fold.valid_rows))
     assert_array_equal(again.astype(np.float32), fold.valid.x)
     y_type = {"classes": np.int64}.get(kind, np.float32)
     assert fold.train.y.dtype == fold.valid.y.dtype == y_type
@@ -307,7 +305,7 @@ def test_the_score_sees_the_users_labels_and_rows():
     score = make_scorer(scorer, scoring, X, data, target)
     rows = np.array([2, 0])
     assert score(np.eye(2)[data.y[rows]], rows) == 1
-    assert seen["X"] == data.table.numeric[rows, 0].tolist()
+    assert seen["X"] == data.x.numeric[rows, 0].tolist()
     assert seen["y"] == [y[int(data.first[row])] for row in rows]
 
 
