@@ -118,11 +118,11 @@ class Ensemble:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": {}}
 
-    def predict(self, table: Any) -> np.ndarray:
-        """Predictions (N, C) for a table that was read: the members' weighted mean."""
+    def predict(self, samples: Any) -> np.ndarray:
+        """Predictions (N, C) for rows that were read: the members' weighted mean."""
         total: Any = 0.0
         for place, (encoder, restore) in enumerate(self.encodings):
-            x = encoder.transform(table)
+            x = encoder.transform(samples)
             rows = torch.from_numpy(x).to(self.place)
             modules = self._modules(x.dtype)
             for member, own in zip(self.members, modules, strict=True):
@@ -132,7 +132,8 @@ class Ensemble:
                         answer = restore(evaluate(module, rows))
                     answer = tempered(answer, member.temperature, self.kind)
                     total = total + member.weight / len(own) * answer
-        return tempered(total, self.temperature, self.kind).astype(x.dtype)
+        precision = np.float64 if x.dtype == np.float64 else np.float32
+        return tempered(total, self.temperature, self.kind).astype(precision)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,8 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     """Classifier whose `fit` searches the architecture of a neural network.
 
     A small ensemble of what the search found predicts, or a single network. Reads
-    tables of numbers, categories, strings and booleans with missing values; binary,
-    multi-class and multi-label targets.
+    tables of numbers, categories, strings and booleans with missing values, and images
+    as arrays; binary, multi-class and multi-label targets.
 
     Parameters
     ----------
@@ -56,10 +56,13 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
         dtype; none; or a mask, numbers or names of columns.
-    image_shape : None, default=None
-        For image spaces; a table takes None.
-    channel_axis : "auto", default="auto"
-        For image spaces; a table takes "auto".
+    image_shape : tuple of int or None, default=None
+        Shape of one image, for images that are flat rows of X: (height, width),
+        (height, width, channels) or (channels, height, width).
+    channel_axis : {"auto", 1, 3, -1}, default="auto"
+        Axis of the channels in images of X of 4 dimensions, or of three numbers in
+        `image_shape`: 1 before height and width, 3 or -1 after them. "auto" takes the
+        one of 1, 3 or 4 channels, and asks where both or none are.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, in the loss and in the score of the search.
     constraints : dict, callable or None, default=None
@@ -111,7 +114,7 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     classes_ : ndarray of shape (n_classes,), or list of them
         The labels; for multi-label targets a list, one array a label.
     n_features_in_ : int
-        Columns of X.
+        Columns of X; of images, the numbers of one: channels x height x width.
     feature_names_in_ : ndarray of str
         Their names, if X had names.
 
@@ -187,8 +190,9 @@ class NASClassifier(ClassifierMixin, BaseNAS):
 
         Parameters
         ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-            Rows with the columns of `fit`, in the same order.
+        X : array-like or data frame of shape (n_samples, n_features), or images
+            Rows with the columns of `fit`, in the same order; or images of the shape
+            and on the scale of those of `fit`, as arrays or as flat rows.
 
         Returns
         -------
@@ -202,8 +206,9 @@ class NASClassifier(ClassifierMixin, BaseNAS):
 
         Parameters
         ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-            Rows with the columns of `fit`, in the same order.
+        X : array-like or data frame of shape (n_samples, n_features), or images
+            Rows with the columns of `fit`, in the same order; or images of the shape
+            and on the scale of those of `fit`, as arrays or as flat rows.
 
         Returns
         -------
@@ -222,8 +227,9 @@ class NASRegressor(RegressorMixin, BaseNAS):
     """Regressor whose `fit` searches the architecture of a neural network.
 
     A small ensemble of what the search found predicts, or a single network. Reads
-    tables of numbers, categories, strings and booleans with missing values; one target
-    or several. Predictions stay within the range of the training targets.
+    tables of numbers, categories, strings and booleans with missing values, and images
+    as arrays; one target or several. Predictions stay within the range of the training
+    targets.
 
     Parameters
     ----------
@@ -260,10 +266,13 @@ class NASRegressor(RegressorMixin, BaseNAS):
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
         dtype; none; or a mask, numbers or names of columns.
-    image_shape : None, default=None
-        For image spaces; a table takes None.
-    channel_axis : "auto", default="auto"
-        For image spaces; a table takes "auto".
+    image_shape : tuple of int or None, default=None
+        Shape of one image, for images that are flat rows of X: (height, width),
+        (height, width, channels) or (channels, height, width).
+    channel_axis : {"auto", 1, 3, -1}, default="auto"
+        Axis of the channels in images of X of 4 dimensions, or of three numbers in
+        `image_shape`: 1 before height and width, 3 or -1 after them. "auto" takes the
+        one of 1, 3 or 4 channels, and asks where both or none are.
     constraints : dict, callable or None, default=None
         Bounds of what may be built, such as ``{"n_params": 100_000}``: ``n_params``,
         trained parameters, and ``latency``, seconds in which one network answers 256
@@ -311,7 +320,7 @@ class NASRegressor(RegressorMixin, BaseNAS):
     stop_reason_ : str
         "max_trials", "max_time", "space_exhausted", "strategy_done" or "interrupted".
     n_features_in_ : int
-        Columns of X.
+        Columns of X; of images, the numbers of one: channels x height x width.
     feature_names_in_ : ndarray of str
         Their names, if X had names.
 
@@ -342,8 +351,9 @@ class NASRegressor(RegressorMixin, BaseNAS):
 
         Parameters
         ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-            Rows with the columns of `fit`, in the same order.
+        X : array-like or data frame of shape (n_samples, n_features), or images
+            Rows with the columns of `fit`, in the same order; or images of the shape
+            and on the scale of those of `fit`, as arrays or as flat rows.
 
         Returns
         -------

@@ -118,7 +118,7 @@ class Fold:
         Row numbers of `valid` in the whole table.
     restore : callable
         Network output (..., C) -> predictions: probabilities or target values.
-    encoder : TableEncoder
+    encoder : Encoder
         What encoded the rows.
     """
 

@@ -87,8 +87,6 @@ WRONG = [
     ("scoring", ["accuracy", "f1"], "a scorer name, a callable or None", ""),
     *[("categorical_features", value, COLUMNS, "") for value in ("all", 3)],
     ("categorical_features", [True, False], COLUMNS, ""),
-    ("image_shape", (2, 2), "None for a table", ""),
-    ("channel_axis", 1, "'auto' for a table", ""),
     *[
         ("constraints", value, "a dict of bounds, a callable or None", "")
         for value in (5, "n_params < 5")
@@ -244,6 +242,24 @@ def test_a_scorer_that_does_not_fit_the_target_is_refused_at_once(kind, scoring)
     message = f"^The 'scoring' parameter of {kind.__name__} must fit y, got '{scoring}'"
     with pytest.raises(ValueError, match=message):
         estimator.fit(X, target(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("space", ["table", TableSpace()])
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("image_shape", (2, 2), "None for a table"),
+        ("channel_axis", 1, "'auto' for a table"),
+    ],
+)
+def test_a_table_has_no_parameters_of_images(kind, space, name, value, allowed):
+    estimator = tiny(kind, search_space=space, **{name: value})
+    with pytest.raises(InvalidParameterError) as caught:
+        estimator.fit(X, target(kind))
+    assert str(caught.value) == (
+        f"The {name!r} parameter of {kind.__name__} must be {allowed}, got {value!r}."
+    )
 
 
 @pytest.mark.parametrize(

@@ -45,11 +45,11 @@ def make_problem(kind="binary", n=120, **params):
     X, y = make_data(kind, n)
     cls = NASRegressor if kind == "regression" else NASClassifier
     model = cls(random_state=0, n_jobs=1, **params)
-    model._check_parameters()
+    model._check_parameters(X)
     data, seed, X = model._read_training_data(X, y, None, None)
     budget = replace(plan_budget(n, None, None), n_steps=25)
     made = model._make_problem(data, budget, seed, X, time.monotonic())
-    return *made, data.table
+    return *made, data.x
 
 
 SPACE, PROBLEM, TABLE = make_problem()

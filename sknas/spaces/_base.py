@@ -47,6 +47,8 @@ class Space(BaseEstimator, ABC):
     Architecture(width=16)
     """
 
+    # What X is read as: "table" or "image".
+    reads: str = "table"
     # What constraints may bound: methods of an architecture and a task.
     costs: tuple[str, ...] = ("n_params", "latency")
 
