@@ -48,6 +48,8 @@ class Space(BaseEstimator, ABC):
 
     # What constraints may bound: methods of an architecture and a task.
     costs: tuple[str, ...] = ("n_params", "latency")
+    # What a row is to its networks: "table" or "image".
+    reads: str = "table"
 
     @property
     @abstractmethod
@@ -74,6 +76,10 @@ class Space(BaseEstimator, ABC):
     def for_task(self, task: TaskSpec) -> Space:
         """This space without choices that mean nothing for a task."""
         return self
+
+    def is_buildable(self, architecture: Architecture, task: TaskSpec) -> bool:
+        """Whether a network can be built for a task; others are never proposed."""
+        return True
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
         """Architectures to start with, the default one first.
@@ -111,7 +117,7 @@ class Space(BaseEstimator, ABC):
         n_threads = torch.get_num_threads()
         with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.no_grad():
             net = self.build([architecture], task).eval()
-            rows = torch.zeros(N_TIMED_ROWS, task.n_columns)
+            rows = torch.zeros(N_TIMED_ROWS, *task.row_shape)
             seconds = []
             torch.set_num_threads(1)
             try:
