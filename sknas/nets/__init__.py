@@ -1,5 +1,15 @@
 """Networks for several architectures at once; they know nothing of search."""
 
+from sknas.nets._conv import (
+    HEADS,
+    IMAGE_ACTIVATIONS,
+    IMAGE_BLOCKS,
+    IMAGE_NORMALISATIONS,
+    POOLINGS,
+    ConvNet,
+    map_side,
+)
+from sknas.nets._image import ImageInput
 from sknas.nets._inputs import (
     NUMERIC_EMBEDDINGS,
     NUMERIC_SCALES,
@@ -25,15 +35,22 @@ from sknas.nets._table import BLOCKS, UNIT_KINDS, Side, TableModule, TableNet
 __all__ = [
     "ACTIVATIONS",
     "BLOCKS",
+    "HEADS",
+    "IMAGE_ACTIVATIONS",
+    "IMAGE_BLOCKS",
+    "IMAGE_NORMALISATIONS",
     "NORMALISATIONS",
     "NUMERIC_EMBEDDINGS",
     "NUMERIC_SCALES",
+    "POOLINGS",
     "STARTS",
     "UNIT_KINDS",
     "Activation",
     "BatchNorm",
+    "ConvNet",
     "Dropout",
     "Features",
+    "ImageInput",
     "InputLinear",
     "Inputs",
     "LayerNorm",
@@ -44,5 +61,6 @@ __all__ = [
     "TableInput",
     "TableModule",
     "TableNet",
+    "map_side",
     "start_weights",
 ]

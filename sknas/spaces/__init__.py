@@ -4,10 +4,11 @@ from sknas._history import Architecture
 from sknas._problem import TaskSpec
 from sknas.spaces._base import DictSpace, Space
 from sknas.spaces._choices import Categorical, Choice, Integer, Real, as_choice
+from sknas.spaces._image import ImageSpace
 from sknas.spaces._sampler import UnseenSampler
 from sknas.spaces._table import TableSpace
 
-SPACES = {"table": TableSpace}
+SPACES = {"table": TableSpace, "image": ImageSpace}
 
 __all__ = [
     "SPACES",
@@ -15,6 +16,7 @@ __all__ = [
     "Categorical",
     "Choice",
     "DictSpace",
+    "ImageSpace",
     "Integer",
     "Real",
     "Space",

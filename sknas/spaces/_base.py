@@ -51,6 +51,8 @@ class Space(BaseEstimator, ABC):
     reads: str = "table"
     # What constraints may bound: methods of an architecture and a task.
     costs: tuple[str, ...] = ("n_params", "latency")
+    # What a row is to its networks: "table" or "image".
+    reads: str = "table"
 
     @property
     @abstractmethod
@@ -77,6 +79,10 @@ class Space(BaseEstimator, ABC):
     def for_task(self, task: TaskSpec) -> Space:
         """This space without choices that mean nothing for a task."""
         return self
+
+    def is_buildable(self, architecture: Architecture, task: TaskSpec) -> bool:
+        """Whether a network can be built for a task; others are never proposed."""
+        return True
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
         """Architectures to start with, the default one first.
@@ -118,7 +124,7 @@ class Space(BaseEstimator, ABC):
             one_thread(),
         ):
             net = self.build([architecture], task).eval()
-            rows = torch.zeros(N_TIMED_ROWS, task.n_columns)
+            rows = torch.zeros(N_TIMED_ROWS, *task.row_shape)
             seconds = []
             for _ in range(N_WARM + N_TIMED):
                 started = time.perf_counter()
