@@ -179,6 +179,7 @@ class BaseNAS(BaseEstimator, ABC):
             self.max_time,
             n_columns=self.n_features_in_,
             is_batched=self._is_batched(),
+            n_pixels=self._reader.n_pixels,
         )
         space, problem = self._make_problem(data, budget, seed, X, started)
         with Progress(self.verbose, budget.n_trials, self.max_time) as progress:

@@ -47,8 +47,6 @@ class Space(BaseEstimator, ABC):
     Architecture(width=16)
     """
 
-    # What X is read as: "table" or "image".
-    reads: str = "table"
     # What constraints may bound: methods of an architecture and a task.
     costs: tuple[str, ...] = ("n_params", "latency")
     # What a row is to its networks: "table" or "image".

@@ -244,7 +244,7 @@ class ImageSpace(ListedSpace):
 
     def for_task(self, task: TaskSpec) -> ImageSpace:
         shape = self._image(task).shape
-        changes: dict[str, Any] = {"batch_size": self._batch_sizes(task.n_rows)}
+        changes: dict[str, Any] = {"batch_size": self._batch_sizes(task)}
         low, high = self._bounds("stages")
         sizes = self._values("pool_size")
         fitting = [n for n in range(int(low), int(high) + 1) if _fits(shape, n, sizes)]

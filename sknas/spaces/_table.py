@@ -263,7 +263,7 @@ class TableSpace(ListedSpace):
         return bins
 
     def for_task(self, task: TaskSpec) -> TableSpace:
-        changes: dict[str, Any] = {"batch_size": self._batch_sizes(task.n_rows)}
+        changes: dict[str, Any] = {"batch_size": self._batch_sizes(task)}
         bins = self._values("n_bins")
         wide = [n for n in bins if n * ROWS_PER_BIN <= task.n_rows]
         changes["n_bins"] = tuple(wide) or (min(bins),)

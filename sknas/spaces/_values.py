@@ -113,9 +113,10 @@ class ListedSpace(Space):
             return None
         return [self._prior[name].get(value, 1.0) for value in values]
 
-    def _batch_sizes(self, n_rows: float) -> tuple[int, ...]:
-        """Sizes near the default one of a table; one batch needs no choice."""
-        size = default_batch_size(n_rows)
+    def _batch_sizes(self, task: TaskSpec) -> tuple[int, ...]:
+        """Sizes near the default one of a task; one batch needs no choice."""
+        n_rows = task.n_rows
+        size = default_batch_size(n_rows, task.image is not None)
         sizes = self._values("batch_size")
         near = (size,) if n_rows <= size else (size // 2, size, 2 * size)
         nearest = min(sizes, key=lambda value: abs(value - size))
@@ -144,7 +145,8 @@ class ListedSpace(Space):
 
     def _suited(self, point: Mapping[str, Any], task: TaskSpec) -> dict[str, Any]:
         """A known point with what depends on the task."""
-        return {"batch_size": default_batch_size(task.n_rows), **point}
+        is_image = task.image is not None
+        return {"batch_size": default_batch_size(task.n_rows, is_image), **point}
 
 
 def possible(choices: Mapping[str, Choice]) -> dict[str, Choice]:

@@ -358,7 +358,12 @@ def _train(
     batch_size = architecture.get("batch_size", 256)
     total = float(train.weight.sum())
     length = training_length(
-        task.n_rows, total, training.n_steps, batch_size, training.max_epochs
+        task.n_rows,
+        total,
+        training.n_steps,
+        batch_size,
+        training.max_epochs,
+        is_image=task.image is not None,
     )
     x, y, weight = (
         torch.tensor(array, device=device) for array in (train.x, train.y, train.weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -102,7 +103,8 @@ class SkorchTrainer(CohortTrainer):
             return n_steps * member.seconds / unit.step
         batch_size = member.proposal.architecture.get("batch_size", 256)
         task = problem.task
-        seconds = alone_seconds(batch_size, task.n_columns, task.image is not None)
+        n_pixels = None if task.image is None else math.prod(task.image.shape[1:])
+        seconds = alone_seconds(batch_size, task.n_columns, n_pixels)
         return n_steps * len(problem.folds) * seconds
 
     def rebuilt(self, trial: Trial, problem: Problem) -> tuple[TensorNet, ...]:
