@@ -19,8 +19,8 @@ from sknas.nets import (
     IMAGE_NORMALISATIONS,
     POOLINGS,
     ConvNet,
-    map_side,
 )
+from sknas.nets._conv import map_side
 from sknas.spaces._choices import Choice
 from sknas.spaces._values import (
     TITLES,

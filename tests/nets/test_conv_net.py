@@ -19,13 +19,13 @@ from sknas.nets import (
     POOLINGS,
     ConvNet,
     Dropout,
-    map_side,
 )
 from sknas.nets._conv import (
     BatchNorm2d,
     Head,
     Residual,
     _Parts,
+    map_side,
 )
 
 SHAPES = [(1, 8, 8), (3, 16, 13)]

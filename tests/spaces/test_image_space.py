@@ -14,7 +14,8 @@ from sknas._constraints import make_feasible
 from sknas._problem import ImageSpec, Problem, Rows, TaskSpec
 from sknas._search import FunctionTrainer, Search, first_proposals
 from sknas.exceptions import InvalidParameterError
-from sknas.nets import ConvNet, Dropout, ImageInput, map_side
+from sknas.nets import ConvNet, Dropout, ImageInput
+from sknas.nets._conv import map_side
 from sknas.spaces import SPACES, ImageSpace, Space, TableSpace
 from sknas.spaces._image import MAX_WEIGHTS, widths
 from sknas.strategies import STRATEGIES
