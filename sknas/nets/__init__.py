@@ -7,7 +7,6 @@ from sknas.nets._conv import (
     IMAGE_NORMALISATIONS,
     POOLINGS,
     ConvNet,
-    map_side,
 )
 from sknas.nets._image import ImageInput
 from sknas.nets._inputs import (
@@ -61,6 +60,5 @@ __all__ = [
     "TableInput",
     "TableModule",
     "TableNet",
-    "map_side",
     "start_weights",
 ]

@@ -251,10 +251,12 @@ class ConvNet(nn.Module):
         4 x 4 pixels.
     dropout : float, default=0.0
         Probability that an input of a layer of the head is dropped.
-    flip, cutout : bool, default=False
-        Whether images are mirrored and cut in training, see `ImageInput`.
+    flip : bool, default=False
+        Whether half of the images are mirrored in training, left to right.
     shift : int, default=0
         Most pixels by which images are moved in training.
+    cutout : bool, default=False
+        Whether a square of each image is blanked in training.
 
     Raises
     ------
@@ -280,12 +282,22 @@ class ConvNet(nn.Module):
     --------
     >>> import numpy as np
     >>> import torch
-    >>> from sknas._problem import ImageSpec
     >>> from sknas.nets import ConvNet
-    >>> image = ImageSpec((1, 28, 28), np.zeros(1), np.ones(1))
-    >>> net = ConvNet(
-    ...     image, 10, blocks=(2, 2, 2), channels=(16, 32, 64), block="residual"
-    ... )
+    >>> from sknas.spaces import ImageSpec, Integer, Space, TaskSpec
+    >>> class Narrowing(Space):
+    ...     reads = "image"
+    ...     @property
+    ...     def choices(self):
+    ...         blocks = Integer(1, 5, default=2)
+    ...         return {"first": blocks, "second": blocks}
+    ...     def build(self, architectures, task):
+    ...         (a,) = architectures
+    ...         sizes = {"blocks": (a["first"], a["second"]), "channels": (32, 16)}
+    ...         return ConvNet(task.image, task.n_outputs, **sizes)
+    >>> space = Narrowing()
+    >>> image = ImageSpec((1, 28, 28), mean=np.zeros(1), deviation=np.ones(1))
+    >>> task = TaskSpec("multiclass", n_outputs=10, n_rows=500, image=image)
+    >>> net = space.build([space.default_architecture()], task)
     >>> net(torch.zeros(5, 1, 28, 28)).shape
     torch.Size([1, 5, 10])
     """

@@ -1,7 +1,7 @@
 """What can be built: choices, and networks for the architectures they make."""
 
 from sknas._history import Architecture
-from sknas._problem import TaskSpec
+from sknas._problem import ImageSpec, TaskSpec
 from sknas.spaces._base import DictSpace, Space
 from sknas.spaces._choices import Categorical, Choice, Integer, Real, as_choice
 from sknas.spaces._image import ImageSpace
@@ -17,6 +17,7 @@ __all__ = [
     "Choice",
     "DictSpace",
     "ImageSpace",
+    "ImageSpec",
     "Integer",
     "Real",
     "Space",

@@ -19,8 +19,8 @@ from sknas.nets import (
     IMAGE_NORMALISATIONS,
     POOLINGS,
     ConvNet,
-    map_side,
 )
+from sknas.nets._conv import map_side
 from sknas.spaces._choices import Choice
 from sknas.spaces._values import (
     TITLES,
@@ -123,7 +123,7 @@ class ImageSpace(ListedSpace):
     points: Sequence[Mapping[str, Any]] = (
         {},
         {"block": "plain", "channels": 16, "lr": 3e-3},
-        {"block": "residual", "channels": 16, "lr": 3e-3},
+        {"block": "residual", "channels": 16, "lr": 5e-3},
         {"block": "separable", "channels": 32, "lr": 5e-3},
         {
             **{"block": "plain", "stages": 2, "channels": 32, "kernel_size": 5},
