@@ -20,8 +20,9 @@ from torch.profiler import ProfilerActivity, profile
 from sknas import NASClassifier
 from sknas.spaces import TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
+from sknas.trainers._member import Member
 from sknas.trainers._plan import Plan
-from sknas.trainers._unit import Member, Unit, advance
+from sknas.trainers._unit import Batched, advance
 
 SEEDS = (0, 1, 2)
 N_STEPS = 1_500
@@ -153,7 +154,7 @@ def shares(case):
     space, proposals, problem = Timed.told
     problem = replace(problem, max_epochs=None, n_steps=N_STEPS)
     torch.set_num_threads(1)
-    unit = Unit([Member(proposal) for proposal in proposals])
+    unit = Batched([Member(proposal) for proposal in proposals])
     plan = Plan.of(proposals[0].architecture, problem)
     (unit,) = advance(unit, space, problem, plan, 0)
     begun, started = unit.step, time.perf_counter()

@@ -198,7 +198,7 @@ def test_labels_are_smoothed_for_scores_of_labels_alone(changes, expected):
 
 
 @pytest.mark.parametrize(
-    ("n_rows", "sizes"), [(100, (256,)), (1_000, (32, 64, 128)), (60_000, (256, 512))]
+    ("n_rows", "sizes"), [(50, (64,)), (1_000, (32, 64, 128)), (60_000, (64, 128, 256))]
 )
 def test_batches_are_near_the_default_of_the_rows(n_rows, sizes):
     own = ImageSpace(batch_size=(32, 64, 128, 256, 512)).for_task(
@@ -212,7 +212,7 @@ def test_the_portfolio_is_what_it_says():
     portfolio = ImageSpace().portfolio(task)
     words = [ImageSpace().describe(a) for a in portfolio]
     default = dict(ImageSpace().default_architecture())
-    assert portfolio[0] == default | {"batch_size": 256}
+    assert portfolio[0] == default | {"batch_size": 128}
     assert [text.split(",")[0] for text in words] == [
         "3 stages of 1 convolution",
         "3 stages of 1 convolution",
@@ -221,7 +221,7 @@ def test_the_portfolio_is_what_it_says():
         "2 stages of 1 convolution",
     ]
     assert [widths(a)[0] for a in portfolio] == [32, 16, 16, 32, 32]
-    assert {a["batch_size"] for a in portfolio} == {256}
+    assert {a["batch_size"] for a in portfolio} == {128}
     assert portfolio[-1]["head"] == "dense" and portfolio[-1]["kernel_size"] == 5
     narrow = ImageSpace(block=("residual",), channels=(8,), stages=(1, 2))
     assert len(narrow.portfolio(task)) == 1  # what it does not hold is left out
@@ -413,7 +413,7 @@ def trained(task, train, x, n_steps=150, **choices):
     space = ImageSpace(activation=("relu", "sigmoid")).for_task(task)
     architecture = space.fill(choices)
     training = Training(space, architecture, task, n_steps, None, seed=0)
-    return train_network(training, train, x).outputs[-1]
+    return train_network(training, train, x).looks[-1].output
 
 
 def test_the_default_network_learns_digits(digits):
