@@ -19,7 +19,7 @@ from sknas._scoring import score_folds
 FLOPS = 2e9  # products a second that a linear model is assumed to do
 LONGEST = 600.0  # seconds that a search without a bound is assumed to have
 MAX_SHARE = 0.1  # of the time left that it may take
-MAX_IMAGES = 2_000  # that it is fitted on, and that are floats at once
+MAX_IMAGES = 2_000  # that simple models are fitted on, and that are floats at once
 
 
 def simple_scores(problem: Problem) -> dict[str, float]:

@@ -123,7 +123,7 @@ class Ensemble:
         total: Any = 0.0
         for place, (encoder, restore) in enumerate(self.encodings):
             x = encoder.transform(samples)
-            rows = torch.from_numpy(x).to(self.place)
+            rows = torch.tensor(x, device=self.place)  # images may be the user's own
             modules = self._modules(x.dtype)
             for member, own in zip(self.members, modules, strict=True):
                 if place in member.places:

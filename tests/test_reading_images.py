@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
-from sklearn.model_selection import GroupKFold, cross_val_score
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from torch import nn
@@ -208,6 +208,20 @@ def test_flat_rows_in_a_pipeline():
     rows = X.reshape(N, 64)
     assert cross_val_score(model, rows, CLASSES, cv=2).min() > 0.6
     assert model.fit(rows, CLASSES).predict_proba(rows[:3]).dtype == np.float64
+
+
+def test_a_grid_search_over_images():
+    grid = GridSearchCV(tiny(max_trials=1), {"max_epochs": [1, 40]}, cv=2)
+    assert grid.fit(X[..., None], CLASSES).best_params_ == {"max_epochs": 40}
+
+
+def test_images_that_cannot_be_written_are_read(classifier):
+    frozen, new = X.copy(), NEW.copy()
+    for array in (frozen, new):
+        array.flags.writeable = False
+    expected = classifier.predict_proba(NEW)
+    assert_array_equal(classifier.predict_proba(new), expected)
+    assert_array_equal(tiny().fit(frozen, CLASSES).predict_proba(new), expected)
 
 
 def test_max_time_holds_for_images():

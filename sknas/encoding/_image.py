@@ -67,7 +67,7 @@ class ImageReader(Reader):
         Name of the estimator, for messages.
     image_shape : tuple of int or None, default=None
         Shape of one image, where X holds flat rows: (height, width), (height, width,
-        channels) or (channels, height, width).
+        channels) or (channels, height, width); the last axis varies fastest.
     channel_axis : "auto" or int, default="auto"
         Axis of the channels, where X has 4 dimensions or `image_shape` 3 numbers,
         counted in X of 4 dimensions: 1, or 3 or -1. "auto" takes the one that can hold
@@ -81,7 +81,7 @@ class ImageReader(Reader):
     axis_: int | None = field(default=None, init=False)  # of its channels, None if grey
     values_: _Values = field(init=False)
 
-    least_rows = 16
+    least_rows = 16  # maps of large images take much memory
 
     def check(self, estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
         X = dense_rows(self.owner, X)
