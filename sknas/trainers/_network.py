@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,8 @@ from torch import Tensor, nn
 
 from sknas._budget import Length, training_length
 from sknas._history import DIVERGED, Architecture
+from sknas._isolation import isolated
 from sknas._optim import (
-    ONE_AT_A_TIME,
     Batches,
     Optimizer,
     find_recipe,
@@ -27,34 +26,8 @@ from sknas._optim import (
 )
 from sknas._problem import Rows, TaskSpec
 from sknas.nets import Dropout, TableModule, start_weights
+from sknas.nets._loss import WeightedLoss
 from sknas.spaces import Space
-from sknas.trainers._loss import WeightedLoss
-
-
-@contextmanager
-def isolated(seed: int, device: str) -> Iterator[None]:
-    """Seed torch, use one thread and single precision; leave all as it was.
-
-    torch has one random state and one thread count a process; the lock keeps fits in
-    different threads from drawing each other's numbers. More than one thread gained
-    nothing on networks of this size and changes the order of sums.
-    """
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    with (
-        ONE_AT_A_TIME,
-        torch.random.fork_rng(devices=devices),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
-        n_threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-        torch.set_num_threads(1)
-        torch.set_default_dtype(torch.float32)
-        try:
-            torch.manual_seed(seed)
-            yield
-        finally:
-            torch.set_num_threads(n_threads)
-            torch.set_default_dtype(dtype)
 
 
 class DivergedError(ArithmeticError):

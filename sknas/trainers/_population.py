@@ -10,13 +10,14 @@ import numpy as np
 
 from sknas._checks import reject
 from sknas._history import AGAIN, INTERRUPTED, OUT_OF_TIME, Proposal, Trial
+from sknas._isolation import isolated
 from sknas._optim import find_recipe
 from sknas._problem import Problem
 from sknas.nets import TableModule
 from sknas.spaces import Space, TableSpace
 from sknas.trainers._base import Trainer
 from sknas.trainers._halving import is_halving, survivors
-from sknas.trainers._network import TensorNet, failure_reason, handed_out, isolated
+from sknas.trainers._network import TensorNet, failure_reason, handed_out
 from sknas.trainers._plan import Plan
 from sknas.trainers._unit import Member, Unit, advance, stopped
 from sknas.trainers._workers import count_useful, run_tasks

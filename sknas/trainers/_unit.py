@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 from sknas._history import DIVERGED, INTERRUPTED, OUT_OF_TIME, Proposal
+from sknas._isolation import isolated
 from sknas._optim import Optimizer, find_recipe
 from sknas._problem import Problem
 from sknas._scoring import NetworkScores, score_networks
 from sknas.nets import Dropout, start_weights
+from sknas.nets._loss import WeightedLoss
 from sknas.spaces import TableSpace
 from sknas.trainers._batches import FoldBatches
-from sknas.trainers._loss import WeightedLoss
-from sknas.trainers._network import failure_reason, isolated
+from sknas.trainers._network import failure_reason
 from sknas.trainers._plan import Plan
 
 CHUNK = 2_048  # rows that are answered at once

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from sknas._isolation import isolated
 from sknas._optim import coslog
 from sknas._problem import Rows, TaskSpec
 from sknas.spaces import TableSpace
 from sknas.trainers import Training, train_network
-from sknas.trainers._network import DivergedError, evaluate, isolated
+from sknas.trainers._network import DivergedError, evaluate
 
 
 def make_rows(kind="binary", n=300, seed=0):
