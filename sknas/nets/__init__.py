@@ -19,6 +19,7 @@ from sknas.nets._layers import (
     Linear,
     ParametricActivation,
 )
+from sknas.nets._mixed import Decision, MixedOperation, Relaxed, Weights
 from sknas.nets._start import STARTS, start_weights
 from sknas.nets._table import BLOCKS, UNIT_KINDS, Side, TableModule, TableNet
 
@@ -32,6 +33,7 @@ __all__ = [
     "UNIT_KINDS",
     "Activation",
     "BatchNorm",
+    "Decision",
     "Dropout",
     "Features",
     "InputLinear",
@@ -39,10 +41,13 @@ __all__ = [
     "LayerNorm",
     "Layout",
     "Linear",
+    "MixedOperation",
     "ParametricActivation",
+    "Relaxed",
     "Side",
     "TableInput",
     "TableModule",
     "TableNet",
+    "Weights",
     "start_weights",
 ]

@@ -16,6 +16,8 @@ from sknas._checks import did_you_mean, reject
 from sknas._history import Architecture, Value
 from sknas._optim import ONE_AT_A_TIME
 from sknas._problem import TaskSpec
+from sknas.exceptions import InvalidParameterError
+from sknas.nets._mixed import Relaxed
 from sknas.spaces._choices import Choice, as_choice
 
 Graph = tuple[Sequence[str], Sequence[tuple[int, int]]]
@@ -48,6 +50,7 @@ class Space(BaseEstimator, ABC):
 
     # What constraints may bound: methods of an architecture and a task.
     costs: tuple[str, ...] = ("n_params", "latency")
+    reads: str = "table"  # what its networks read: "table" or "image"
 
     @property
     @abstractmethod
@@ -102,6 +105,27 @@ class Space(BaseEstimator, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no graphs.")
 
+    def relaxed(self, task: TaskSpec, partial_channels: int = 1) -> Relaxed:
+        """An untrained network that holds all architectures, for search by gradient.
+
+        Parameters
+        ----------
+        task : TaskSpec
+            The layout of the encoded rows and the outputs wanted.
+        partial_channels : int, default=1
+            One of so many channels goes through what is searched, where the network
+            can leave channels out.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the space has no such network.
+        """
+        raise InvalidParameterError(
+            f"{type(self).__name__} has no relaxed network for search by gradient: "
+            "take another strategy, or write its relaxed(task)."
+        )
+
     def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
         """Trained parameters of an architecture's network."""
         return count_params(lambda: self.build([architecture], task))
@@ -111,7 +135,7 @@ class Space(BaseEstimator, ABC):
         n_threads = torch.get_num_threads()
         with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.no_grad():
             net = self.build([architecture], task).eval()
-            rows = torch.zeros(N_TIMED_ROWS, task.n_columns)
+            rows = torch.zeros(N_TIMED_ROWS, *task.row_shape)
             seconds = []
             torch.set_num_threads(1)
             try:
