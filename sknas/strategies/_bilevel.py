@@ -268,21 +268,21 @@ class Bilevel:
         """The network at some weights of its options."""
         return lambda x: self.net(x, weights)
 
-    def tune(self, weights: Mapping[str, Weights], n_steps: int, lr: float) -> None:
+    def tune(self, weights: Mapping[str, Weights], clock: Clock, lr: float) -> None:
         """Train the network's own weights, those of the options fixed."""
         self.net.train()
-        for _ in range(n_steps):
+        while clock.progress < 1:
             self._descend(self.answer(weights), self.parameters, self.optimizer, lr)
+            clock.step += 1
 
-    def fit(self, net: nn.Module, n_steps: int, clock: Clock) -> None:
+    def fit(self, net: nn.Module, clock: Clock) -> None:
         """Train another network on the rows of the weights."""
         parameters = [p for p in net.parameters() if p.requires_grad]
         optimizer = WeightOptimizer(parameters, self.optimizer.is_adaptive)
         net.train()
-        for step in range(n_steps):
-            if clock.seconds_left <= 0:
-                break
-            self._descend(net, parameters, optimizer, self._lr(step / n_steps))
+        while clock.progress < 1:
+            self._descend(net, parameters, optimizer, self._lr(clock.progress))
+            clock.step += 1
 
     def _descend(
         self,

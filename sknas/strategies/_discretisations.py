@@ -18,6 +18,7 @@ DISCRETISATIONS = ("argmax", "perturbation", "retrain")
 MAX_PASSING = 2  # passing options of a group, such as the skips of a cell
 N_RETRAINED = 3
 TUNING_RATE = 0.1  # beside the rate of the search
+TUNING_SHARE = 0.5  # of the time of a decision
 
 Chosen = Mapping[str, int]
 Shares = Mapping[str, np.ndarray]
@@ -121,7 +122,8 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
     chosen, shares = dict(first.chosen), dict(first.shares)
     names = list(decisions)
     n_tuning = max(1, clock.n_steps // len(names))
-    for place in torch.randperm(len(names)).tolist():
+    order = torch.randperm(len(names)).tolist()
+    for number, place in enumerate(order):
         name = names[place]
         harm = _harm(training, weights, name, training.logits.kept[name], clock)
         if harm is None:
@@ -129,7 +131,8 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
         chosen[name] = int(np.argmax(_allowed(decisions[name], harm)))
         shares[name] = np.maximum(harm, 0.0)
         weights[name] = _only(weights[name], chosen[name])
-        training.tune(weights, n_tuning, lr)
+        seconds = clock.seconds_left / (len(names) - number)  # for each that is left
+        training.tune(weights, Clock(n_tuning, TUNING_SHARE * seconds), lr)
     for name in names:  # where only some edges are kept, those whose loss hurts
         harm = _harm(training, weights, name, [chosen[name]], clock)
         if harm is not None:
@@ -188,11 +191,11 @@ def retrained(
     first = list(architectures[:N_RETRAINED])
     n_steps = max(1, clock.n_steps // max(len(first), 1))
     losses = []
-    for architecture in first:
+    for number, architecture in enumerate(first):
         if clock.seconds_left <= 0:
             return list(architectures)
         net = space.build([architecture], task).to(training.halves.x.device)
-        training.fit(net, n_steps, clock)
+        training.fit(net, Clock(n_steps, clock.seconds_left / (len(first) - number)))
         losses.append(training.halves.measured(net.eval()))
     order = np.argsort(np.nan_to_num(losses, nan=np.inf), kind="stable")
     return [first[place] for place in order] + list(architectures[len(first) :])

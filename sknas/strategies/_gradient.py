@@ -191,17 +191,8 @@ class GradientStrategy(Strategy):
 
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
         if problem.task is None:
-            given = "a Python function, which has none"
-            allowed = (
-                "used where networks are trained, in NASClassifier or NASRegressor"
-            )
-            reject(
-                "search",
-                "strategy",
-                self,
-                allowed,
-                f"it descends the loss, got {given}",
-            )
+            allowed = "one that needs no network, where a function is searched"
+            reject("search", "strategy", self, allowed)
         if type(space).relaxed is Space.relaxed:
             space.relaxed(problem.task)  # says that there is none
         self.settings_ = self._settings(problem)
