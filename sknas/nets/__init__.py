@@ -28,6 +28,7 @@ from sknas.nets._layers import (
     Linear,
     ParametricActivation,
 )
+from sknas.nets._mixed import Decision, MixedOperation, Relaxed, Weights
 from sknas.nets._start import STARTS, start_weights
 from sknas.nets._table import BLOCKS, UNIT_KINDS, Side, TableModule, TableNet
 
@@ -47,6 +48,7 @@ __all__ = [
     "Activation",
     "BatchNorm",
     "ConvNet",
+    "Decision",
     "Dropout",
     "Features",
     "ImageInput",
@@ -55,10 +57,13 @@ __all__ = [
     "LayerNorm",
     "Layout",
     "Linear",
+    "MixedOperation",
     "ParametricActivation",
+    "Relaxed",
     "Side",
     "TableInput",
     "TableModule",
     "TableNet",
+    "Weights",
     "start_weights",
 ]

@@ -17,6 +17,8 @@ from sknas._history import Architecture, Value
 from sknas._isolation import one_thread
 from sknas._optim import ONE_AT_A_TIME
 from sknas._problem import TaskSpec
+from sknas.exceptions import InvalidParameterError
+from sknas.nets._mixed import Relaxed
 from sknas.spaces._choices import Choice, as_choice
 
 Graph = tuple[Sequence[str], Sequence[tuple[int, int]]]
@@ -108,6 +110,27 @@ class Space(BaseEstimator, ABC):
             Places of a node and of one that it feeds.
         """
         raise NotImplementedError(f"{type(self).__name__} has no graphs.")
+
+    def relaxed(self, task: TaskSpec, partial_channels: int = 1) -> Relaxed:
+        """An untrained network that holds all architectures, for search by gradient.
+
+        Parameters
+        ----------
+        task : TaskSpec
+            The layout of the encoded rows and the outputs wanted.
+        partial_channels : int, default=1
+            One of so many channels goes through what is searched, where the network
+            can leave channels out.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the space has no such network.
+        """
+        raise InvalidParameterError(
+            f"{type(self).__name__} has no relaxed network for search by gradient: "
+            "take another strategy, or write its relaxed(task)."
+        )
 
     def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
         """Trained parameters of an architecture's network."""
