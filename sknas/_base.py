@@ -60,7 +60,7 @@ from sknas.encoding import (
 )
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import SPACES, Space
-from sknas.strategies import STRATEGIES, Strategy
+from sknas.strategies import STRATEGIES, GradientStrategy, Strategy
 from sknas.trainers import (
     TRAINERS,
     CohortTrainer,
@@ -208,7 +208,7 @@ class BaseNAS(BaseEstimator, ABC):
         except ValueError:
             allowed = "an int from 0 to 2**32 - 1, a RandomState or None"
             reject(owner, "random_state", self.random_state, allowed)
-        find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy)
+        self._find_strategy()
         self._space = self._find_space(X)
         self._make_reader()
         self._find_trainer()
@@ -227,10 +227,17 @@ class BaseNAS(BaseEstimator, ABC):
     def _find_space(self, X: Any) -> Space:
         """What can be built, where "auto" of what X is like."""
         owner = type(self).__name__
-        are_images = self.image_shape is not None or n_dimensions(X) in (3, 4)
-        auto = "image" if are_images and "image" in SPACES else "table"
+        auto = "table"
+        if self.image_shape is not None or n_dimensions(X) in (3, 4):
+            strategy = find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy)
+            # Of the spaces of images only cells can be relaxed.
+            auto = "cell" if isinstance(strategy, GradientStrategy) else "image"
         known = {"auto": SPACES[auto], **SPACES}
         return find_part(owner, "search_space", self.search_space, known, Space)
+
+    def _find_strategy(self) -> Strategy:
+        owner = type(self).__name__
+        return find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy)
 
     def _make_reader(self) -> Reader:
         """A reader of what the space reads."""
@@ -351,12 +358,12 @@ class BaseNAS(BaseEstimator, ABC):
         seed: int,
         progress: Progress,
     ) -> History:
-        owner = type(self).__name__
+        strategy = self._find_strategy()
         # Where one network predicts, luck chooses it; an ensemble has others beside it.
         n_leaders = count_leaders(budget.n_trials) if self.ensemble_size == 1 else 0
         search = Search(
             space=space,
-            strategy=find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy),
+            strategy=strategy,
             trainer=self._find_trainer(),
             problem=problem,
             seed=seed,
@@ -366,7 +373,8 @@ class BaseNAS(BaseEstimator, ABC):
             on_trials=progress.show,
             n_leaders=n_leaders,
         )
-        return search.run(first_proposals(self._space, problem.task, problem.feasible))
+        first = first_proposals(self._space, problem.task, problem.feasible)
+        return search.run(first if strategy.is_primed else first[:1])
 
     def _search_deadline(self, problem: Problem, history: History) -> float | None:
         """When to stop searching, so that the refit fits into the time."""

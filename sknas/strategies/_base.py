@@ -43,6 +43,10 @@ class Strategy(BaseEstimator, ABC):
     ...                 self.best_ = trial
     """
 
+    # Whether known architectures are trained before the strategy is asked, or the
+    # default one alone.
+    is_primed = True
+
     @abstractmethod
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
         """Begin a search.

@@ -55,8 +55,8 @@ class GradientStrategy(Strategy):
     of the training rows of the first fold, 30 and 70 percent below 2,000 rows, and the
     same rows below 600. The architecture whose options weigh most is proposed first,
     then those that differ from it where it is least certain, then neighbours of the
-    best trial. The search scores them beside the default architecture, as those of any
-    other strategy.
+    best trial. The search scores them after the default architecture, as those of any
+    other strategy; other known architectures are left out.
 
     The relaxed network is trained for as many steps as one network of a search, in a
     third of the time that is left. Parameters that are None are those of the preset.
@@ -151,6 +151,8 @@ class GradientStrategy(Strategy):
     >>> GradientStrategy("beta-darts", arch_optimizer="momentum")
     GradientStrategy(arch_optimizer='momentum', preset='beta-darts')
     """
+
+    is_primed = False
 
     def __init__(
         self,
