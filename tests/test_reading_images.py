@@ -166,7 +166,7 @@ def test_parts_are_predicted_as_the_whole(classifier, monkeypatch):
     ids=lambda given: next(iter(given)),
 )
 def test_other_parameters_hold_for_images(parameters):
-    model = tiny(**parameters).fit(FLOATS, CLASSES)
+    model = tiny(**parameters).fit(X, CLASSES)
     assert model.score(X, CLASSES) > 0.8
 
 
