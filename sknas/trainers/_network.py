@@ -31,6 +31,10 @@ from sknas.nets._loss import WeightedLoss
 from sknas.spaces import Space
 
 
+ROWS_AT_ONCE = 1_024
+PIXELS_AT_ONCE = 2**19  # of images; a map of 64 channels of them is 128 MiB
+
+
 class DivergedError(ArithmeticError):
     """The loss or the output of a network is not finite any more."""
 
@@ -463,7 +467,10 @@ def _at_rest(net: TensorNet) -> TensorNet:
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, x: Tensor, chunk: int = 1_024) -> np.ndarray:
-    """Answers (N, C) of one network to rows (N, F), a bounded number at a time."""
-    parts = [module(part)[0] for part in x.split(chunk)]
+def evaluate(module: nn.Module, x: Tensor) -> np.ndarray:
+    """Answers (N, C) of one network to rows (N, ...), a bounded number at a time."""
+    n_rows = ROWS_AT_ONCE
+    if x.ndim > 2:  # maps of images have many channels
+        n_rows = max(1, min(n_rows, PIXELS_AT_ONCE // x[0].numel()))
+    parts = [module(part)[0] for part in x.split(n_rows)]
     return torch.cat(parts).cpu().numpy()

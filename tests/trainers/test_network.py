@@ -218,3 +218,21 @@ def test_a_trained_net_is_small_and_loads():
     np.testing.assert_array_equal(
         evaluate(loaded.module_, x), evaluate(trained.net.module_, x)
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"),
+    [((3_000, 4), 1_024), ((3_000, 1, 8, 8), 1_024), ((70, 3, 128, 128), 10)],
+)
+def test_rows_are_answered_a_bounded_number_at_a_time(shape, most):
+    sizes = []
+
+    class Sums(torch.nn.Module):
+        def forward(self, x):
+            sizes.append(len(x))
+            return x.flatten(1).sum(dim=1, keepdim=True)[None]
+
+    x = torch.ones(shape)
+    output = evaluate(Sums(), x)
+    assert max(sizes) == most and sum(sizes) == len(x)
+    np.testing.assert_array_equal(output, np.full((len(x), 1), x[0].numel()))
