@@ -13,7 +13,7 @@ from torch.nn import functional
 from sknas._checks import check_word, reject
 from sknas._problem import ImageSpec
 from sknas.nets._image import ImageInput
-from sknas.nets._layers import Dropout, Linear
+from sknas.nets._layers import NORMALISATIONS, Dropout, Linear
 
 IMAGE_ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -51,6 +51,8 @@ IMAGE_NORMALISATIONS: dict[str, Callable[[int], nn.Module] | None] = {
     "batch": BatchNorm2d,
     "group": lambda n_channels: nn.GroupNorm(1, n_channels),
 }
+# That of the means of channels, which vary little and would be learnt from slowly.
+MEAN_NORMALISATIONS = {"none": "none", "batch": "batch", "group": "layer"}
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ class Head(nn.Module):
         Mean of each channel; or a hidden layer on maps of at most 4 x 4 pixels.
     activation : str
         Of the hidden layer.
+    normalisation : {"none", "batch", "group"}
+        Of the means.
     dropout : float
         Probability that an input of a layer is dropped.
 
@@ -198,6 +202,7 @@ class Head(nn.Module):
         n_outputs: int,
         kind: str,
         activation: str,
+        normalisation: str,
         dropout: float,
     ) -> None:
         super().__init__()
@@ -209,6 +214,9 @@ class Head(nn.Module):
             bend = IMAGE_ACTIVATIONS[activation]()
             layers += [Dropout([dropout]), Linear(1, width, N_HIDDEN), bend]
             width = N_HIDDEN
+        else:
+            name = MEAN_NORMALISATIONS[normalisation]
+            layers += [NORMALISATIONS[name](1, width)]
         self.layers = nn.Sequential(*layers, Dropout([dropout]))
         self.output = Linear(1, width, n_outputs)
 
@@ -247,8 +255,8 @@ class ConvNet(nn.Module):
     normalisation : {"none", "batch", "group"}, default="batch"
         After each convolution; "group" is that of all channels of an image together.
     head : {"average", "dense"}, default="average"
-        The mean of each channel; or a hidden layer of 128 units on maps of at most
-        4 x 4 pixels.
+        The mean of each channel, normalised as convolutions are; or a hidden layer of
+        128 units on maps of at most 4 x 4 pixels.
     dropout : float, default=0.0
         Probability that an input of a layer of the head is dropped.
     flip : bool, default=False
@@ -340,7 +348,8 @@ class ConvNet(nn.Module):
         pool = (pooling, pool_size)
         layers = _body(parts, block, image.shape[0], blocks, channels, pool)
         self.body = nn.Sequential(*layers)
-        self.head = Head(channels[-1], side, n_outputs, head, activation, dropout)
+        told = (head, activation, normalisation, dropout)
+        self.head = Head(channels[-1], side, n_outputs, *told)
         start_convolutions(self, GAINS.get(activation, USUAL_GAIN))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
