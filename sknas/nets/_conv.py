@@ -335,14 +335,7 @@ class ConvNet(nn.Module):
         check_word("ConvNet", "activation", activation, IMAGE_ACTIVATIONS)
         check_word("ConvNet", "normalisation", normalisation, IMAGE_NORMALISATIONS)
         check_word("ConvNet", "head", head, HEADS)
-        if not blocks or len(blocks) != len(channels) or min(blocks) < 1:
-            allowed = f"an int >= 1 for each of {len(channels)} stages"
-            reject("ConvNet", "blocks", blocks, allowed)
-        side = map_side(image.shape, len(blocks), pool_size)
-        if not all(side):
-            height, width = image.shape[1:]
-            allowed = f"so few stages that maps of {height} x {width} keep a pixel"
-            reject("ConvNet", "blocks", blocks, allowed)
+        side = _checked_side(image, blocks, channels, pool_size)
         self.inputs = ImageInput(image, is_flipped=flip, shift=shift, is_cut=cutout)
         parts = _Parts(kernel_size, activation, normalisation)
         pool = (pooling, pool_size)
@@ -357,6 +350,21 @@ class ConvNet(nn.Module):
         # Channels last: a step takes about 0.6 times as long on a CPU.
         x = self.inputs(x).contiguous(memory_format=torch.channels_last)
         return self.head(self.body(x))
+
+
+def _checked_side(
+    image: ImageSpec, blocks: Sequence[int], channels: Sequence[int], pool_size: int
+) -> tuple[int, int]:
+    """Height and width of the maps of the last stage, of stages that are right."""
+    if not blocks or len(blocks) != len(channels) or min(blocks) < 1:
+        allowed = f"an int >= 1 for each of {len(channels)} stages"
+        reject("ConvNet", "blocks", blocks, allowed)
+    side = map_side(image.shape, len(blocks), pool_size)
+    if not all(side):
+        height, width = image.shape[1:]
+        allowed = f"so few stages that maps of {height} x {width} keep a pixel"
+        reject("ConvNet", "blocks", blocks, allowed)
+    return side
 
 
 def map_side(
