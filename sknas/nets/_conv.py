@@ -13,7 +13,7 @@ from torch.nn import functional
 from sknas._checks import check_word, reject
 from sknas._problem import ImageSpec
 from sknas.nets._image import ImageInput
-from sknas.nets._layers import Dropout, Linear
+from sknas.nets._layers import NORMALISATIONS, Dropout, Linear
 
 IMAGE_ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -51,6 +51,8 @@ IMAGE_NORMALISATIONS: dict[str, Callable[[int], nn.Module] | None] = {
     "batch": BatchNorm2d,
     "group": lambda n_channels: nn.GroupNorm(1, n_channels),
 }
+# That of the means of channels, which vary little and would be learnt from slowly.
+MEAN_NORMALISATIONS = {"none": "none", "batch": "batch", "group": "layer"}
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ class Head(nn.Module):
         Mean of each channel; or a hidden layer on maps of at most 4 x 4 pixels.
     activation : str
         Of the hidden layer.
+    normalisation : {"none", "batch", "group"}
+        Of the means.
     dropout : float
         Probability that an input of a layer is dropped.
 
@@ -198,6 +202,7 @@ class Head(nn.Module):
         n_outputs: int,
         kind: str,
         activation: str,
+        normalisation: str,
         dropout: float,
     ) -> None:
         super().__init__()
@@ -209,6 +214,9 @@ class Head(nn.Module):
             bend = IMAGE_ACTIVATIONS[activation]()
             layers += [Dropout([dropout]), Linear(1, width, N_HIDDEN), bend]
             width = N_HIDDEN
+        else:
+            name = MEAN_NORMALISATIONS[normalisation]
+            layers += [NORMALISATIONS[name](1, width)]
         self.layers = nn.Sequential(*layers, Dropout([dropout]))
         self.output = Linear(1, width, n_outputs)
 
@@ -247,8 +255,8 @@ class ConvNet(nn.Module):
     normalisation : {"none", "batch", "group"}, default="batch"
         After each convolution; "group" is that of all channels of an image together.
     head : {"average", "dense"}, default="average"
-        The mean of each channel; or a hidden layer of 128 units on maps of at most
-        4 x 4 pixels.
+        The mean of each channel, normalised as convolutions are; or a hidden layer of
+        128 units on maps of at most 4 x 4 pixels.
     dropout : float, default=0.0
         Probability that an input of a layer of the head is dropped.
     flip : bool, default=False
@@ -327,20 +335,14 @@ class ConvNet(nn.Module):
         check_word("ConvNet", "activation", activation, IMAGE_ACTIVATIONS)
         check_word("ConvNet", "normalisation", normalisation, IMAGE_NORMALISATIONS)
         check_word("ConvNet", "head", head, HEADS)
-        if not blocks or len(blocks) != len(channels) or min(blocks) < 1:
-            allowed = f"an int >= 1 for each of {len(channels)} stages"
-            reject("ConvNet", "blocks", blocks, allowed)
-        side = map_side(image.shape, len(blocks), pool_size)
-        if not all(side):
-            height, width = image.shape[1:]
-            allowed = f"so few stages that maps of {height} x {width} keep a pixel"
-            reject("ConvNet", "blocks", blocks, allowed)
+        side = _checked_side(image, blocks, channels, pool_size)
         self.inputs = ImageInput(image, is_flipped=flip, shift=shift, is_cut=cutout)
         parts = _Parts(kernel_size, activation, normalisation)
         pool = (pooling, pool_size)
         layers = _body(parts, block, image.shape[0], blocks, channels, pool)
         self.body = nn.Sequential(*layers)
-        self.head = Head(channels[-1], side, n_outputs, head, activation, dropout)
+        told = (head, activation, normalisation, dropout)
+        self.head = Head(channels[-1], side, n_outputs, *told)
         start_convolutions(self, GAINS.get(activation, USUAL_GAIN))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -348,6 +350,21 @@ class ConvNet(nn.Module):
         # Channels last: a step takes about 0.6 times as long on a CPU.
         x = self.inputs(x).contiguous(memory_format=torch.channels_last)
         return self.head(self.body(x))
+
+
+def _checked_side(
+    image: ImageSpec, blocks: Sequence[int], channels: Sequence[int], pool_size: int
+) -> tuple[int, int]:
+    """Height and width of the maps of the last stage, of stages that are right."""
+    if not blocks or len(blocks) != len(channels) or min(blocks) < 1:
+        allowed = f"an int >= 1 for each of {len(channels)} stages"
+        reject("ConvNet", "blocks", blocks, allowed)
+    side = map_side(image.shape, len(blocks), pool_size)
+    if not all(side):
+        height, width = image.shape[1:]
+        allowed = f"so few stages that maps of {height} x {width} keep a pixel"
+        reject("ConvNet", "blocks", blocks, allowed)
+    return side
 
 
 def map_side(

@@ -77,7 +77,7 @@ class ImageSpace(ListedSpace):
         Whether a square of each image is blanked in training.
     optimizer : sequence of str, default=("adamw", "momentum")
         Of "adamw", "rmsprop", "momentum" and "sgd", always with decoupled weight decay.
-    lr : (float, float), default=(3e-4, 2e-2)
+    lr : (float, float), default=(1e-3, 5e-2)
         Range of the peak learning rate of "adamw" and "rmsprop".
     sgd_lr : (float, float), default=(1e-2, 1.0)
         Range of the peak learning rate of "momentum" and "sgd".
@@ -122,12 +122,12 @@ class ImageSpace(ListedSpace):
     # Where searches start; a subclass may know better ones for its images.
     points: Sequence[Mapping[str, Any]] = (
         {},
-        {"block": "plain", "channels": 16, "lr": 3e-3},
-        {"block": "residual", "channels": 16, "lr": 5e-3},
-        {"block": "separable", "channels": 32, "lr": 5e-3},
+        {"block": "plain", "channels": 16, "lr": 1e-2},
+        {"block": "residual", "channels": 16, "lr": 1e-2},
+        {"block": "separable", "channels": 32, "lr": 2e-2},
         {
             **{"block": "plain", "stages": 2, "channels": 32, "kernel_size": 5},
-            **{"head": "dense", "dropout": 0.25, "lr": 1e-3},
+            **{"head": "dense", "dropout": 0.25, "lr": 3e-3},
         },
     )
 
@@ -181,7 +181,7 @@ class ImageSpace(ListedSpace):
         shift: Sequence[int] = (0, 1, 2, 4),
         cutout: Sequence[bool] = (False, True),
         optimizer: Sequence[str] = ("adamw", "momentum"),
-        lr: tuple[float, float] = (3e-4, 2e-2),
+        lr: tuple[float, float] = (1e-3, 5e-2),
         sgd_lr: tuple[float, float] = (1e-2, 1.0),
         batch_size: Sequence[int] = (32, 64, 128, 256, 512, 1024),
         weight_decay: Sequence[float] = (0.0, 0.01, 0.05, 0.1, 0.3),
@@ -234,8 +234,8 @@ class ImageSpace(ListedSpace):
             "shift": self._sizes("shift", 2),
             "cutout": self._words("cutout", (False, True), False),
             "optimizer": self._words("optimizer", OPTIMIZERS, "adamw"),
-            "lr": self._range("lr", 3e-3, when=adaptive),
-            "sgd_lr": self._range("sgd_lr", 0.1, when=steep),
+            "lr": self._range("lr", 1e-2, when=adaptive),
+            "sgd_lr": self._range("sgd_lr", 0.3, when=steep),
             "batch_size": self._sizes("batch_size", 64),
             "weight_decay": self._sizes("weight_decay", 0.05),
             "label_smoothing": self._sizes("label_smoothing", 0.0),

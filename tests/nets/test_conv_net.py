@@ -96,13 +96,13 @@ def test_8_bits_and_floats_are_answered_alike():
 
 # ------------------------------------------------------------------------------ blocks
 
-HEAD = 6 * 3 + 3
+HEAD = 2 * 6 + 6 * 3 + 3
 NORMS = 2 * (4 + 6)  # scale and shift of the two stages
 PARAMETERS = {
     "plain": ({}, 9 * 4 + 9 * 4 * 6 + NORMS + HEAD),
     "without normalisation": (
         {"normalisation": "none"},
-        9 * 4 + 4 + 9 * 4 * 6 + 6 + HEAD,
+        9 * 4 + 4 + 9 * 4 * 6 + 6 + HEAD - 2 * 6,
     ),
     "5 x 5": ({"kernel_size": 5}, 25 * 4 + 25 * 4 * 6 + NORMS + HEAD),
     "4 x 4": ({"kernel_size": 4}, 16 * 4 + 16 * 4 * 6 + NORMS + HEAD),
@@ -234,9 +234,9 @@ def test_group_normalisation_is_that_of_an_image():
 # ------------------------------------------------------------------------------- heads
 
 
-def make_head(kind, side=(9, 6), dropout=0.0):
+def make_head(kind, side=(9, 6), normalisation="none"):
     torch.manual_seed(0)
-    return Head(2, side, 3, kind, "relu", dropout)
+    return Head(2, side, 3, kind, "relu", normalisation, dropout=0.0)
 
 
 def test_an_average_head_reads_the_mean_of_each_channel():
@@ -245,6 +245,16 @@ def test_an_average_head_reads_the_mean_of_each_channel():
     assert_allclose(
         head(x)[0].detach(), (x.mean(dim=(2, 3)) @ weight + bias).detach(), atol=1e-6
     )
+
+
+@pytest.mark.parametrize(("word", "axis"), [("batch", 0), ("group", 1)])
+def test_means_of_channels_are_normalised(word, axis):
+    head, x = make_head("average", normalisation=word), draw((2, 9, 6))
+    means = x.mean(dim=(2, 3))
+    spread = means.var(dim=axis, correction=0, keepdim=True) + 1e-5
+    normal = (means - means.mean(dim=axis, keepdim=True)) / spread.sqrt()
+    expected = normal @ head.output.weight[0] + head.output.bias[0]
+    assert_allclose(head(x)[0].detach(), expected.detach(), atol=1e-5)
 
 
 @pytest.mark.parametrize("side", [(9, 6), (3, 2), (4, 7)])
