@@ -30,7 +30,6 @@ from sknas.nets import Dropout, TableModule, start_weights
 from sknas.nets._loss import WeightedLoss
 from sknas.spaces import Space
 
-
 ROWS_AT_ONCE = 1_024
 PIXELS_AT_ONCE = 2**19  # of images; a map of 64 channels of them is 128 MiB
 
