@@ -34,34 +34,22 @@ COLUMNS = (
     "'from_dtype', None, a mask of one bool a column, or numbers or names of columns "
     "of X"
 )
+STRATEGIES = (
+    "one of 'bayesian', 'evolution', 'gradient', 'local', 'random', 'reinforce'"
+)
+SPACES = "one of 'auto', 'cell', 'table'"
 TRAINERS = "one of 'auto', 'population', 'skorch'"
 MEAN_SPACE = "; did you mean 'table'?"
 MEAN_STRATEGY = "; did you mean 'bayesian'?"
 
 # (parameter, value, what must be allowed, advice)
 WRONG = [
-    ("search_space", "tabel", "one of 'auto', 'table'", MEAN_SPACE),
-    ("search_space", None, "one of 'auto', 'table' or a Space object", ""),
-    ("search_space", TableSpace, "one of 'auto', 'table' or a Space object", ""),
-    (
-        "strategy",
-        "bayes",
-        "one of 'bayesian', 'evolution', 'local', 'random', 'reinforce'",
-        MEAN_STRATEGY,
-    ),
-    (
-        "strategy",
-        "zzz",
-        "one of 'bayesian', 'evolution', 'local', 'random', 'reinforce'",
-        "",
-    ),
-    (
-        "strategy",
-        3,
-        "one of 'bayesian', 'evolution', 'local', 'random', 'reinforce' or a Strategy "
-        "object",
-        "",
-    ),
+    ("search_space", "tabel", SPACES, MEAN_SPACE),
+    ("search_space", None, f"{SPACES} or a Space object", ""),
+    ("search_space", TableSpace, f"{SPACES} or a Space object", ""),
+    ("strategy", "bayes", STRATEGIES, MEAN_STRATEGY),
+    ("strategy", "zzz", STRATEGIES, ""),
+    ("strategy", 3, f"{STRATEGIES} or a Strategy object", ""),
     ("trainer", "skroch", TRAINERS, "; did you mean 'skorch'?"),
     ("trainer", "popular", TRAINERS, "; did you mean 'population'?"),
     ("trainer", None, f"{TRAINERS} or a Trainer object", ""),

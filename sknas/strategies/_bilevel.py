@@ -230,10 +230,20 @@ class Bilevel:
     def _move_weights(self, moment: Moment, lr: float) -> bool:
         """Whether the loss was finite, and the weights were moved."""
         loss = self._weight_loss(next(self.weight_batches), moment)
+        return self._descend(loss, self.parameters, self.optimizer, lr)
+
+    def _descend(
+        self,
+        loss: Tensor,
+        parameters: Sequence[Tensor],
+        optimizer: WeightOptimizer,
+        lr: float,
+    ) -> bool:
+        """Whether a loss was finite, and parameters took a step down."""
         if not torch.isfinite(loss):
             return False
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        self.optimizer.step(gradients, lr, self.settings.weight_decay)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        optimizer.step(gradients, lr, self.settings.weight_decay)
         return True
 
     def _record(self) -> None:
@@ -271,27 +281,20 @@ class Bilevel:
     def tune(self, weights: Mapping[str, Weights], clock: Clock, lr: float) -> None:
         """Train the network's own weights, those of the options fixed."""
         self.net.train()
-        while clock.progress < 1:
-            self._descend(self.answer(weights), self.parameters, self.optimizer, lr)
+        answer, is_finite = self.answer(weights), True
+        while is_finite and clock.progress < 1:
+            loss = self.halves.loss(answer, next(self.weight_batches))
+            is_finite = self._descend(loss, self.parameters, self.optimizer, lr)
             clock.step += 1
 
     def fit(self, net: nn.Module, clock: Clock) -> None:
         """Train another network on the rows of the weights."""
         parameters = [p for p in net.parameters() if p.requires_grad]
         optimizer = WeightOptimizer(parameters, self.optimizer.is_adaptive)
+        is_finite = True
         net.train()
-        while clock.progress < 1:
-            self._descend(net, parameters, optimizer, self._lr(clock.progress))
+        while is_finite and clock.progress < 1:
+            loss = self.halves.loss(net, next(self.weight_batches))
+            lr = self._lr(clock.progress)
+            is_finite = self._descend(loss, parameters, optimizer, lr)
             clock.step += 1
-
-    def _descend(
-        self,
-        answer: Answer,
-        parameters: Sequence[Tensor],
-        optimizer: WeightOptimizer,
-        lr: float,
-    ) -> None:
-        """One step on a batch of the weights' rows."""
-        loss = self.halves.loss(answer, next(self.weight_batches))
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        optimizer.step(gradients, lr, self.settings.weight_decay)

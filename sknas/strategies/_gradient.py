@@ -326,21 +326,17 @@ class GradientStrategy(Strategy):
             derived = perturbed(training, clock)
         else:
             derived = strongest(net.decisions, training.logits.shares())
+            is_even = training.logits.entropy() > UNDECIDED
+            self.is_undecided_ = self.guards and is_even
         first = self._guarded(net, derived)
-        if self.guards and training.logits.entropy() > UNDECIDED:
-            self.is_undecided_ = True
-            all_of_them = [first]
-        else:
-            others = [self._guarded(net, flip) for flip in flipped(net, first)]
-            all_of_them = [first, *others]
+        changes = [] if self.is_undecided_ else flipped(net, first)
         filled: dict[str, Architecture] = {}
-        for one in all_of_them:
+        for one in [first, *(self._guarded(net, change) for change in changes)]:
             values = net.architecture(one.chosen, one.shares)
             architecture = self.space_.fill(values)
             filled.setdefault(architecture.key, architecture)
         architectures = list(filled.values())
         if self.settings_.discretisation == "retrain":
-            assert self.problem_.task is not None
             allowed = [a for a in architectures if self.problem_.feasible(a)]
             task = self.problem_.folds[0].task
             architectures = retrained(allowed, self.space_, task, training, clock)

@@ -54,7 +54,7 @@ class Halves:
         )
         self.loss_of = WeightedLoss(task.kind).to(device)
         n = len(rows)
-        everything = np.arange(n)
+        everything = rng.permutation(n)
         if is_single_level or n < SINGLE_BELOW:
             parts = (everything, everything)
         else:

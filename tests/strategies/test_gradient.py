@@ -450,17 +450,17 @@ def test_a_cap_leaves_decisions_without_other_options_alone():
 SKIPS = ("skip",) * 4
 
 
-def derived_functions(strategy, planted=SKIPS):
-    strategy = begun(strategy, planted_problem(planted=planted, n_steps=100))
+def derived_functions(strategy, n_steps):
+    strategy = begun(strategy, planted_problem(planted=SKIPS, n_steps=n_steps))
     strategy.propose(1)
     return [functions(architecture) for architecture in strategy.derived_]
 
 
 def test_all_skips_are_returned_by_plain_darts_and_never_with_guards():
-    plain = derived_functions(GradientStrategy("darts", guards=False, **FAST))
+    plain = derived_functions(GradientStrategy("darts", guards=False, **FAST), 60)
     assert set(plain[0].values()) == {"skip"}
     for preset in PRESETS:
-        for found in derived_functions(GradientStrategy(preset, **FAST)):
+        for found in derived_functions(GradientStrategy(preset, **FAST), 30):
             assert list(found.values()).count("skip") <= 2
 
 
