@@ -234,12 +234,12 @@ def test_draws_of_a_dirichlet_have_its_mean_and_a_gradient():
     torch.manual_seed(0)
     logits = torch.tensor([1.0, 0.0, -1.0], requires_grad=True)
     relaxation = RELAXATIONS["dirichlet"]
-    drawn = [relaxation.draw(logits, 1.0).values for _ in range(2_000)]
+    drawn = [relaxation.draw(logits, 1.0).values for _ in range(600)]
     expected = relaxation.mean(logits)
     conc = torch.tensor([2.0, 1.0, np.exp(-1.0)])
     torch.testing.assert_close(expected.detach(), Dirichlet(conc).mean.float())
     torch.testing.assert_close(
-        torch.stack(drawn).mean(dim=0), expected, atol=0.02, rtol=0
+        torch.stack(drawn).mean(dim=0), expected, atol=0.03, rtol=0
     )
     (gradient,) = torch.autograd.grad(drawn[0][0], logits)
     assert torch.isfinite(gradient).all() and (gradient != 0).any()
@@ -248,9 +248,9 @@ def test_draws_of_a_dirichlet_have_its_mean_and_a_gradient():
 def test_gumbel_draws_options_by_their_softmax():
     torch.manual_seed(0)
     logits = torch.tensor([1.0, 0.0])
-    drawn = [RELAXATIONS["gumbel-st"].draw(logits, 1.0).computed for _ in range(2_000)]
+    drawn = [RELAXATIONS["gumbel-st"].draw(logits, 1.0).computed for _ in range(800)]
     share = np.mean([place == (0,) for place in drawn])
-    assert share == pytest.approx(torch.softmax(logits, 0)[0].item(), abs=0.03)
+    assert share == pytest.approx(torch.softmax(logits, 0)[0].item(), abs=0.04)
 
 
 def test_sigmoids_weigh_each_option_by_itself():
@@ -356,7 +356,7 @@ def test_an_auxiliary_skip_fades():
 def test_every_relaxation_goes_with_every_regulariser(relaxation, regulariser):
     strategy = begun(
         GradientStrategy("darts", relaxation=relaxation, regulariser=regulariser),
-        planted_problem(n_steps=6),
+        planted_problem(n_steps=3),
     )
     assert len(strategy.propose(3)) == 3
     for shares in strategy.trajectory_.values():
@@ -460,20 +460,20 @@ def test_all_skips_are_returned_by_plain_darts_and_never_with_guards():
     plain = derived_functions(GradientStrategy("darts", guards=False, **FAST), 60)
     assert set(plain[0].values()) == {"skip"}
     for preset in PRESETS:
-        for found in derived_functions(GradientStrategy(preset, **FAST), 30):
+        for found in derived_functions(GradientStrategy(preset, **FAST), 20):
             assert list(found.values()).count("skip") <= 2
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_finds_what_is_planted(preset):
-    strategy = begun(GradientStrategy(preset, **FAST), planted_problem(n_steps=150))
+    strategy = begun(GradientStrategy(preset, **FAST), planted_problem(n_steps=110))
     assert functions(strategy.propose(1)[0].architecture) == PLANTED
 
 
 @pytest.mark.parametrize("discretisation", ["argmax", "perturbation", "retrain"])
 def test_every_discretisation_finds_what_is_planted(discretisation):
     strategy = GradientStrategy("darts", discretisation=discretisation, **FAST)
-    strategy = begun(strategy, planted_problem(n_steps=150))
+    strategy = begun(strategy, planted_problem(n_steps=110))
     assert functions(strategy.propose(1)[0].architecture) == PLANTED
 
 
@@ -536,7 +536,8 @@ def test_one_operation_an_edge_is_computed_with_straight_through_weights():
 
 
 def test_proposals_are_the_best_then_changes_of_it_then_others():
-    strategy = begun(GradientStrategy("darts", guards=False, **FAST))
+    problem = planted_problem(n_steps=110)
+    strategy = begun(GradientStrategy("darts", guards=False, **FAST), problem)
     proposals = [p.architecture for p in strategy.propose(9)]
     assert functions(proposals[0]) == PLANTED
     assert all(a["batch_size"] == 32 for a in proposals)  # the default
@@ -551,7 +552,7 @@ def test_proposals_are_the_best_then_changes_of_it_then_others():
 
 
 def test_infeasible_and_known_architectures_are_not_proposed():
-    problem = planted_problem(n_steps=150, feasible=lambda a: a["f1"] != "sin")
+    problem = planted_problem(n_steps=110, feasible=lambda a: a["f1"] != "sin")
     strategy = begun(GradientStrategy("darts", **FAST), problem)
     space = PlantedSpace()
     known = space.fill({**PLANTED, "f1": "abs"})
@@ -616,7 +617,7 @@ def test_a_schedule_ends_with_its_time():
 
 
 def test_what_happened_is_told():
-    strategy = begun(GradientStrategy("darts", **FAST), planted_problem(n_steps=300))
+    strategy = begun(GradientStrategy("darts", **FAST), planted_problem(n_steps=200))
     strategy.propose(1)
     assert set(strategy.trajectory_) == set(PLANTED)
     for shares in strategy.trajectory_.values():
@@ -624,7 +625,7 @@ def test_what_happened_is_told():
         np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)
     assert len(strategy.entropy_) == 101
     assert strategy.entropy_[0] > 0.99 > strategy.entropy_[-1] > 0
-    assert strategy.sharpness_.shape == (3,) and (strategy.sharpness_ > 0).all()
+    assert strategy.sharpness_.shape == (2,) and (strategy.sharpness_ > 0).all()
     assert strategy.trajectory_["f0"][-1].argmax() == OPTIONS.index("abs")
 
 
