@@ -138,7 +138,7 @@ class GradientStrategy(Strategy):
     arXiv:2006.10355.
     Chu, Wang, Zhang, Lu, Wei, Yan: DARTS-: Robustly Stepping out of Performance
     Collapse Without Indicators. arXiv:2009.01027 (auxiliary skip).
-    Ye, Li, Li, Chen, Ouyang: b-DARTS: Beta-Decay Regularization for Differentiable
+    Ye, Li, Li, Chen, Fan, Ouyang: b-DARTS: Beta-Decay Regularization for Differentiable
     Architecture Search. arXiv:2203.01665.
     Wang, Cheng, Chen, Tang, Hsieh: Rethinking Architecture Selection in Differentiable
     NAS. arXiv:2108.04392 (DARTS-PT).
