@@ -37,7 +37,7 @@ COLUMNS = (
 STRATEGIES = (
     "one of 'bayesian', 'evolution', 'gradient', 'local', 'random', 'reinforce'"
 )
-SPACES = "one of 'auto', 'cell', 'table'"
+SPACES = "one of 'auto', 'table', 'image', 'cell'"
 TRAINERS = "one of 'auto', 'population', 'skorch'"
 MEAN_SPACE = "; did you mean 'table'?"
 MEAN_STRATEGY = "; did you mean 'bayesian'?"
