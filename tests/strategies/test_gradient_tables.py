@@ -181,11 +181,14 @@ def test_same_random_state_same_predictions_whatever_n_jobs():
 
 
 def test_time_is_kept():
+    """A relaxed training that would take hours leaves time for what it finds."""
     started = time.monotonic()
-    estimator = quick(max_trials=None, max_time=2.0, max_epochs=None, cv="auto")
+    estimator = quick(
+        strategy=GradientStrategy(n_epochs=1_000_000), max_trials=None, max_time=3.0
+    )
     estimator.fit(X, y)
-    assert time.monotonic() - started < 2.0 + 0.5
-    assert estimator.n_trials_ >= 1
+    assert time.monotonic() - started < 3.5
+    assert is_derived(estimator) and estimator.n_trials_ > 1
 
 
 def test_ctrl_c_in_the_relaxed_training_keeps_what_was_found(monkeypatch):
