@@ -54,8 +54,8 @@ class RelaxedTable(Relaxed):
     **Shape**: (N, F) -> (1, N, C).
 
     Normalisations have no learnt scale: it would do the work of the weights of
-    options. No option is more than a choice of a unit's form, so that none is learnt
-    faster than others, and none is marked as passing.
+    options. No option is marked as passing: there is one decision of each kind for
+    all layers, and so no skips to count.
 
     References
     ----------

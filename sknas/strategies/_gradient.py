@@ -77,7 +77,7 @@ class GradientStrategy(Strategy):
         drives sigmoids to 0 or 1; "smooth" adds noise to the weights; "skip-dropout"
         drops numbers that skips pass on; "auxiliary-skip" adds a skip that fades.
     partial_channels : int or None, default=None
-        One of so many channels goes through the options.
+        One of so many channels goes through the options; of no meaning for tables.
     discretisation : str or None, default=None
         "argmax" takes the options of the largest weight, "perturbation" those whose
         removal hurts most, and "retrain" trains three architectures to choose from.
