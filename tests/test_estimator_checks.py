@@ -7,7 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sknas import NASClassifier, NASRegressor
 from sknas.spaces import TableSpace
 from sknas.strategies import STRATEGIES as KNOWN
-from sknas.strategies import BayesianStrategy, GradientStrategy
+from sknas.strategies import BayesianStrategy
 from sknas.strategies._bayesian import SURROGATES, WORDS
 
 # Tables of the checks have classes of one or two rows, of which fit warns rightly.
@@ -23,10 +23,8 @@ PAIRS = [
     ("hamming", "eips"),
     ("deep-ensemble", "thompson"),
 ]
-# One is checked with each surrogate, the other needs a relaxed network of the space.
-SPECIAL = (BayesianStrategy, GradientStrategy)
 STRATEGIES = [
-    *[kind() for kind in KNOWN.values() if kind not in SPECIAL],
+    *[kind() for kind in KNOWN.values() if kind is not BayesianStrategy],
     *[BayesianStrategy(*pair, n_initial_points=1, n_draws=50) for pair in PAIRS],
 ]
 SPACE = TableSpace(
@@ -60,8 +58,7 @@ def test_every_strategy_is_checked():
     # Tables have no graphs.
     assert {s.surrogate for s in bayesian} == set(SURROGATES) - {"wl"}
     assert {s.acquisition for s in bayesian} == set(WORDS)
-    checked = {type(s) for s in STRATEGIES}
-    assert checked == set(KNOWN.values()) - {GradientStrategy}
+    assert {type(s) for s in STRATEGIES} == set(KNOWN.values())
 
 
 @pytest.mark.parametrize("estimator", [NASClassifier(), NASRegressor()])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -195,16 +195,24 @@ class MixedOperation(nn.Module):
         return shuffled(torch.cat([mixed, rest], dim=1), self.partial)
 
     def _mixed(self, x: Tensor, weights: Weights) -> Tensor:
-        total: Tensor | None = None
-        for place in weights.places:
-            answer = self.operations[place](x)
+        def answer(place: int) -> Tensor:
+            answer: Tensor = self.operations[place](x)
             if weights.dropout and place in self.passing:
-                answer = functional.dropout(answer, weights.dropout, self.training)
-            part = weights.values[place] * answer
-            total = part if total is None else total + part
-        assert total is not None
-        ghost = weights.ghost
-        return total if ghost is None else total + ghost
+                return functional.dropout(answer, weights.dropout, self.training)
+            return answer
+
+        return mixture(answer, weights)
+
+
+def mixture(answer: Callable[[int], Tensor], weights: Weights) -> Tensor:
+    """The weighted sum of what options answer, each given by its place."""
+    total: Tensor | None = None
+    for place in weights.places:
+        part = weights.values[place] * answer(place)
+        total = part if total is None else total + part
+    assert total is not None
+    ghost = weights.ghost
+    return total if ghost is None else total + ghost
 
 
 def shuffled(x: Tensor, groups: int) -> Tensor:

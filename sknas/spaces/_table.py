@@ -21,11 +21,14 @@ from sknas.nets import (
     Features,
     Inputs,
     Layout,
+    Relaxed,
     Side,
+    TableInput,
     TableModule,
     TableNet,
 )
 from sknas.nets._inputs import MAX_ONE_HOT
+from sknas.nets._relaxed_table import DECIDED, LAYERS, RelaxedTable
 from sknas.nets._table import PARAMETRIC
 from sknas.spaces._base import count_params
 from sknas.spaces._choices import Categorical, Choice, When
@@ -324,6 +327,30 @@ class TableSpace(ListedSpace):
             nets.append(TableModule(features, self.net(alike, layout, task)))
         return nets[0] if len(nets) == 1 else Side(nets, list(groups.values()))
 
+    def relaxed(self, task: TaskSpec, partial_channels: int = 1) -> Relaxed:
+        """An untrained network that holds all architectures, for search by gradient.
+
+        Depth, width, block, activation, normalisation and numeric embedding are
+        decided, where there is more than one value that may be drawn; residual blocks
+        of two layers and training choices are not. Widths are masks of one layer, of
+        which no channels can be left out: `partial_channels` has no meaning.
+        """
+        if type(self).build is not TableSpace.build:
+            return super().relaxed(task, partial_channels)
+        choices = self.choices
+        options = {name: _drawn(choices[name]) for name in DECIDED if name in choices}
+        blocks = [block for block in options.pop("block", ()) if block in LAYERS]
+        if blocks:
+            options["block"] = blocks
+        if not task.n_numeric:
+            options.pop("numeric_embedding")
+        default: Any = self.fill({})
+        n_bins: Any = choices["n_bins"].default if "n_bins" in choices else None
+        given = (n_bins, default["embedding_size"], default["numeric_scale"])
+        kinds = options.get("numeric_embedding", ("none",))
+        inputs = [TableInput(1, task, kind, *given) for kind in kinds]
+        return RelaxedTable(inputs, task.n_outputs, options)
+
     def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
         if type(self).build is not TableSpace.build:
             return super().n_params(architecture, task)
@@ -425,3 +452,11 @@ _NUMBERS = {
     "projected": "piecewise-linear embeddings of {} bins",
     "periodic": "periodic embeddings",
 }
+
+
+def _drawn(choice: Choice) -> list[Any]:
+    """The values of a choice that may be drawn; costly ones may not."""
+    values = choice.values()
+    if not isinstance(choice, Categorical) or choice.weights is None:
+        return list(values)
+    return [value for value, w in zip(values, choice.weights, strict=True) if w > 0]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sknas._budget import default_batch_size
 from sknas._checks import check_integer, check_positive, check_word, reject
 from sknas._history import Architecture, Proposal, Trial
 from sknas._isolation import isolated
@@ -76,7 +77,7 @@ class GradientStrategy(Strategy):
         drives sigmoids to 0 or 1; "smooth" adds noise to the weights; "skip-dropout"
         drops numbers that skips pass on; "auxiliary-skip" adds a skip that fades.
     partial_channels : int or None, default=None
-        One of so many channels goes through the options.
+        One of so many channels goes through the options; of no meaning for tables.
     discretisation : str or None, default=None
         "argmax" takes the options of the largest weight, "perturbation" those whose
         removal hurts most, and "retrain" trains three architectures to choose from.
@@ -93,7 +94,7 @@ class GradientStrategy(Strategy):
         Of the weights, which SGD with momentum moves for images and AdamW for tables;
         None for 1e-3 and 1e-4 for tables.
     batch_size : int or None, default=None
-        Rows of a batch.
+        Rows of a batch; None for that of networks of the table.
     dropout : float or None, default=None
         Probability with which features before the last layer are dropped.
     warmup : float or None, default=None
@@ -195,8 +196,8 @@ class GradientStrategy(Strategy):
         if problem.task is None:
             allowed = "one that needs no network, where a function is searched"
             reject("search", "strategy", self, allowed)
-        if type(space).relaxed is Space.relaxed:
-            space.relaxed(problem.task)  # says that there is none
+        with isolated(0, problem.device):
+            space.relaxed(problem.task)  # says so if there is none
         self.settings_ = self._settings(problem)
         self.space_, self.problem_, self.rng_ = space, problem, rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
@@ -244,6 +245,7 @@ class GradientStrategy(Strategy):
         assert problem.task is not None
         if problem.task.image is None:
             given = {"lr": TABLE_LR, "weight_decay": TABLE_WEIGHT_DECAY}
+            given["batch_size"] = default_batch_size(problem.task.n_rows)
         for name, words in WORDS.items():
             if getattr(self, name) is not None:
                 given[name] = check_word(owner, name, getattr(self, name), words)
@@ -305,10 +307,13 @@ class GradientStrategy(Strategy):
         return derived
 
     def _n_steps(self, halves: Halves) -> int:
-        if self.n_epochs is None:
-            return max(1, self.problem_.n_steps)
         n_batches = halves.n_batches(halves.weight_rows, self.settings_.batch_size)
-        return self.n_epochs * n_batches
+        if self.n_epochs is not None:
+            return self.n_epochs * n_batches
+        n_steps, max_epochs = self.problem_.n_steps, self.problem_.max_epochs
+        if max_epochs is not None:
+            n_steps = min(n_steps, max_epochs * n_batches)
+        return max(1, n_steps)
 
     def _deriver(self, net: Relaxed) -> Any:
         """Shares -> the architecture that they mean."""
