@@ -366,7 +366,11 @@ class BaseNAS(BaseEstimator, ABC):
             on_trials=progress.show,
             n_leaders=n_leaders,
         )
-        return search.run(first_proposals(self._space, problem.task, problem.feasible))
+        first = first_proposals(self._space, problem.task, problem.feasible)
+        history = search.run(first)
+        # Without the data and the networks that it may hold.
+        self.strategy_ = search.strategy.bare()
+        return history
 
     def _search_deadline(self, problem: Problem, history: History) -> float | None:
         """When to stop searching, so that the refit fits into the time."""
