@@ -29,19 +29,19 @@ X_train, X_test, y_train, y_test = train_test_split(
     digits.images.astype("uint8"), digits.target, stratify=digits.target, random_state=0
 )
 space = CellSpace(cells=(3,), channels=(8,), flip=(False,), batch_size=(32,))
-strategy = GradientStrategy("beta-darts", n_epochs=8)
+strategy = GradientStrategy("drnas", n_epochs=10)
 
 # %%
 # The search
 # ----------
-# Two published cells are trained first. Then the strategy is asked: it trains its
+# A published cell is trained first. Then the strategy is asked: it trains its
 # relaxed network, and proposes the cell that weighs most and those that differ from it
 # where it was least sure. All of them are trained alike, and compared on rows that none
 # of them has seen.
 search = NASClassifier(
     space,
     strategy,
-    max_trials=5,
+    max_trials=4,
     max_epochs=5,
     cv=ShuffleSplit(1, test_size=0.25, random_state=0),
     random_state=0,
@@ -76,9 +76,13 @@ fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", 
 plt.show()
 
 # %%
+# "drnas" searches in two stages: half-way the weaker half of the operations is dropped,
+# and counts nothing from there on. In the first part of each stage only the layers are
+# trained, not the weights.
+#
 # ``entropy_`` says how undecided the weights are: 1 where all operations count the
-# same, 0 where one of them has all the weight. So short a search decides little; the
-# order of the operations is what counts.
+# same, 0 where one of them has all the weight. So short a search does not come to an
+# end; the order of the operations is what counts.
 print(f"entropy {told.entropy_[0]:.2f} at first, {told.entropy_[-1]:.2f} at the end")
 
 # %%

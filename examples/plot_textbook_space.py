@@ -65,6 +65,7 @@ class TextbookSpace(Space):
             "kernel_size": Integer(3, 7, default=3),
             "pool_size": Integer(2, 4, default=2),
             "activation": Categorical(["relu", "sigmoid"], default="relu"),
+            "lr": Categorical([0.01]),  # the trainer's; one value is nothing to choose
         }
 
     def is_buildable(self, architecture, task):
@@ -83,14 +84,14 @@ print(f"{len(points)} architectures, {n_buildable} of them fit digits of 8 x 8 p
 # %%
 # By an estimator
 # ---------------
-# The search of ``NASClassifier`` begins with the defaults of the choices. The optimiser
-# and its rate are no choices of this space, so they are the usual ones.
+# The search of ``NASClassifier`` begins with the defaults of the choices. Batches and
+# the optimiser are no choices of this space, so they are the usual ones.
 digits = load_digits()
 X, y = digits.images.astype("uint8"), digits.target
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 split = ShuffleSplit(1, test_size=0.25, random_state=0)
 search = NASClassifier(
-    space, "bayesian", max_trials=12, max_epochs=6, cv=split, random_state=0
+    space, "bayesian", max_trials=10, max_epochs=5, cv=split, random_state=0
 )
 search.fit(X_train, y_train)
 print(search.best_architecture_)
@@ -108,11 +109,11 @@ IMAGE = ImageSpec((1, 8, 8), **{n: v.astype(np.float32) for n, v in scale.items(
 pixels, labels = torch.tensor(X_train[:, None]), torch.tensor(y_train)
 
 
-def accuracy(architecture, n_epochs=6):
+def accuracy(architecture, n_epochs=4):
     """Validation accuracy of a network after a short training."""
     torch.manual_seed(0)
     net = make_network(architecture, IMAGE, n_outputs=10)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=architecture["lr"])
     for _ in range(n_epochs):
         for rows in torch.tensor(fit_rows)[torch.randperm(len(fit_rows))].split(64):
             loss = functional.cross_entropy(net(pixels[rows])[0], labels[rows])
@@ -128,7 +129,7 @@ history = sknas.search(
     accuracy,
     space,
     strategy="bayesian",
-    max_trials=12,
+    max_trials=10,
     constraints=keeps_a_pixel,
     random_state=0,
 )

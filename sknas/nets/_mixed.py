@@ -80,10 +80,13 @@ class Relaxed(nn.Module, ABC):
     the width of a layer. The network takes the weights of all options, and answers as
     a mixture of them.
 
-    Attributes
+    Parameters
     ----------
     decisions : mapping of str to Decision
         Names and options, in order.
+
+    Attributes
+    ----------
     dropout : float
         Probability with which features before the last layer are dropped in training.
 
