@@ -91,7 +91,7 @@ print(f"entropy {told.entropy_[0]:.2f} at first, {told.entropy_[-1]:.2f} at the 
 # What was derived first. Node 0 is the input of a cell, node 3 its output; each node is
 # the sum of what its edges bring. "none" is no edge.
 PLACES = {0: (0.0, 0.5), 1: (1.0, 1.1), 2: (2.0, -0.1), 3: (3.0, 0.5)}
-BENDS = {(0, 3): -0.55, (0, 2): 0.15, (1, 3): -0.15}
+BENDS = {(0, 3): -0.75, (0, 2): 0.15, (1, 3): -0.15}
 
 
 def draw_cell(ax, architecture):

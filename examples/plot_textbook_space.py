@@ -182,6 +182,7 @@ for ax, (name, table) in zip(axes, tables.items(), strict=True):
         )
     ax.set(title=name, ylabel="pool size", yticks=(2, 3, 4), xticks=range(2, 11))
 axes[1].set_xlabel("layers")
-axes[0].legend(loc="upper right", title="larger: wider kernel", ncols=2)
+title = "activation; larger: wider kernel"
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", title=title)
 fig.colorbar(dots, ax=axes, label="validation accuracy")
 plt.show()
