@@ -91,7 +91,7 @@ X, y = digits.images.astype("uint8"), digits.target
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 split = ShuffleSplit(1, test_size=0.25, random_state=0)
 search = NASClassifier(
-    space, "bayesian", max_trials=10, max_epochs=5, cv=split, random_state=0
+    space, "bayesian", max_trials=10, max_epochs=9, cv=split, random_state=0
 )
 search.fit(X_train, y_train)
 print(search.best_architecture_)
@@ -182,7 +182,8 @@ for ax, (name, table) in zip(axes, tables.items(), strict=True):
         )
     ax.set(title=name, ylabel="pool size", yticks=(2, 3, 4), xticks=range(2, 11))
 axes[1].set_xlabel("layers")
-title = "activation; larger: wider kernel"
-fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", title=title)
+title = "activation (larger: wider kernel)"
+handles = axes[0].get_legend_handles_labels()
+fig.legend(*handles, loc="outside upper center", title=title, ncols=2)
 fig.colorbar(dots, ax=axes, label="validation accuracy")
 plt.show()
