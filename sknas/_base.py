@@ -374,7 +374,10 @@ class BaseNAS(BaseEstimator, ABC):
             n_leaders=n_leaders,
         )
         first = first_proposals(self._space, problem.task, problem.feasible)
-        return search.run(first if strategy.is_primed else first[:1])
+        history = search.run(first if strategy.is_primed else first[:1])
+        # Without the data and the networks that it may hold.
+        self.strategy_ = search.strategy.bare()
+        return history
 
     def _search_deadline(self, problem: Problem, history: History) -> float | None:
         """When to stop searching, so that the refit fits into the time."""

@@ -23,16 +23,20 @@ class NASClassifier(ClassifierMixin, BaseNAS):
 
     Parameters
     ----------
-    search_space : {"auto", "table"} or Space, default="auto"
-        What can be built: see `sknas.spaces.TableSpace`, or define your own
-        `sknas.spaces.Space`.
+    search_space : {"auto", "table", "image", "cell"} or Space, default="auto"
+        What can be built: see `sknas.spaces.TableSpace`, `sknas.spaces.ImageSpace`
+        and `sknas.spaces.CellSpace`, or define your own `sknas.spaces.Space`. "auto" is
+        "table", or for arrays of images and with an `image_shape` "image", and "cell"
+        where they are searched by gradient.
     strategy : str or Strategy, default="bayesian"
-        What to try next: "bayesian", "evolution", "local", "reinforce", "random", or an
-        object of `sknas.strategies`.
+        What to try next: "bayesian", "evolution", "gradient", "local", "random",
+        "reinforce", or an object of `sknas.strategies`. "gradient" is for spaces with a
+        relaxed network.
     trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
         How a proposal gets its score: "population" trains many networks for tables
-        side by side, "skorch" one after the other. "auto" takes the first for a
-        `sknas.spaces.TableSpace`, the second for others; see `sknas.trainers`.
+        side by side, "skorch" each by itself, as many at a time as there are
+        processes. "auto" takes the first for a `sknas.spaces.TableSpace`, the second
+        for images and spaces of your own; see `sknas.trainers`.
     max_trials : int or None, default=None
         Architectures to train, the default and the known ones included. With neither
         `max_trials` nor `max_time`, the number of rows decides: 3 trials at 100 rows,
@@ -101,8 +105,11 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     network_ : TensorNet
         The skorch net of its heaviest member.
     search_space_ : Space
-        The space searched, without choices that mean nothing for this table; its
+        The space searched, without choices that mean nothing for this X; its
         ``describe`` puts an architecture into words.
+    strategy_ : Strategy
+        The strategy that searched, with what it tells of that, such as the
+        ``trajectory_`` of a `sknas.strategies.GradientStrategy`.
     scorer_ : callable
         The scorer.
     n_trials_ : int
@@ -233,16 +240,20 @@ class NASRegressor(RegressorMixin, BaseNAS):
 
     Parameters
     ----------
-    search_space : {"auto", "table"} or Space, default="auto"
-        What can be built: see `sknas.spaces.TableSpace`, or define your own
-        `sknas.spaces.Space`.
+    search_space : {"auto", "table", "image", "cell"} or Space, default="auto"
+        What can be built: see `sknas.spaces.TableSpace`, `sknas.spaces.ImageSpace`
+        and `sknas.spaces.CellSpace`, or define your own `sknas.spaces.Space`. "auto" is
+        "table", or for arrays of images and with an `image_shape` "image", and "cell"
+        where they are searched by gradient.
     strategy : str or Strategy, default="bayesian"
-        What to try next: "bayesian", "evolution", "local", "reinforce", "random", or an
-        object of `sknas.strategies`.
+        What to try next: "bayesian", "evolution", "gradient", "local", "random",
+        "reinforce", or an object of `sknas.strategies`. "gradient" is for spaces with a
+        relaxed network.
     trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
         How a proposal gets its score: "population" trains many networks for tables
-        side by side, "skorch" one after the other. "auto" takes the first for a
-        `sknas.spaces.TableSpace`, the second for others; see `sknas.trainers`.
+        side by side, "skorch" each by itself, as many at a time as there are
+        processes. "auto" takes the first for a `sknas.spaces.TableSpace`, the second
+        for images and spaces of your own; see `sknas.trainers`.
     max_trials : int or None, default=None
         Architectures to train, the default and the known ones included. With neither
         `max_trials` nor `max_time`, the number of rows decides: 3 trials at 100 rows,
@@ -309,8 +320,11 @@ class NASRegressor(RegressorMixin, BaseNAS):
     network_ : TensorNet
         The skorch net of its heaviest member.
     search_space_ : Space
-        The space searched, without choices that mean nothing for this table; its
+        The space searched, without choices that mean nothing for this X; its
         ``describe`` puts an architecture into words.
+    strategy_ : Strategy
+        The strategy that searched, with what it tells of that, such as the
+        ``trajectory_`` of a `sknas.strategies.GradientStrategy`.
     scorer_ : callable
         The scorer.
     n_trials_ : int

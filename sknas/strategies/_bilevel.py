@@ -153,7 +153,7 @@ class Bilevel:
             progress = self.clock.progress
             if int(progress * N_RECORDS) >= len(self.records):
                 self._record()
-                self._settle(progress)
+                self._settle(moment)
             if int(progress * self._n_looks) > len(self.sharpnesses):
                 self._look()
 
@@ -250,15 +250,18 @@ class Bilevel:
         self.records.append(self.logits.shares())
         self.entropies.append(self.logits.entropy())
 
-    def _settle(self, progress: float) -> None:
+    def _settle(self, moment: Moment) -> None:
         """Leave the logits alone once what is derived of them stays the same."""
-        if self.derive is None or self._stage < len(self.settings.kept) - 1:
+        is_last = self._stage == len(self.settings.kept) - 1
+        # Logits that have not moved yet in this stage say nothing.
+        is_moving = moment.stage_progress >= self.settings.warmup
+        if self.derive is None or not (is_last and is_moving):
             return
         derived = self.derive(self.records[-1])
         if derived != self._derived:
-            self._derived, self._same_since = derived, progress
+            self._derived, self._same_since = derived, moment.progress
         since = max(self._same_since, SETTLED_FROM)
-        self.is_settled = progress - since >= SETTLED_FOR
+        self.is_settled = moment.progress - since >= SETTLED_FOR
 
     def _look(self) -> None:
         """Measure how sharp the loss is at the logits, on one batch of their rows."""

@@ -116,8 +116,8 @@ class GradientStrategy(Strategy):
     sharpness_ : ndarray of shape (n_looks,)
         Largest eigenvalue of the Hessian of the logits; where it grows fast, the
         architecture is often worse than its relaxed network.
-    derived_ : list of Architecture
-        What was derived, the best first.
+    derived_ : list of Architecture or None
+        What was derived, the best first; None where the search ended before.
 
     References
     ----------
@@ -154,6 +154,7 @@ class GradientStrategy(Strategy):
     """
 
     is_primed = False
+    results = ("trajectory_", "entropy_", "sharpness_", "derived_")
 
     def __init__(
         self,

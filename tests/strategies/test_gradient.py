@@ -653,6 +653,15 @@ def test_logits_are_left_alone_once_they_have_settled():
         assert (shares[70] == shares[-1]).all() == guards
 
 
+def test_logits_that_wait_for_a_stage_to_warm_up_have_not_settled():
+    problem = planted_problem(n_steps=200)
+    strategy = begun(GradientStrategy("drnas", **FAST), problem)
+    strategy.propose(1)
+    shares = strategy.trajectory_["f0"]
+    assert (shares[55] == shares[68]).all()  # 0.4 of the second stage
+    assert (shares[68] != shares[75]).any()
+
+
 def test_random_architectures_follow_where_nothing_was_told():
     problem = planted_problem(n_steps=2)
     strategy = begun(GradientStrategy("darts", arch_lr=1e-6), problem)
