@@ -61,13 +61,8 @@ from sknas.encoding import (
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import SPACES, Space
 from sknas.strategies import STRATEGIES, GradientStrategy, Strategy
-from sknas.trainers import (
-    TRAINERS,
-    CohortTrainer,
-    PopulationTrainer,
-    TensorNet,
-    Trainer,
-)
+from sknas.trainers import TRAINERS, PopulationTrainer, TensorNet, Trainer
+from sknas.trainers._cohort import CohortTrainer
 from sknas.trainers._population import can_be_batched
 from sknas.trainers._workers import count_workers
 

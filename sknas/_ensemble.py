@@ -20,13 +20,13 @@ from sknas._scoring import score_many
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import Space
 from sknas.trainers import (
-    CohortTrainer,
     TensorNet,
     TrainedNetwork,
     Training,
     train_network,
 )
-from sknas.trainers._network import evaluate, failure_reason
+from sknas.trainers._cohort import CohortTrainer
+from sknas.trainers._network import evaluate, failure_reason, training_of
 from sknas.trainers._workers import run_tasks
 
 N_ROUNDS = 40  # members drawn, with replacement
@@ -411,15 +411,5 @@ def _in_time(chosen: Chosen, problem: Problem) -> Chosen:
 
 
 def _training(trial: Trial, space: Space, problem: Problem, full: Fold) -> Training:
-    return Training(
-        space=space,
-        architecture=dict(trial.architecture),
-        task=full.task,
-        n_steps=problem.n_steps,
-        max_epochs=problem.max_epochs,
-        seed=trial.proposal.seed,
-        device=problem.device,
-        deadline=problem.deadline,
-        stop=trial.stop,
-        is_final=True,
-    )
+    told = {"stop": trial.stop, "is_final": True}
+    return training_of(trial.proposal, space, full, problem, **told)

@@ -99,7 +99,7 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         The trials themselves.
     baseline_scores_ : dict of str to float
         Scores of the default network, of a linear and of a dummy model on the same
-        folds.
+        folds; the two simple ones learn from at most 2,000 images.
     ensemble_ : Ensemble
         What predicts: networks and their weights.
     network_ : TensorNet
@@ -314,7 +314,7 @@ class NASRegressor(RegressorMixin, BaseNAS):
         The trials themselves.
     baseline_scores_ : dict of str to float
         Scores of the default network, of a linear and of a dummy model on the same
-        folds.
+        folds; the two simple ones learn from at most 2,000 images.
     ensemble_ : Ensemble
         What predicts: networks and their weights.
     network_ : TensorNet

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from sknas._optim import ONE_AT_A_TIME
-
-
-class _OneThread:
-    """How many are inside of `one_thread`, and the threads there were before."""
-
-    lock = threading.Lock()
-    n_inside = 0
-    n_threads = 1
 
 
 @contextmanager
@@ -24,20 +16,15 @@ def one_thread() -> Iterator[None]:
     """Use one thread of the CPU, and as many as before in the end.
 
     Networks of this size gain little from more, and threads that wait for each other
-    on a machine that is busy made predictions ten times as slow. Several threads of
-    Python may be inside at once: the last one to leave finds what the first one found.
+    on a machine that is busy made predictions ten times as slow. torch counts them for
+    each thread of Python by itself.
     """
-    with _OneThread.lock:
-        if not _OneThread.n_inside:
-            _OneThread.n_threads = torch.get_num_threads()
-        _OneThread.n_inside += 1
-        torch.set_num_threads(1)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        with _OneThread.lock:
-            _OneThread.n_inside -= 1
-            torch.set_num_threads(_OneThread.n_threads)
+        torch.set_num_threads(n_threads)
 
 
 @contextmanager
@@ -62,3 +49,20 @@ def isolated(seed: int, device: str) -> Iterator[None]:
             yield
         finally:
             torch.set_default_dtype(dtype)
+
+
+def random_state(device: torch.device | str) -> Tensor:
+    """The state of the generator that a device draws from."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.get_rng_state()
+
+
+def set_random_state(device: torch.device | str, state: Tensor) -> None:
+    """Let a device draw on from a state."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

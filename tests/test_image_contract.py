@@ -108,19 +108,21 @@ def test_time_is_kept(by, seconds):
 @pytest.mark.parametrize("by", ["bayesian", "gradient"])
 def test_a_pipeline_a_grid_and_a_cross_validation(by):
     flat = X.reshape(N, -1)
-    told = {"strategy": by, "image_shape": (8, 8), "max_trials": 1, "max_epochs": 2}
+    told = {"strategy": by, "image_shape": (8, 8), "max_trials": 2, "max_epochs": 2}
     model = make_pipeline(MinMaxScaler(), tiny(**told))
     grid = GridSearchCV(model, {"nasclassifier__max_epochs": [1, 2]}, cv=2)
     assert grid.fit(flat, CLASSES).best_score_ > 0
+    if by == "gradient":
+        assert grid.best_estimator_[-1].strategy_.derived_
     assert len(cross_val_score(model, flat, CLASSES, cv=2)) == 2
 
 
 def test_gradient_search_of_images_takes_cells_by_itself():
     strategy = GradientStrategy("gdas", n_epochs=1)
     model = NASClassifier(
-        strategy=strategy, max_trials=1, max_epochs=1, n_jobs=1, random_state=0
+        strategy=strategy, max_trials=2, max_epochs=1, n_jobs=1, random_state=0
     ).fit(X, CLASSES)
     assert isinstance(model.search_space_, CellSpace)
     # One known architecture alone is trained first, the rest is the strategy's.
-    assert model.cv_results_["origin"].tolist() == ["default"]
+    assert model.cv_results_["origin"].tolist() == ["default", "proposed"]
     assert model.predict(NEW).shape == (40,)

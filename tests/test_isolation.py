@@ -17,7 +17,9 @@ def two_threads():
 
 
 def test_one_thread_and_then_as_many_as_before(two_threads):
-    with one_thread(), one_thread():
+    with one_thread():
+        with one_thread():
+            assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     with pytest.raises(KeyError), one_thread():

@@ -26,6 +26,7 @@ from sknas.encoding._base import Encoder, Reader, Samples, dense_rows
 CHUNK = 2**18  # pixels that are looked at as floats at once
 MAX_PIXEL = 1e30  # the square of a larger one, in single precision, may be infinite
 CHANNELS = (1, 3, 4)  # grey, colours, colours and transparency
+UNUSUAL = 10.0  # as a pixel of images that were standardised
 SHAPES = "(height, width), (height, width, channels) or (channels, height, width)"
 AXES = "'auto', 1 (channels first), or 3 or -1 (channels last)"
 
@@ -314,7 +315,8 @@ class _Values:
         else:
             is_integer = self.is_whole and not self.is_float
             is_beyond = self.is_whole and self.high > 2 * fitted.high
-            is_wrong = is_beyond or (is_integer and fitted.low < 0)
+            is_scaled = self.is_unit and self.high > 0 and fitted.high > UNUSUAL
+            is_wrong = is_beyond or is_scaled or (is_integer and fitted.low < 0)
         if is_wrong:
             raise ValueError(
                 f"X is in the range {self.low:g} to {self.high:g}, fit saw "

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sknas._isolation import random_state, set_random_state
 from sknas.nets import Relaxed, Weights
 from sknas.strategies._descent import (
     ArchOptimizer,
@@ -159,6 +160,8 @@ class Bilevel:
 
     @property
     def _n_looks(self) -> int:
+        if self.settings.relaxation == "gumbel-st":
+            return 0  # a look computes all options at once
         return min(max(self.clock.n_steps // STEPS_A_LOOK, 1), MAX_LOOKS)
 
     def _moment(self) -> Moment:
@@ -168,7 +171,8 @@ class Bilevel:
         arch_lr = self.arch_lr
         if arch_lr is None:
             kind, published = self.settings.arch_optimizer, self.settings.arch_lr
-            arch_lr = usual_arch_lr(kind, published, self.clock.expected)
+            n_moving = (1 - self.settings.warmup) * self.clock.expected
+            arch_lr = usual_arch_lr(kind, published, round(n_moving))
         return Moment(progress, stage, n_stages, progress * n_stages - stage, arch_lr)
 
     def _enter(self, stage: int) -> None:
@@ -266,8 +270,11 @@ class Bilevel:
     def _look(self) -> None:
         """Measure how sharp the loss is at the logits, on one batch of their rows."""
         rows = self.halves.arch_rows[: self.settings.batch_size]
+        device = rows.device
+        state = random_state(device)
 
         def gradient(at: Tensor) -> Tensor:
+            set_random_state(device, state)  # the same numbers are dropped each time
             at = at.detach().requires_grad_()
             weights = self.logits.expected(at)
             loss = self.halves.loss(lambda x: self.net(x, weights), rows)

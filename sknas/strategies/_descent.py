@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.optim.adam import adam
 from torch.optim.sgd import sgd
 
+from sknas._isolation import random_state, set_random_state
+
 MOMENTUM, MEMORY, EPSILON = 0.9, 0.9, 1e-8
 ARCH_BETAS = (0.5, 0.999)  # of Adam on logits
 ARCH_TRAVEL = 3.0  # about how far a logit can come in a search
@@ -165,7 +167,7 @@ def unrolled_gradient(
     Liu, Simonyan, Yang: DARTS: Differentiable Architecture Search. arXiv:1806.09055,
     section 2.3.
     """
-    state = _random_state(logits)
+    state = random_state(logits.device)
     before = [parameter.detach().clone() for parameter in parameters]
     slopes = _gradients(weight_loss(), parameters)
     with torch.no_grad():
@@ -182,7 +184,7 @@ def unrolled_gradient(
         with torch.no_grad():
             for p, old, part in zip(parameters, before, towards, strict=True):
                 p.copy_(old + sign * size * part)
-        _set_random_state(logits, state)  # the same chance on both sides
+        set_random_state(logits.device, state)  # the same chance on both sides
         sides += _gradients(weight_loss(), [logits])
     with torch.no_grad():
         for parameter, old in zip(parameters, before, strict=True):
@@ -230,16 +232,3 @@ def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:
     found = torch.autograd.grad(loss, list(inputs), allow_unused=True)
     pairs = zip(found, inputs, strict=True)
     return [torch.zeros_like(x) if g is None else g for g, x in pairs]
-
-
-def _random_state(like: Tensor) -> Tensor:
-    if like.device.type == "cuda":
-        return torch.cuda.get_rng_state(like.device)
-    return torch.get_rng_state()
-
-
-def _set_random_state(like: Tensor, state: Tensor) -> None:
-    if like.device.type == "cuda":
-        torch.cuda.set_rng_state(state, like.device)
-    else:
-        torch.set_rng_state(state)

@@ -127,17 +127,24 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
         name = names[place]
         harm = _harm(training, weights, name, training.logits.kept[name], clock)
         if harm is None:
-            return Derived(chosen, shares)
+            return Derived(chosen, first.shares)  # of one kind
         chosen[name] = int(np.argmax(_allowed(decisions[name], harm)))
-        shares[name] = np.maximum(harm, 0.0)
+        shares[name] = _above_least(harm)
         weights[name] = _only(weights[name], chosen[name])
         seconds = clock.seconds_left / (len(names) - number)  # for each that is left
         training.tune(weights, Clock(n_tuning, TUNING_SHARE * seconds), lr)
     for name in names:  # where only some edges are kept, those whose loss hurts
         harm = _harm(training, weights, name, [chosen[name]], clock)
-        if harm is not None:
-            shares[name][chosen[name]] = max(harm[chosen[name]], 0.0)
+        if harm is None:
+            break
+        shares[name][chosen[name]] = max(harm[chosen[name]], 0.0)
     return Derived(chosen, shares)
+
+
+def _above_least(harm: np.ndarray) -> np.ndarray:
+    """By how much more each option's removal hurts than that of the least of them."""
+    least = harm[np.isfinite(harm)].min()
+    return np.where(np.isfinite(harm), harm - least, 0.0)
 
 
 def _harm(
@@ -151,6 +158,8 @@ def _harm(
 
     Options that are not asked about have -inf.
     """
+    if clock.seconds_left <= 0:
+        return None
     training.net.eval()
     usual = training.halves.measured(training.answer(weights))
     harm = np.full(len(weights[name].values), -np.inf)

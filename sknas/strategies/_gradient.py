@@ -115,7 +115,8 @@ class GradientStrategy(Strategy):
         How undecided they were, from 0 to 1.
     sharpness_ : ndarray of shape (n_looks,)
         Largest eigenvalue of the Hessian of the logits; where it grows fast, the
-        architecture is often worse than its relaxed network.
+        architecture is often worse than its relaxed network. None for "gumbel-st",
+        which never computes all options at once.
     derived_ : list of Architecture or None
         What was derived, the best first; None where the search ended before.
 

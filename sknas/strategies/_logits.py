@@ -96,9 +96,10 @@ class Logits:
     def entropy(self) -> float:
         """Mean entropy of the decisions, from 0 (all is decided) to 1 (nothing is)."""
         values = []
-        for shares in self.shares().values():
-            if len(shares) > 1:
+        for name, shares in self.shares().items():
+            n_kept = len(self.kept[name])
+            if n_kept > 1:
                 p = shares / shares.sum()
                 p = p[p > 0]
-                values.append(-(p * np.log(p)).sum() / math.log(len(shares)))
+                values.append(-(p * np.log(p)).sum() / math.log(n_kept))
         return float(np.mean(values)) if values else 0.0

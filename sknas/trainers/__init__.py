@@ -1,7 +1,6 @@
 """How a proposal gets its score."""
 
 from sknas.trainers._base import Trainer
-from sknas.trainers._cohort import CohortTrainer
 from sknas.trainers._network import TensorNet, TrainedNetwork, Training, train_network
 from sknas.trainers._population import PopulationTrainer
 from sknas.trainers._skorch import SkorchTrainer
@@ -10,7 +9,6 @@ TRAINERS = {"population": PopulationTrainer, "skorch": SkorchTrainer}
 
 __all__ = [
     "TRAINERS",
-    "CohortTrainer",
     "PopulationTrainer",
     "SkorchTrainer",
     "TensorNet",

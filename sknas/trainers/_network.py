@@ -15,20 +15,21 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sknas._budget import Length, training_length
-from sknas._history import DIVERGED, Architecture
-from sknas._isolation import isolated
+from sknas._history import DIVERGED, Architecture, Proposal
+from sknas._isolation import isolated, random_state, set_random_state
 from sknas._optim import (
     Batches,
     Optimizer,
+    annealed,
     find_recipe,
     n_cycles,
     n_parts,
-    valleys,
 )
-from sknas._problem import Rows, TaskSpec
+from sknas._problem import Fold, Problem, Rows, TaskSpec
 from sknas.nets import Dropout, TableModule, start_weights
 from sknas.nets._loss import WeightedLoss
 from sknas.spaces import Space
+from sknas.trainers._batches import half_precision
 
 ROWS_AT_ONCE = 1_024
 PIXELS_AT_ONCE = 2**19  # of images; a map of 64 channels of them is 128 MiB
@@ -133,8 +134,8 @@ class Conductor(Callback):
         Rows to answer wherever the learning rate is zero.
     length : Length
         Steps and batches.
-    step : int, default=0
-        Steps that were done before.
+    start : Checkpoint or None, default=None
+        What was done before.
     """
 
     def __init__(
@@ -142,17 +143,23 @@ class Conductor(Callback):
         training: Training,
         valid_x: Tensor | None,
         length: Length,
-        step: int = 0,
+        start: Checkpoint | None = None,
     ) -> None:
         self.training = training
         self.valid_x = valid_x
         self.n_batches = length.n_batches
         self.n_steps = length.n_steps
         self.cycles = n_cycles(length.planned)
-        self.last = max(1, round(training.stop * self.n_steps))
-        points = valleys(self.n_steps, self.cycles)
-        self.points = [point for point in points if point <= self.last]
-        self.step = step
+        # A point for each cycle, so that all folds have as many, however small.
+        points = annealed(self.n_steps, self.cycles)
+        if training.rungs_left is None:
+            self.last = max(1, round(training.stop * self.n_steps))
+            self.points = [point for point in points if point <= self.last]
+        else:
+            self.points = points[: max(1, len(points) - training.rungs_left)]
+            self.last = self.points[-1]
+        self.step = 0 if start is None else start.step
+        self.n_looks = 0 if start is None else start.n_looks
         self.looks: list[Look] = []
         self.is_cut = False
         self.started = time.monotonic()
@@ -175,16 +182,25 @@ class Conductor(Callback):
 
     def on_batch_end(self, net: TensorNet, **kwargs: Any) -> None:
         self.step += 1
-        if self.valid_x is not None and self.step in self.points:
-            self._look(net, self.valid_x)
+        self.look_where_due(net)
         deadline = self.training.deadline
         self.is_cut = deadline is not None and time.monotonic() > deadline
         if self.step >= self.last or self.is_cut:
+            if not torch.isfinite(kwargs["loss"]):
+                raise DivergedError(DIVERGED)
             raise _TrainingEnd
 
     def on_epoch_end(self, net: TensorNet, **kwargs: Any) -> None:
         if not np.isfinite(net.history[-1, "train_loss"]):
             raise DivergedError(DIVERGED)
+
+    def look_where_due(self, net: TensorNet) -> None:
+        """Look at the network once for each annealed point that is reached."""
+        if self.valid_x is None:
+            return
+        while self.points[self.n_looks :] and self.step >= self.points[self.n_looks]:
+            self._look(net, self.valid_x)
+            self.n_looks += 1
 
     def _look(self, net: TensorNet, valid_x: Tensor) -> None:
         net._set_training(False)
@@ -239,12 +255,15 @@ class Checkpoint:
         What the optimiser remembers.
     random : Tensor
         The state of torch's generator on the device of the training.
+    n_looks : int
+        Annealed points at which the network was looked at.
     """
 
     step: int
     state: dict[str, Tensor]
     moments: list[dict[str, Tensor]]
     random: Tensor
+    n_looks: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,6 +291,8 @@ class Training:
         End of the time on the monotonic clock, in seconds.
     stop : float, default=1.0
         Share of the schedule after which to stop.
+    rungs_left : int or None, default=None
+        Annealed points that are left where to stop; None to stop at a share.
     precision : torch.dtype or None, default=None
         Of products in training, where it is not that of the weights.
     is_final : bool, default=False
@@ -289,8 +310,28 @@ class Training:
     device: str = "cpu"
     deadline: float | None = None
     stop: float = 1.0
+    rungs_left: int | None = None
     precision: torch.dtype | None = None
     is_final: bool = False
+
+
+def training_of(
+    proposal: Proposal, space: Space, fold: Fold, problem: Problem, **changes: Any
+) -> Training:
+    """How to train a proposal on a fold; tables as the reference says, images fast."""
+    is_image = fold.task.image is not None
+    return Training(
+        space=space,
+        architecture=dict(proposal.architecture),
+        task=fold.task,
+        n_steps=problem.n_steps,
+        max_epochs=problem.max_epochs,
+        seed=proposal.seed,
+        device=problem.device,
+        deadline=problem.deadline,
+        precision=half_precision(problem) if is_image else None,
+        **changes,
+    )
 
 
 @dataclass(eq=False)
@@ -373,25 +414,32 @@ def _train(
     )
     module = _started(training, x, start)
     watched = None if valid_x is None else torch.tensor(valid_x, device=device)
-    done = 0 if start is None else start.step
-    conductor = Conductor(training, watched, length, done)
+    conductor = Conductor(training, watched, length, start)
     net = _make_net(training, module, conductor)
     if start is not None:
         net.optimizer_.load_moments(start.moments)
-        _set_random(device, start.random)
+        set_random_state(device, start.random)
     weight = (weight / weight.mean()).to(torch.float32)
     parts = n_parts(len(train), total, batch_size)
-    batches = Batches((x, y, weight), parts, training.seed, done)
+    batches = Batches((x, y, weight), parts, training.seed, conductor.step)
     net.max_epochs = -(-length.n_steps // len(batches))
+    net.notify("on_train_begin", X=batches, y=None)
+    conductor.look_where_due(net)  # a very short training may be there already
     try:
-        net.notify("on_train_begin", X=batches, y=None)
-        net.fit_loop(batches)
+        if conductor.step < conductor.last:
+            net.fit_loop(batches)
     except _TrainingEnd:
         pass  # fit_loop itself lets Ctrl-C through, fit would not
     moments = net.optimizer_.moments()
     n_params = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    random, is_cut = _random(device), conductor.step < conductor.last
-    checkpoint = Checkpoint(conductor.step, state_of(module), moments, random)
+    is_cut = conductor.step < conductor.last
+    checkpoint = Checkpoint(
+        conductor.step,
+        state_of(module),
+        moments,
+        random_state(device),
+        conductor.n_looks,
+    )
     return TrainedNetwork(_at_rest(net), conductor.looks, is_cut, n_params, checkpoint)
 
 
@@ -406,20 +454,6 @@ def _started(training: Training, x: Tensor, start: Checkpoint | None) -> nn.Modu
         recipe = find_recipe(architecture)
         start_weights(module.net, recipe.start, module.features(x))
     return module
-
-
-def _random(device: str) -> Tensor:
-    """The state of the generator that dropout and augmentation draw from."""
-    if device.startswith("cuda"):
-        return torch.cuda.get_rng_state(device)
-    return torch.get_rng_state()
-
-
-def _set_random(device: str, state: Tensor) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
 
 
 def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> TensorNet:

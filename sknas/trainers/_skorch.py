@@ -13,20 +13,19 @@ import numpy as np
 from sknas._budget import alone_seconds
 from sknas._history import INTERRUPTED, OUT_OF_TIME, Proposal, Trial
 from sknas._isolation import isolated
-from sknas._problem import Fold, Problem
+from sknas._problem import Problem
 from sknas._scoring import score_networks
 from sknas.spaces import Space
-from sknas.trainers._batches import half_precision
 from sknas.trainers._cohort import CohortTrainer, Plans
 from sknas.trainers._member import Best, Member, stopped
 from sknas.trainers._network import (
     Checkpoint,
     TensorNet,
     TrainedNetwork,
-    Training,
     failure_reason,
     handed_out,
     train_network,
+    training_of,
 )
 from sknas.trainers._plan import Plan
 
@@ -127,11 +126,14 @@ def advance_single(
     started = time.monotonic()
     (member,) = unit.members
     starts = unit.checkpoints or (None,) * len(problem.folds)
+    rungs_left = len(plan.rungs) - 1 - rung
     trained: list[TrainedNetwork] = []
     reason = ""
     try:
         for fold, start in zip(problem.folds, starts, strict=True):
-            training = _training(member.proposal, space, fold, problem, plan, rung)
+            training = training_of(
+                member.proposal, space, fold, problem, rungs_left=rungs_left
+            )
             trained.append(train_network(training, fold.train, fold.valid.x, start))
             if trained[-1].is_cut:
                 reason = OUT_OF_TIME
@@ -149,36 +151,12 @@ def advance_single(
     return [Single([member], plan.rungs[rung], False, checkpoints)]
 
 
-def _training(
-    proposal: Proposal,
-    space: Space,
-    fold: Fold,
-    problem: Problem,
-    plan: Plan,
-    rung: int,
-) -> Training:
-    # Tables are trained as the reference says, images as fast as can be.
-    is_image = fold.task.image is not None
-    return Training(
-        space=space,
-        architecture=dict(proposal.architecture),
-        task=fold.task,
-        n_steps=problem.n_steps,
-        max_epochs=problem.max_epochs,
-        seed=proposal.seed,
-        device=problem.device,
-        deadline=problem.deadline,
-        stop=plan.rungs[rung] / plan.n_steps,
-        precision=half_precision(problem) if is_image else None,
-    )
-
-
 def _looked_at(
     member: Member, trained: Sequence[TrainedNetwork], problem: Problem, plan: Plan
 ) -> Member:
     """The member with the scores of a rung, at the best of all points so far."""
     best = member.best
-    for looks in zip(*(network.looks for network in trained), strict=False):
+    for looks in zip(*(network.looks for network in trained), strict=True):
         scores = score_networks(problem, [look.output[None] for look in looks])
         value = scores.value(0)
         if np.isfinite(value) and (best is None or value >= best.value):

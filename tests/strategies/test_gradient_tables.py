@@ -265,7 +265,6 @@ def test_tables_of_little_use(table, kind):
 
 
 def test_the_whole_default_space():
-    estimator = quick(search_space="table", max_trials=15).fit(X, y)
-    assert estimator.n_trials_ == 15
+    estimator = quick(search_space="table", max_trials=4).fit(X, y)
     origins = [trial.proposal.origin for trial in estimator.history_]
-    assert "proposed" in origins and "known" in origins
+    assert origins == ["default", *["proposed"] * 3]

@@ -655,8 +655,8 @@ def test_weights_are_repetitions(cls, n):
     weight = rng.integers(1, 4, n)
     repeated = np.repeat(np.arange(n), weight)
     options = {"max_trials": 2, "max_epochs": 3, "n_jobs": 1, "random_state": 0}
-    assert isinstance(cls()._find_trainer(), PopulationTrainer)
     one = cls(**options).fit(X, y, sample_weight=weight)
+    assert isinstance(one._find_trainer(), PopulationTrainer)
     other = cls(**options).fit(X[repeated], y[repeated])
     assert one.best_score_ == other.best_score_
     assert one.best_architecture_ == other.best_architecture_

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from cohorts import assert_same, make_problem, proposals, space_of
+from sklearn.model_selection import TimeSeriesSplit
 from torch import nn
 
 import sknas.trainers._plan as plan_module
@@ -90,8 +91,8 @@ def test_time_that_ends_leaves_the_rung_before(monkeypatch):
     plain, calls = skorch_module.train_network, []
 
     def slow(training, *told):
-        calls.append(training.stop)
-        if training.stop == 1.0:
+        calls.append(training.rungs_left)
+        if not training.rungs_left:
             training = replace(training, deadline=time.monotonic())
         return plain(training, *told)
 
@@ -102,7 +103,7 @@ def test_time_that_ends_leaves_the_rung_before(monkeypatch):
         assert trial.rung_scores == other.rung_scores[:1]
         assert len(trial.networks) == len(problem.folds)
     # The first fold that is cut ends it: the others could not be scored.
-    assert calls.count(1.0) == 2
+    assert calls.count(0) == 2
 
 
 def test_a_rung_is_not_trained_twice(monkeypatch):
@@ -120,6 +121,19 @@ def test_a_rung_is_not_trained_twice(monkeypatch):
     train(cohort(problem, 2), problem)
     n_steps = plan_module.Plan.of(cohort(problem, 1)[0].architecture, problem).n_steps
     assert sum(steps) == 2 * len(problem.folds) * n_steps
+
+
+def test_folds_of_any_size_are_looked_at_at_the_same_points():
+    """Bounds of epochs give small folds few steps."""
+    X = np.random.default_rng(0).standard_normal((900, 3))
+    y = X[:, 0] > 0
+    cv = TimeSeriesSplit(5)
+    model = NASClassifier(
+        Widths(), "random", max_trials=2, max_epochs=3, cv=cv, random_state=0, n_jobs=1
+    ).fit(X, y)
+    for trial in model.history_:
+        assert len(trial.rung_scores) == trial.proposal.rung + 1 == 2
+        assert len(trial.fold_scores) == 5
 
 
 def test_workers_give_what_one_process_gives(monkeypatch):
