@@ -48,6 +48,9 @@ sphinx_gallery_conf = {
             "plot_grid_search_strategies.py",
             "plot_function_search.py",
             "plot_own_space.py",
+            "plot_image_search.py",
+            "plot_cell_search.py",
+            "plot_textbook_space.py",
             "*",
         ]
     ),

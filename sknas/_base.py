@@ -11,20 +11,24 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 import torch
-from scipy import sparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
     check_is_fitted,
-    validate_data,
 )
 from threadpoolctl import threadpool_limits
 
 from sknas._baselines import default_score, simple_scores
 from sknas._budget import Budget, plan_budget
-from sknas._checks import check_integer, check_positive, reject, warn_user
+from sknas._checks import (
+    check_integer,
+    check_positive,
+    check_word,
+    reject,
+    warn_user,
+)
 from sknas._constraints import make_feasible
 from sknas._data import Data, encode_fold, make_scorer, read_data, split_rows
 from sknas._ensemble import Chosen, choose_members, gather, refit, refit_seconds
@@ -47,11 +51,18 @@ from sknas._search import (
     find_part,
     first_proposals,
 )
-from sknas.encoding import TableReader, TargetReader, forget_words
+from sknas.encoding import (
+    ImageReader,
+    Reader,
+    TableReader,
+    TargetReader,
+    n_dimensions,
+)
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import SPACES, Space
-from sknas.strategies import STRATEGIES, Strategy
+from sknas.strategies import STRATEGIES, GradientStrategy, Strategy
 from sknas.trainers import TRAINERS, PopulationTrainer, TensorNet, Trainer
+from sknas.trainers._cohort import CohortTrainer
 from sknas.trainers._population import can_be_batched
 from sknas.trainers._workers import count_workers
 
@@ -119,8 +130,10 @@ class BaseNAS(BaseEstimator, ABC):
 
         Parameters
         ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-            Numbers, categories, strings and booleans; missing values are read.
+        X : array-like or data frame of shape (n_samples, n_features), or images
+            Numbers, categories, strings and booleans; missing values are read. Images
+            are arrays of 3 dimensions (n_samples, height, width), or of 4 with
+            channels, or flat rows and `image_shape`: 8 bits or floats of any scale.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             The targets.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -151,7 +164,7 @@ class BaseNAS(BaseEstimator, ABC):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> None:
         started = time.monotonic()
-        self._check_parameters()
+        self._check_parameters(X)
         # What an earlier fit left must not predict with what this one reads.
         self.__dict__.pop("ensemble_", None)
         data, seed, X = self._read_training_data(X, y, sample_weight, groups)
@@ -161,6 +174,7 @@ class BaseNAS(BaseEstimator, ABC):
             self.max_time,
             n_columns=self.n_features_in_,
             is_batched=self._is_batched(),
+            n_pixels=self._reader.n_pixels,
         )
         space, problem = self._make_problem(data, budget, seed, X, started)
         with Progress(self.verbose, budget.n_trials, self.max_time) as progress:
@@ -172,7 +186,7 @@ class BaseNAS(BaseEstimator, ABC):
             self._finish(space, problem, history)
         self.search_time_ = time.monotonic() - started
 
-    def _check_parameters(self) -> None:
+    def _check_parameters(self, X: Any) -> None:
         owner = type(self).__name__
         check_integer(owner, "max_trials", self.max_trials, 1, optional=True)
         check_positive(owner, "max_time", self.max_time, optional=True)
@@ -189,8 +203,9 @@ class BaseNAS(BaseEstimator, ABC):
         except ValueError:
             allowed = "an int from 0 to 2**32 - 1, a RandomState or None"
             reject(owner, "random_state", self.random_state, allowed)
-        find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy)
-        self._find_space()
+        self._find_strategy()
+        self._space = self._find_space(X)
+        self._make_reader()
         self._find_trainer()
         self.scorer_ = find_scorer(owner, self.scoring, self._is_classifier)
         self._find_device()
@@ -204,22 +219,47 @@ class BaseNAS(BaseEstimator, ABC):
                 f"got {self.scoring!r}: {why.rstrip('.')}."
             )
 
-    def _find_space(self) -> Space:
+    def _find_space(self, X: Any) -> Space:
+        """What can be built, where "auto" of what X is like."""
         owner = type(self).__name__
+        auto = "table"
+        if self.image_shape is not None or n_dimensions(X) in (3, 4):
+            strategy = find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy)
+            # Of the spaces of images only cells can be relaxed.
+            auto = "cell" if isinstance(strategy, GradientStrategy) else "image"
+        known = {"auto": SPACES[auto], **SPACES}
+        return find_part(owner, "search_space", self.search_space, known, Space)
+
+    def _find_strategy(self) -> Strategy:
+        owner = type(self).__name__
+        return find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy)
+
+    def _make_reader(self) -> Reader:
+        """A reader of what the space reads."""
+        owner, space = type(self).__name__, self._space
+        reads = check_word(
+            type(space).__name__, "reads", space.reads, ("table", "image")
+        )
+        columns = self.categorical_features
+        if reads == "image":
+            is_usual = isinstance(columns, str) and columns == "from_dtype"
+            if columns is not None and not is_usual:
+                allowed = "'from_dtype' or None for images"
+                reject(owner, "categorical_features", columns, allowed)
+            return ImageReader(owner, self.image_shape, self.channel_axis)
         if self.image_shape is not None:
             reject(owner, "image_shape", self.image_shape, "None for a table")
         if self.channel_axis != "auto":
             reject(owner, "channel_axis", self.channel_axis, "'auto' for a table")
-        known = {"auto": SPACES["table"], **SPACES}
-        return find_part(owner, "search_space", self.search_space, known, Space)
+        return TableReader(owner, columns)
 
     def _is_batched(self) -> bool:
-        """Whether the trainer takes many proposals at once."""
+        """Whether networks of one shape are trained as one."""
         return isinstance(self._find_trainer(), PopulationTrainer)
 
     def _find_trainer(self) -> Trainer:
         # Spaces of tables can be built as batched networks, others may not.
-        is_batched = can_be_batched(self._find_space())
+        is_batched = can_be_batched(self._space)
         usual = TRAINERS["population" if is_batched else "skorch"]
         known = {"auto": usual, **TRAINERS}
         name = type(self).__name__
@@ -250,7 +290,8 @@ class BaseNAS(BaseEstimator, ABC):
                 f"This {owner} estimator requires y to be passed, but the target y is "
                 "None"
             )
-        X = self._check_x(X, reset=True)
+        self._reader = self._make_reader()
+        X = self._reader.check(self, X, reset=True)
         if not hasattr(y, "to_numpy"):  # a series or frame keeps its dtype
             y = np.asarray(y)
         check_consistent_length(X, y, groups)
@@ -261,7 +302,6 @@ class BaseNAS(BaseEstimator, ABC):
             raise ValueError(
                 "Sample weights must contain at least one non-zero number, all are 0."
             )
-        self._reader = TableReader(owner, self.categorical_features)
         self._target = TargetReader(self._is_classifier)
         data = read_data(
             X,
@@ -275,48 +315,6 @@ class BaseNAS(BaseEstimator, ABC):
         )
         return data, draw_seed(self.random_state), X
 
-    def _check_x(self, X: Any, *, reset: bool) -> np.ndarray | pd.DataFrame:
-        """X as an array or a pandas frame, its shape and names checked."""
-        least = 2 if reset else 1
-        if sparse.issparse(X):
-            raise TypeError(
-                f"{type(self).__name__} does not take sparse X, give a dense array: "
-                "X.toarray()."
-            )
-        if hasattr(X, "collect") and hasattr(X, "lazy"):
-            raise TypeError("X is a lazy frame, give its rows: X.collect().")
-        if not isinstance(X, pd.DataFrame) and hasattr(X, "get_column"):  # polars
-            X = pd.DataFrame(
-                {name: X.get_column(name).to_numpy() for name in X.columns}
-            )
-        if isinstance(X, list | tuple):
-            X = _array_of_cells(X)
-        if not isinstance(X, pd.DataFrame):
-            if getattr(X, "ndim", 2) > 2:
-                raise ValueError(
-                    f"X must have 2 dimensions for search_space={self.search_space!r}, "
-                    f"got an array of shape {X.shape}: give one row a sample."
-                )
-            return validate_data(
-                self,
-                X,
-                reset=reset,
-                dtype=None,
-                ensure_all_finite=False,
-                ensure_min_samples=least,
-            )
-        n_rows, n_columns = X.shape
-        for found, wanted, what in (
-            (n_rows, least, "sample"),
-            (n_columns, 1, "feature"),
-        ):
-            if found < wanted:
-                raise ValueError(
-                    f"Found array with {found} {what}(s) (shape={X.shape}) while a "
-                    f"minimum of {wanted} is required by {type(self).__name__}."
-                )
-        return validate_data(self, X, reset=reset, skip_check_array=True)
-
     def _make_problem(
         self, data: Data, budget: Budget, seed: int, X: Any, started: float
     ) -> tuple[Space, Problem]:
@@ -329,7 +327,7 @@ class BaseNAS(BaseEstimator, ABC):
         folds = tuple(encode(split) for split in splits)
         all_rows = Split(np.arange(len(data)), np.arange(0))
         full = encode(all_rows)
-        space = self._find_space().for_task(full.task)
+        space = self._space.for_task(full.task)
         deadline = None if self.max_time is None else started + float(self.max_time)
         return space, Problem(
             task=full.task,
@@ -355,12 +353,12 @@ class BaseNAS(BaseEstimator, ABC):
         seed: int,
         progress: Progress,
     ) -> History:
-        owner = type(self).__name__
+        strategy = self._find_strategy()
         # Where one network predicts, luck chooses it; an ensemble has others beside it.
         n_leaders = count_leaders(budget.n_trials) if self.ensemble_size == 1 else 0
         search = Search(
             space=space,
-            strategy=find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy),
+            strategy=strategy,
             trainer=self._find_trainer(),
             problem=problem,
             seed=seed,
@@ -370,15 +368,18 @@ class BaseNAS(BaseEstimator, ABC):
             on_trials=progress.show,
             n_leaders=n_leaders,
         )
-        return search.run(
-            first_proposals(self._find_space(), problem.task, problem.feasible)
-        )
+        first = first_proposals(self._space, problem.task, problem.feasible)
+        history = search.run(first if strategy.is_primed else first[:1])
+        # Without the data and the networks that it may hold.
+        self.strategy_ = search.strategy.bare()
+        return history
 
     def _search_deadline(self, problem: Problem, history: History) -> float | None:
         """When to stop searching, so that the refit fits into the time."""
         if problem.deadline is None or self.max_time is None:
             return None
-        if self._is_batched() and self._is_bagged(problem):
+        keeps_networks = isinstance(self._find_trainer(), CohortTrainer)
+        if keeps_networks and self._is_bagged(problem):
             return problem.deadline - MARGIN - CHOICE_SHARE * self.max_time
         if not history.succeeded:
             return problem.deadline - (1 - FIRST_SHARE) * self.max_time
@@ -407,11 +408,12 @@ class BaseNAS(BaseEstimator, ABC):
         except KeyboardInterrupt:
             is_cut = True
         if chosen.has_networks and self._is_bagged(problem):
-            self.ensemble_ = gather(chosen, space, problem)
+            trainer = clone(self._find_trainer())
+            trainer.setup(space)
+            self.ensemble_ = gather(chosen, trainer, problem)
         else:
             is_cut |= self._refit(chosen, space, problem, history)
-        encoders = [encoder for encoder, _ in self.ensemble_.encodings]
-        forget_words(self._reader, encoders)
+        self._reader.forget([encoder for encoder, _ in self.ensemble_.encodings])
         self.search_space_ = space
         self.best_architecture_ = best.architecture
         self.best_score_ = float("nan") if best.score is None else best.score
@@ -457,7 +459,7 @@ class BaseNAS(BaseEstimator, ABC):
             )
         first = list(history) or [
             Trial(p)
-            for p in first_proposals(self._find_space(), problem.task, problem.feasible)
+            for p in first_proposals(self._space, problem.task, problem.feasible)
         ]
         if history.stop_reason != "max_time" or not first:
             raise SearchFailedError(
@@ -483,9 +485,10 @@ class BaseNAS(BaseEstimator, ABC):
     def _predictions(self, X: Any) -> np.ndarray:
         """Probabilities or values (N, C), a bounded number of rows at a time."""
         check_is_fitted(self)
-        X = self._check_x(X, reset=False)
+        X = self._reader.check(self, X, reset=False)
         n_columns = max(self.n_features_in_, 1) * 64
-        n_rows = int(np.clip(CHUNK_CELLS // n_columns, 256, 65_536))
+        least = self._reader.least_rows
+        n_rows = int(np.clip(CHUNK_CELLS // n_columns, least, 65_536))
         parts = []
         for start in range(0, len(X), n_rows):
             rows = slice(start, start + n_rows)
@@ -497,15 +500,10 @@ class BaseNAS(BaseEstimator, ABC):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.input_tags.categorical = True
+        tags.input_tags.three_d_array = True
         tags.input_tags.string = True
         tags.target_tags.multi_output = True
         return tags
-
-
-def _array_of_cells(X: Any) -> np.ndarray:
-    """Rows of a list as an array; cells keep their types where some are strings."""
-    array = np.asarray(X)
-    return np.array(X, dtype=object) if array.dtype.kind in "US" else array
 
 
 def _warn_of_failures(history: History) -> None:

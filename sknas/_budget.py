@@ -7,6 +7,14 @@ steps         n_rows, but at least 60 and at most 1,500
 trials        3 at 100 rows, growing with the square root: 9 at 1,000;
               at least 3, at most 16
 ============  =======================================================
+
+For images a row costs much and a step little:
+
+============  =======================================================
+batch size    64 below 8,000 images, 128 below 100,000, 256
+steps         n_rows, but at most 300 or 15 epochs, whichever is more
+trials        as for tables
+============  =======================================================
 """
 
 from __future__ import annotations
@@ -16,28 +24,40 @@ from dataclasses import dataclass
 
 N_STEPS = (60, 1_500)
 N_TRIALS = (3, 16)
+IMAGE_STEPS, IMAGE_EPOCHS = 300, 15
 
 STEP_SECONDS = 1e-4  # of a step of one network among others
 ROW_SECONDS = 1e-5  # of each row of its batch
 USUAL_COLUMNS = 400  # above which the first layer is what takes the time
 ALONE_SECONDS = 1e-3  # of a step of one network alone
+IMAGE_SECONDS = 5e-3  # of a step on images
+PIXEL_SECONDS = 1e-6  # of each pixel of its batch
+IMAGE_SIDE = 8  # networks for images that are trained side by side
 CORES = 1.6  # that a search is planned for
 N_SIDE = 16
 HALVING_COST = 0.5  # of a cohort that is halved, beside one that is not
 LONG_STEPS, LONG_BELOW = 2_000, 3_000  # steps below so many rows, if time is the bound
 MIN_STEPS = 100
 MIN_HOLDOUT_ROWS = 5_000
+MAX_FOLDED_IMAGES = 4_000
 
 
-def default_batch_size(n_rows: float) -> int:
-    """Rows of a batch for a table of `n_rows`."""
-    sizes = ((256, 256), (2_000, 64), (8_000, 128), (30_000, 256), (100_000, 512))
-    return next((size for bound, size in sizes if n_rows <= bound), 1024)
+TABLE_SIZES = ((256, 256), (2_000, 64), (8_000, 128), (30_000, 256), (100_000, 512))
+IMAGE_SIZES = ((8_000, 64), (100_000, 128))
 
 
-def default_steps(n_rows: float) -> int:
+def default_batch_size(n_rows: float, is_image: bool = False) -> int:
+    """Rows of a batch for a table, or images, of `n_rows`."""
+    sizes, largest = (IMAGE_SIZES, 256) if is_image else (TABLE_SIZES, 1024)
+    return next((size for bound, size in sizes if n_rows <= bound), largest)
+
+
+def default_steps(n_rows: float, is_image: bool = False) -> int:
     """Optimiser steps of a full training, at the default batch size."""
     low, high = N_STEPS
+    if is_image:
+        n_batches = n_rows / default_batch_size(n_rows, is_image)
+        high = max(IMAGE_STEPS, math.ceil(IMAGE_EPOCHS * n_batches))
     return int(min(max(n_rows, low), high))
 
 
@@ -79,6 +99,7 @@ def training_length(
     n_steps: int,
     batch_size: int,
     max_epochs: int | None,
+    is_image: bool = False,
 ) -> Length:
     """Length of a training on a part of a table.
 
@@ -95,8 +116,10 @@ def training_length(
         Rows of a batch.
     max_epochs : int or None
         Bound of epochs.
+    is_image : bool, default=False
+        Whether rows are images.
     """
-    usual_size = default_batch_size(n_rows)
+    usual_size = default_batch_size(n_rows, is_image)
     wanted = round(n_steps * math.sqrt(usual_size / batch_size))
     planned = _bounded(n_steps, n_rows, usual_size, max_epochs)
     n_batches = max(1, math.ceil(n_train / batch_size))
@@ -110,6 +133,19 @@ def _bounded(
     if max_epochs is None:
         return max(1, n_steps)
     return max(1, min(n_steps, max_epochs * max(1, math.ceil(n_rows / batch_size))))
+
+
+def alone_seconds(
+    batch_size: int, n_columns: int, n_pixels: int | None = None
+) -> float:
+    """About how long a step of one network alone takes, on one slow core."""
+    if n_pixels is not None:
+        return IMAGE_SECONDS + n_pixels * PIXEL_SECONDS * batch_size
+    return ALONE_SECONDS + _row_seconds(n_columns) * batch_size
+
+
+def _row_seconds(n_columns: int) -> float:
+    return ROW_SECONDS * max(1.0, n_columns / USUAL_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -134,12 +170,15 @@ class Budget:
     n_side: int = N_SIDE
 
 
-def auto_folds(n_rows: float) -> int:
+def auto_folds(n_rows: float, is_image: bool = False) -> int:
     """Folds of ``cv="auto"`` for a table of `n_rows`: 3, 5, 3, and 1 for a hold-out.
 
     Very small tables have no time to lose. Five folds beat fewer of more architectures
     on each of five tables up to 10,000 rows; their networks are the ensemble, too.
+    Networks for images take longer: 3 folds below 4,000 images, a hold-out above.
     """
+    if is_image:
+        return 3 if n_rows < MAX_FOLDED_IMAGES else 1
     if n_rows < 400:
         return 3
     if n_rows < 16_000:
@@ -154,6 +193,7 @@ def plan_budget(
     *,
     n_columns: int = 1,
     is_batched: bool = True,
+    n_pixels: int | None = None,
 ) -> Budget:
     """The budget of a search, from the size of the table and what the user bounds.
 
@@ -161,22 +201,26 @@ def plan_budget(
     folds take the place of 5, a hold-out that of folds where it is large enough to
     choose by, and then trainings get shorter. The pace is a constant, that of a slow
     core, so that the plan depends on parameters alone: wide tables take longer, and so
-    do networks that are not trained side by side, `is_batched`.
+    do networks that are not trained side by side, `is_batched`, and images, of so many
+    pixels each.
     """
-    n_folds = auto_folds(n_rows)
+    is_image = n_pixels is not None
+    n_folds = auto_folds(n_rows, is_image)
+    most_side = IMAGE_SIDE if is_image else N_SIDE
     if max_time is None:
         n_trials = max_trials or default_trials(n_rows)
-        return Budget(n_trials, default_steps(n_rows), n_folds)
-    n_steps = LONG_STEPS if n_rows < LONG_BELOW else N_STEPS[1]
-    row_seconds = ROW_SECONDS * max(1.0, n_columns / USUAL_COLUMNS)
-    pace = STEP_SECONDS + row_seconds * default_batch_size(n_rows)
+        return Budget(n_trials, default_steps(n_rows, is_image), n_folds, most_side)
+    batch_size = default_batch_size(n_rows, is_image)
+    if is_batched:
+        n_steps = LONG_STEPS if n_rows < LONG_BELOW else N_STEPS[1]
+        pace = STEP_SECONDS + _row_seconds(n_columns) * batch_size
+    else:
+        n_steps = default_steps(n_rows, is_image)
+        pace = alone_seconds(batch_size, n_columns, n_pixels)
     allowed = CORES * max_time / (pace * HALVING_COST)  # network steps
-    if not is_batched:
-        n_steps = default_steps(n_rows)
-        allowed = max_time / (ALONE_SECONDS + row_seconds * default_batch_size(n_rows))
-    n_side = min(N_SIDE, max_trials or N_SIDE)
+    n_side = min(most_side, max_trials or most_side)
     if n_side * n_folds * n_steps > allowed:
-        n_side = min(n_side, N_SIDE // 2)
+        n_side = min(n_side, most_side // 2)
     if n_side * n_folds * n_steps > allowed:
         n_folds = 1 if n_rows >= MIN_HOLDOUT_ROWS else min(n_folds, 3)
     if n_side * n_folds * n_steps > allowed:

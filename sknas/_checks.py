@@ -8,14 +8,16 @@ import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from sknas.exceptions import InvalidParameterError, SearchWarning
 
 MAX_SHOWN = 200  # characters of a value in a message
 
 
-def reject(owner: str, name: str, value: Any, allowed: str, advice: str = "") -> None:
+def reject(
+    owner: str, name: str, value: Any, allowed: str, advice: str = ""
+) -> NoReturn:
     """Raise the error every wrong parameter ends in."""
     text = f"The {name!r} parameter of {owner} must be {allowed}, got {brief(value)}"
     text += f"; {advice}" if advice else ""

@@ -17,7 +17,7 @@ from sknas.spaces import Space
 def make_feasible(
     owner: str, constraints: Any, space: Space, task: TaskSpec | None
 ) -> Callable[[Architecture], bool]:
-    """Whether an architecture keeps the constraints that a user gave.
+    """Whether an architecture can be built and keeps the constraints of a user.
 
     Parameters
     ----------
@@ -36,6 +36,17 @@ def make_feasible(
     InvalidParameterError
         If the constraints are none.
     """
+    keeps = _keeps(owner, constraints, space, task)
+    if task is None:
+        return keeps
+    # What can't be built has no costs to bound.
+    return lambda a: space.is_buildable(a, task) and keeps(a)
+
+
+def _keeps(
+    owner: str, constraints: Any, space: Space, task: TaskSpec | None
+) -> Callable[[Architecture], bool]:
+    """Whether an architecture keeps the constraints, after a check of them."""
     if constraints is None:
         return lambda architecture: True
     if callable(constraints):

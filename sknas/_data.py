@@ -14,20 +14,20 @@ from sklearn.utils import _safe_indexing
 from sknas._checks import reject
 from sknas._folds import Pair, Split, given_splits, is_split_by_us, made_splits
 from sknas._metrics import find_metric
-from sknas._problem import Fold, Rows, TaskSpec
+from sknas._problem import Fold, Rows
 from sknas._rows import check_weight, merge_rows
 from sknas._scoring import RowScorer
-from sknas.encoding import Table, TableEncoder, TableReader, TargetReader, TargetScale
+from sknas.encoding import Reader, Samples, TargetReader, TargetScale
 from sknas.encoding._target import sigmoid, softmax
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A training table of different rows, each with how often it counts.
+    """Different training rows, each with how often it counts.
 
     Parameters
     ----------
-    table : Table
+    x : Samples
         The rows, read but not encoded.
     y : ndarray of shape (N,) or (N, C)
         Class codes, labels or target values.
@@ -43,7 +43,7 @@ class Data:
         A row of the user's X for each row.
     """
 
-    table: Table
+    x: Samples
     y: np.ndarray
     weight: np.ndarray
     loss_weight: np.ndarray
@@ -61,12 +61,12 @@ def read_data(
     sample_weight: np.ndarray,
     groups: Any,
     *,
-    reader: TableReader,
+    reader: Reader,
     target: TargetReader,
     cv: Any,
     class_weight: Any,
 ) -> Data:
-    """Read a table, drop rows of no weight, and merge equal rows.
+    """Read X and y, drop rows of no weight, and merge equal rows.
 
     `reader` and `target` are fitted on the way.
     """
@@ -75,10 +75,11 @@ def read_data(
     if not is_split_by_us(cv):
         splits = given_splits(reader.owner, cv, X, np.asarray(y), groups, kept)
     rows = np.flatnonzero(kept)
-    X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
-    table = reader.fit(X).read(X)
+    if not kept.all():  # many images are not copied for nothing
+        X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
+    x = reader.fit(X).read(X)
     codes = target.fit_read(y)
-    parts = [table.numeric + 0.0, table.codes, codes]  # + 0.0: -0.0 is 0.0
+    parts = [*x.keys, codes]
     if groups is not None:
         groups = pd.factorize(np.asarray(_safe_indexing(groups, rows)), sort=True)[0]
         parts.append(groups)
@@ -93,7 +94,7 @@ def read_data(
     first = merged.first
     codes = codes[first]
     return Data(
-        table=table.take(first),
+        x=x.take(first),
         y=codes,
         weight=merged.weight,
         loss_weight=_loss_weight(class_weight, target, codes, merged.weight),
@@ -167,21 +168,19 @@ def encode_fold(
 ) -> Fold:
     """Encode a split by the statistics of its training rows alone."""
     train, weight = split.train, data.weight[split.train] * split.train_share
-    encoder = TableEncoder().fit(data.table.take(train), weight)
+    encoder = data.x.take(train).encoder(weight)
     scale, restore = _target_maps(data.y[train], weight, target)
-    task = TaskSpec(
+    task = encoder.spec(
         kind=target.kind_,
         n_outputs=target.n_outputs_,
         n_rows=round(float(data.weight.sum())),
-        n_numeric=encoder.n_numeric,
-        n_binary=encoder.n_binary,
-        cardinalities=encoder.cardinalities_,
-        edges=encoder.edges_,
         probabilistic=probabilistic,
     )
 
     def encoded(rows: np.ndarray, share: np.ndarray | float) -> Rows:
-        x = encoder.transform(data.table.take(rows)).astype(np.float32)
+        x = encoder.transform(data.x.take(rows))
+        if x.dtype != np.uint8:  # images of 8 bits stay as small as they are
+            x = x.astype(np.float32, copy=False)
         return Rows(x, scale(data.y[rows]), data.loss_weight[rows] * share)
 
     inside = encoded(train, split.train_share)

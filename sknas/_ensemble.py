@@ -14,13 +14,19 @@ from torch import nn
 
 from sknas._calibration import fit_temperature, tempered
 from sknas._history import Architecture, History, Trial
+from sknas._isolation import one_thread
 from sknas._problem import Fold, Problem, Rows
 from sknas._scoring import score_many
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import Space
-from sknas.trainers import TensorNet, TrainedNetwork, Training, train_network
-from sknas.trainers._network import evaluate, failure_reason
-from sknas.trainers._population import rebuilt
+from sknas.trainers import (
+    TensorNet,
+    TrainedNetwork,
+    Training,
+    train_network,
+)
+from sknas.trainers._cohort import CohortTrainer
+from sknas.trainers._network import evaluate, failure_reason, training_of
 from sknas.trainers._workers import run_tasks
 
 N_ROUNDS = 40  # members drawn, with replacement
@@ -112,20 +118,22 @@ class Ensemble:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": {}}
 
-    def predict(self, table: Any) -> np.ndarray:
-        """Predictions (N, C) for a table that was read: the members' weighted mean."""
+    def predict(self, samples: Any) -> np.ndarray:
+        """Predictions (N, C) for rows that were read: the members' weighted mean."""
         total: Any = 0.0
         for place, (encoder, restore) in enumerate(self.encodings):
-            x = encoder.transform(table)
-            rows = torch.from_numpy(x).to(self.place)
+            x = encoder.transform(samples)
+            rows = torch.tensor(x, device=self.place)  # images may be the user's own
             modules = self._modules(x.dtype)
             for member, own in zip(self.members, modules, strict=True):
                 if place in member.places:
                     module = own[member.places.index(place)]
-                    answer = restore(evaluate(module, rows))
+                    with one_thread():
+                        answer = restore(evaluate(module, rows))
                     answer = tempered(answer, member.temperature, self.kind)
                     total = total + member.weight / len(own) * answer
-        return tempered(total, self.temperature, self.kind).astype(x.dtype)
+        precision = np.float64 if x.dtype == np.float64 else np.float32
+        return tempered(total, self.temperature, self.kind).astype(precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -269,14 +277,14 @@ def refit_seconds(trial: Trial) -> float:
     return trial.stop * float(np.mean(trial.fold_seconds or (0.0,)))
 
 
-def gather(chosen: Chosen, space: Space, problem: Problem) -> Ensemble:
+def gather(chosen: Chosen, trainer: CohortTrainer, problem: Problem) -> Ensemble:
     """The networks of the folds of the chosen trials, as an ensemble."""
     places = tuple(range(len(problem.folds)))
     members = []
     for trial, weight, temperature in zip(
         chosen.trials, chosen.weights, chosen.temperatures, strict=True
     ):
-        networks = rebuilt(trial, space, problem)
+        networks = trainer.rebuilt(trial, problem)
         members.append(
             Member(trial.architecture, networks, places, weight, temperature)
         )
@@ -403,15 +411,5 @@ def _in_time(chosen: Chosen, problem: Problem) -> Chosen:
 
 
 def _training(trial: Trial, space: Space, problem: Problem, full: Fold) -> Training:
-    return Training(
-        space=space,
-        architecture=dict(trial.architecture),
-        task=full.task,
-        n_steps=problem.n_steps,
-        max_epochs=problem.max_epochs,
-        seed=trial.proposal.seed,
-        device=problem.device,
-        deadline=problem.deadline,
-        stop=trial.stop,
-        is_final=True,
-    )
+    told = {"stop": trial.stop, "is_final": True}
+    return training_of(trial.proposal, space, full, problem, **told)

@@ -18,21 +18,25 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     """Classifier whose `fit` searches the architecture of a neural network.
 
     A small ensemble of what the search found predicts, or a single network. Reads
-    tables of numbers, categories, strings and booleans with missing values; binary,
-    multi-class and multi-label targets.
+    tables of numbers, categories, strings and booleans with missing values, and images
+    as arrays; binary, multi-class and multi-label targets.
 
     Parameters
     ----------
-    search_space : {"auto", "table"} or Space, default="auto"
-        What can be built: see `sknas.spaces.TableSpace`, or define your own
-        `sknas.spaces.Space`.
+    search_space : {"auto", "table", "image", "cell"} or Space, default="auto"
+        What can be built: see `sknas.spaces.TableSpace`, `sknas.spaces.ImageSpace`
+        and `sknas.spaces.CellSpace`, or define your own `sknas.spaces.Space`. "auto" is
+        "table", or for arrays of images and with an `image_shape` "image", and "cell"
+        where they are searched by gradient.
     strategy : str or Strategy, default="bayesian"
-        What to try next: "bayesian", "evolution", "local", "reinforce", "random", or an
-        object of `sknas.strategies`.
+        What to try next: "bayesian", "evolution", "gradient", "local", "random",
+        "reinforce", or an object of `sknas.strategies`. "gradient" is for spaces with a
+        relaxed network.
     trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
         How a proposal gets its score: "population" trains many networks for tables
-        side by side, "skorch" one after the other. "auto" takes the first for a
-        `sknas.spaces.TableSpace`, the second for others; see `sknas.trainers`.
+        side by side, "skorch" each by itself, as many at a time as there are
+        processes. "auto" takes the first for a `sknas.spaces.TableSpace`, the second
+        for images and spaces of your own; see `sknas.trainers`.
     max_trials : int or None, default=None
         Architectures to train, the default and the known ones included. With neither
         `max_trials` nor `max_time`, the number of rows decides: 3 trials at 100 rows,
@@ -56,10 +60,13 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
         dtype; none; or a mask, numbers or names of columns.
-    image_shape : None, default=None
-        For image spaces; a table takes None.
-    channel_axis : "auto", default="auto"
-        For image spaces; a table takes "auto".
+    image_shape : tuple of int or None, default=None
+        Shape of one image, for images that are flat rows of X: (height, width),
+        (height, width, channels) or (channels, height, width).
+    channel_axis : {"auto", 1, 3, -1}, default="auto"
+        Axis of the channels in images of X of 4 dimensions, or of three numbers in
+        `image_shape`: 1 before height and width, 3 or -1 after them. "auto" takes the
+        one of 1, 3 or 4 channels, and asks where both or none are.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, in the loss and in the score of the search.
     constraints : dict, callable or None, default=None
@@ -92,14 +99,17 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         The trials themselves.
     baseline_scores_ : dict of str to float
         Scores of the default network, of a linear and of a dummy model on the same
-        folds.
+        folds; the two simple ones learn from at most 2,000 images.
     ensemble_ : Ensemble
         What predicts: networks and their weights.
     network_ : TensorNet
         The skorch net of its heaviest member.
     search_space_ : Space
-        The space searched, without choices that mean nothing for this table; its
+        The space searched, without choices that mean nothing for this X; its
         ``describe`` puts an architecture into words.
+    strategy_ : Strategy
+        The strategy that searched, with what it tells of that, such as the
+        ``trajectory_`` of a `sknas.strategies.GradientStrategy`.
     scorer_ : callable
         The scorer.
     n_trials_ : int
@@ -111,7 +121,7 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     classes_ : ndarray of shape (n_classes,), or list of them
         The labels; for multi-label targets a list, one array a label.
     n_features_in_ : int
-        Columns of X.
+        Columns of X; of images, the numbers of one: channels x height x width.
     feature_names_in_ : ndarray of str
         Their names, if X had names.
 
@@ -187,8 +197,9 @@ class NASClassifier(ClassifierMixin, BaseNAS):
 
         Parameters
         ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-            Rows with the columns of `fit`, in the same order.
+        X : array-like or data frame of shape (n_samples, n_features), or images
+            Rows with the columns of `fit`, in the same order; or images of the shape
+            and on the scale of those of `fit`, as arrays or as flat rows.
 
         Returns
         -------
@@ -202,8 +213,9 @@ class NASClassifier(ClassifierMixin, BaseNAS):
 
         Parameters
         ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-            Rows with the columns of `fit`, in the same order.
+        X : array-like or data frame of shape (n_samples, n_features), or images
+            Rows with the columns of `fit`, in the same order; or images of the shape
+            and on the scale of those of `fit`, as arrays or as flat rows.
 
         Returns
         -------
@@ -222,21 +234,26 @@ class NASRegressor(RegressorMixin, BaseNAS):
     """Regressor whose `fit` searches the architecture of a neural network.
 
     A small ensemble of what the search found predicts, or a single network. Reads
-    tables of numbers, categories, strings and booleans with missing values; one target
-    or several. Predictions stay within the range of the training targets.
+    tables of numbers, categories, strings and booleans with missing values, and images
+    as arrays; one target or several. Predictions stay within the range of the training
+    targets.
 
     Parameters
     ----------
-    search_space : {"auto", "table"} or Space, default="auto"
-        What can be built: see `sknas.spaces.TableSpace`, or define your own
-        `sknas.spaces.Space`.
+    search_space : {"auto", "table", "image", "cell"} or Space, default="auto"
+        What can be built: see `sknas.spaces.TableSpace`, `sknas.spaces.ImageSpace`
+        and `sknas.spaces.CellSpace`, or define your own `sknas.spaces.Space`. "auto" is
+        "table", or for arrays of images and with an `image_shape` "image", and "cell"
+        where they are searched by gradient.
     strategy : str or Strategy, default="bayesian"
-        What to try next: "bayesian", "evolution", "local", "reinforce", "random", or an
-        object of `sknas.strategies`.
+        What to try next: "bayesian", "evolution", "gradient", "local", "random",
+        "reinforce", or an object of `sknas.strategies`. "gradient" is for spaces with a
+        relaxed network.
     trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
         How a proposal gets its score: "population" trains many networks for tables
-        side by side, "skorch" one after the other. "auto" takes the first for a
-        `sknas.spaces.TableSpace`, the second for others; see `sknas.trainers`.
+        side by side, "skorch" each by itself, as many at a time as there are
+        processes. "auto" takes the first for a `sknas.spaces.TableSpace`, the second
+        for images and spaces of your own; see `sknas.trainers`.
     max_trials : int or None, default=None
         Architectures to train, the default and the known ones included. With neither
         `max_trials` nor `max_time`, the number of rows decides: 3 trials at 100 rows,
@@ -260,10 +277,13 @@ class NASRegressor(RegressorMixin, BaseNAS):
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
         dtype; none; or a mask, numbers or names of columns.
-    image_shape : None, default=None
-        For image spaces; a table takes None.
-    channel_axis : "auto", default="auto"
-        For image spaces; a table takes "auto".
+    image_shape : tuple of int or None, default=None
+        Shape of one image, for images that are flat rows of X: (height, width),
+        (height, width, channels) or (channels, height, width).
+    channel_axis : {"auto", 1, 3, -1}, default="auto"
+        Axis of the channels in images of X of 4 dimensions, or of three numbers in
+        `image_shape`: 1 before height and width, 3 or -1 after them. "auto" takes the
+        one of 1, 3 or 4 channels, and asks where both or none are.
     constraints : dict, callable or None, default=None
         Bounds of what may be built, such as ``{"n_params": 100_000}``: ``n_params``,
         trained parameters, and ``latency``, seconds in which one network answers 256
@@ -294,14 +314,17 @@ class NASRegressor(RegressorMixin, BaseNAS):
         The trials themselves.
     baseline_scores_ : dict of str to float
         Scores of the default network, of a linear and of a dummy model on the same
-        folds.
+        folds; the two simple ones learn from at most 2,000 images.
     ensemble_ : Ensemble
         What predicts: networks and their weights.
     network_ : TensorNet
         The skorch net of its heaviest member.
     search_space_ : Space
-        The space searched, without choices that mean nothing for this table; its
+        The space searched, without choices that mean nothing for this X; its
         ``describe`` puts an architecture into words.
+    strategy_ : Strategy
+        The strategy that searched, with what it tells of that, such as the
+        ``trajectory_`` of a `sknas.strategies.GradientStrategy`.
     scorer_ : callable
         The scorer.
     n_trials_ : int
@@ -311,7 +334,7 @@ class NASRegressor(RegressorMixin, BaseNAS):
     stop_reason_ : str
         "max_trials", "max_time", "space_exhausted", "strategy_done" or "interrupted".
     n_features_in_ : int
-        Columns of X.
+        Columns of X; of images, the numbers of one: channels x height x width.
     feature_names_in_ : ndarray of str
         Their names, if X had names.
 
@@ -342,8 +365,9 @@ class NASRegressor(RegressorMixin, BaseNAS):
 
         Parameters
         ----------
-        X : array-like or data frame of shape (n_samples, n_features)
-            Rows with the columns of `fit`, in the same order.
+        X : array-like or data frame of shape (n_samples, n_features), or images
+            Rows with the columns of `fit`, in the same order; or images of the shape
+            and on the scale of those of `fit`, as arrays or as flat rows.
 
         Returns
         -------

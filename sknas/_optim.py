@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
@@ -32,7 +33,8 @@ class Batches:
 
     Indexing a whole tensor with a batch of row numbers costs a seventh of a
     `torch.utils.data.DataLoader` on small networks. One batch of all rows is never
-    shuffled, so that nothing random depends on a row.
+    shuffled, so that nothing random depends on a row. Each epoch's order depends on
+    the seed and its number alone: one that goes on from a step sees the same batches.
 
     Parameters
     ----------
@@ -40,29 +42,41 @@ class Batches:
         x, y, weight, ...: tensors of the same length (N, ...).
     n_batches : int
         Batches an epoch; their sizes differ by one at the most.
-    generator : torch.Generator
-        Draws the order of rows, on the CPU.
+    seed : int
+        Seeds the orders of rows.
+    step : int, default=0
+        Batches that were seen before.
     """
 
     def __init__(
-        self, tensors: tuple[Tensor, ...], n_batches: int, generator: torch.Generator
+        self, tensors: tuple[Tensor, ...], n_batches: int, seed: int, step: int = 0
     ) -> None:
         self.tensors = tensors
         self.n_batches = min(n_batches, len(tensors[0]))
-        self.generator = generator
+        self.seed = seed
+        self.step = step
 
     def __len__(self) -> int:
         return self.n_batches
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        """The batches that are left of the epoch."""
+        epoch, at = divmod(self.step, self.n_batches)
         if self.n_batches == 1:
+            self.step += 1
             yield self.tensors
             return
-        n_rows = len(self.tensors[0])
-        order = torch.randperm(n_rows, generator=self.generator)
+        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
+        order = torch.randperm(len(self.tensors[0]), generator=generator)
         order = order.to(self.tensors[0].device)
-        for rows in torch.tensor_split(order, self.n_batches):
+        for rows in torch.tensor_split(order, self.n_batches)[at:]:
+            self.step += 1
             yield tuple(tensor[rows] for tensor in self.tensors)
+
+
+def mixed_seed(*parts: int) -> int:
+    """One seed of several numbers."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 def n_parts(n_rows: int, total: float, batch_size: int) -> int:
@@ -100,10 +114,15 @@ def coslog(progress: float, cycles: int) -> float:
     return 0.5 * (1 - math.cos(2 * math.pi * clock))
 
 
+def annealed(n_steps: int, cycles: int) -> list[int]:
+    """The step after which `coslog` is at zero, for each cycle."""
+    shares = [(2**c - 1) / (2**cycles - 1) for c in range(1, cycles + 1)]
+    return [max(1, round(share * n_steps)) for share in shares]
+
+
 def valleys(n_steps: int, cycles: int) -> list[int]:
     """Steps after which `coslog` is at zero, where networks may be compared."""
-    shares = [(2**c - 1) / (2**cycles - 1) for c in range(1, cycles + 1)]
-    return sorted({max(1, round(share * n_steps)) for share in shares})
+    return sorted(set(annealed(n_steps, cycles)))
 
 
 def flat_cos(progress: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,27 @@ from typing import Any
 import numpy as np
 
 from sknas._history import Architecture, Trial
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSpec:
+    """What the images of a task look like.
+
+    Encoded images are one array of shape (N, channels, height, width), as they were
+    given: 8 bits or floats. The network itself brings them to one scale, so that they
+    are never copied whole.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Channels, height and width.
+    mean, deviation : ndarray of shape (channels,), float32
+        Of each channel, over the training rows.
+    """
+
+    shape: tuple[int, int, int]
+    mean: np.ndarray
+    deviation: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +50,7 @@ class TaskSpec:
         Columns of the answer (C): classes, labels or targets.
     n_rows : int
         Size of the training table: the sum of its weights.
-    n_numeric : int
+    n_numeric : int, default=0
         Numeric columns, robustly scaled into (-3, 3).
     n_binary : int
         Two-valued columns, -1 and +1 (0 where unknown).
@@ -38,20 +60,30 @@ class TaskSpec:
         Quantiles of the numeric columns, ascending: for piecewise-linear encodings.
     probabilistic : bool, default=False
         Whether the score reads probabilities rather than labels.
+    image : ImageSpec or None, default=None
+        The images, where rows are images; a table has none.
     """
 
     kind: str
     n_outputs: int
     n_rows: int
-    n_numeric: int
+    n_numeric: int = 0
     n_binary: int = 0
     cardinalities: tuple[int, ...] = ()
     edges: np.ndarray = field(default_factory=lambda: np.zeros((0, 49), np.float32))
     probabilistic: bool = False
+    image: ImageSpec | None = None
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of one encoded row: (F,), or channels, height and width."""
+        return (self.n_columns,) if self.image is None else self.image.shape
 
     @property
     def n_columns(self) -> int:
-        """Columns of the encoded table (F)."""
+        """Numbers of an encoded row (F)."""
+        if self.image is not None:
+            return math.prod(self.image.shape)
         return self.n_numeric + self.n_binary + len(self.cardinalities)
 
     @property
@@ -62,7 +94,7 @@ class TaskSpec:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Encoded rows: x (N, F) float32, y (N,) int64 or (N, C) float32, weight (N,)."""
+    """Encoded rows: x (N, F) float32 or images, y (N,) or (N, C), weight (N,)."""
 
     x: np.ndarray
     y: np.ndarray
@@ -86,7 +118,7 @@ class Fold:
         Row numbers of `valid` in the whole table.
     restore : callable
         Network output (..., C) -> predictions: probabilities or target values.
-    encoder : TableEncoder
+    encoder : Encoder
         What encoded the rows.
     """
 

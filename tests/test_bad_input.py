@@ -34,34 +34,22 @@ COLUMNS = (
     "'from_dtype', None, a mask of one bool a column, or numbers or names of columns "
     "of X"
 )
+STRATEGIES = (
+    "one of 'bayesian', 'evolution', 'gradient', 'local', 'random', 'reinforce'"
+)
+SPACES = "one of 'auto', 'table', 'image', 'cell'"
 TRAINERS = "one of 'auto', 'population', 'skorch'"
 MEAN_SPACE = "; did you mean 'table'?"
 MEAN_STRATEGY = "; did you mean 'bayesian'?"
 
 # (parameter, value, what must be allowed, advice)
 WRONG = [
-    ("search_space", "tabel", "one of 'auto', 'table'", MEAN_SPACE),
-    ("search_space", None, "one of 'auto', 'table' or a Space object", ""),
-    ("search_space", TableSpace, "one of 'auto', 'table' or a Space object", ""),
-    (
-        "strategy",
-        "bayes",
-        "one of 'bayesian', 'evolution', 'local', 'random', 'reinforce'",
-        MEAN_STRATEGY,
-    ),
-    (
-        "strategy",
-        "zzz",
-        "one of 'bayesian', 'evolution', 'local', 'random', 'reinforce'",
-        "",
-    ),
-    (
-        "strategy",
-        3,
-        "one of 'bayesian', 'evolution', 'local', 'random', 'reinforce' or a Strategy "
-        "object",
-        "",
-    ),
+    ("search_space", "tabel", SPACES, MEAN_SPACE),
+    ("search_space", None, f"{SPACES} or a Space object", ""),
+    ("search_space", TableSpace, f"{SPACES} or a Space object", ""),
+    ("strategy", "bayes", STRATEGIES, MEAN_STRATEGY),
+    ("strategy", "zzz", STRATEGIES, ""),
+    ("strategy", 3, f"{STRATEGIES} or a Strategy object", ""),
     ("trainer", "skroch", TRAINERS, "; did you mean 'skorch'?"),
     ("trainer", "popular", TRAINERS, "; did you mean 'population'?"),
     ("trainer", None, f"{TRAINERS} or a Trainer object", ""),
@@ -87,8 +75,6 @@ WRONG = [
     ("scoring", ["accuracy", "f1"], "a scorer name, a callable or None", ""),
     *[("categorical_features", value, COLUMNS, "") for value in ("all", 3)],
     ("categorical_features", [True, False], COLUMNS, ""),
-    ("image_shape", (2, 2), "None for a table", ""),
-    ("channel_axis", 1, "'auto' for a table", ""),
     *[
         ("constraints", value, "a dict of bounds, a callable or None", "")
         for value in (5, "n_params < 5")
@@ -244,6 +230,24 @@ def test_a_scorer_that_does_not_fit_the_target_is_refused_at_once(kind, scoring)
     message = f"^The 'scoring' parameter of {kind.__name__} must fit y, got '{scoring}'"
     with pytest.raises(ValueError, match=message):
         estimator.fit(X, target(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("space", ["table", TableSpace()])
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("image_shape", (2, 2), "None for a table"),
+        ("channel_axis", 1, "'auto' for a table"),
+    ],
+)
+def test_a_table_has_no_parameters_of_images(kind, space, name, value, allowed):
+    estimator = tiny(kind, search_space=space, **{name: value})
+    with pytest.raises(InvalidParameterError) as caught:
+        estimator.fit(X, target(kind))
+    assert str(caught.value) == (
+        f"The {name!r} parameter of {kind.__name__} must be {allowed}, got {value!r}."
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from sknas._budget import (
     HALVING_COST,
     ROW_SECONDS,
     STEP_SECONDS,
+    alone_seconds,
     auto_folds,
     default_batch_size,
     default_steps,
@@ -154,3 +155,43 @@ def test_wide_tables_take_longer(is_batched, usual):
 
     assert work(1) == work(400) > work(2_000) > work(20_000)
     assert work(2_000, 10**6) == work(1, 10**6)
+
+
+# ------------------------------------------------------------------------------ images
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "batch_size", "n_steps", "n_folds"),
+    [
+        (50, 64, 60, 3),
+        (200, 64, 200, 3),
+        (1_000, 64, 300, 3),
+        (4_000, 64, 938, 1),
+        (10_000, 128, 1_172, 1),
+        (60_000, 128, 7_032, 1),
+        (200_000, 256, 11_719, 1),
+    ],
+)
+def test_images_take_smaller_batches_and_count_epochs(
+    n_rows, batch_size, n_steps, n_folds
+):
+    assert default_batch_size(n_rows, is_image=True) == batch_size
+    assert default_steps(n_rows, is_image=True) == n_steps
+    plan = plan_budget(n_rows, None, None, is_batched=False, n_pixels=64)
+    assert (plan.n_steps, plan.n_folds, plan.n_side) == (n_steps, n_folds, 8)
+    length = training_length(n_rows, n_rows, n_steps, batch_size, None, is_image=True)
+    assert length.n_steps == length.planned == n_steps
+
+
+def test_larger_images_leave_time_for_less():
+    plans = [
+        plan_budget(10_000, None, 300.0, is_batched=False, n_pixels=n)
+        for n in (64, 28 * 28, 128 * 128)
+    ]
+    work = [plan.n_side * plan.n_folds * plan.n_steps for plan in plans]
+    assert work[0] > work[1] > work[2]
+    for plan, n in zip(plans, (64, 28 * 28, 128 * 128), strict=True):
+        seconds = alone_seconds(128, n, n)
+        n_least = plan.n_side * 100  # steps that a training always has
+        used = 0.5 * plan.n_side * plan.n_folds * plan.n_steps * seconds / 1.6
+        assert used <= 300 * 1.001 or plan.n_side * plan.n_steps == n_least

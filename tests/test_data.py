@@ -1,6 +1,7 @@
 """From X and y to encoded folds."""
 
 import re
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sknas._data import encode_fold, make_scorer, read_data, split_rows
 from sknas._folds import Split
 from sknas._scoring import find_scorer
-from sknas.encoding import TableReader, TargetReader
+from sknas.encoding import ImageReader, TableReader, TargetReader
 from sknas.exceptions import InvalidParameterError
 
 CV = "auto"
@@ -21,7 +22,8 @@ def read(X, y, weight=None, *, groups=None, cv=CV, class_weight=None):
     is_classifier = np.asarray(y).dtype.kind != "f"
     target = TargetReader(is_classifier)
     weight = np.ones(len(X)) if weight is None else np.asarray(weight, dtype=float)
-    reader = TableReader("NASClassifier")
+    reads = TableReader if np.ndim(X) == 2 else ImageReader
+    reader = reads("NASClassifier")
     options = {"reader": reader, "target": target, "cv": cv}
     data = read_data(X, y, weight, groups, class_weight=class_weight, **options)
     return data, target
@@ -54,7 +56,7 @@ def test_equal_rows_become_one_that_counts_as_often():
     data, _ = read(X, [0, 0, 1, 1, 1, 1])
     assert len(data) == 4  # the third row has another class
     assert sorted(data.weight) == [1, 1, 2, 2]
-    assert_array_equal(X[data.first], data.table.numeric)
+    assert_array_equal(X[data.first], data.x.numeric)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,8 @@ def test_the_order_of_rows_does_not_matter(mixed_frame, rng):
     order = rng.permutation(len(mixed_frame))
     one, _ = read(mixed_frame, y)
     other, _ = read(mixed_frame.iloc[order], y[order])
-    assert_array_equal(one.table.numeric, other.table.numeric)
-    assert_array_equal(one.table.codes, other.table.codes)
+    assert_array_equal(one.x.numeric, other.x.numeric)
+    assert_array_equal(one.x.codes, other.x.codes)
     assert_array_equal(one.y, other.y)
     assert_array_equal(one.first, order[other.first])
 
@@ -99,7 +101,7 @@ def test_rows_of_no_weight_leave_no_trace(mixed_frame, rng):
     one, target = read(mixed_frame, y, weight)
     other, _ = read(mixed_frame[:40], y[:40])
     assert target.classes_.tolist() == [0, 1]
-    assert_array_equal(one.table.codes, other.table.codes)
+    assert_array_equal(one.x.codes, other.x.codes)
     assert_array_equal(one.first, other.first)
 
 
@@ -130,9 +132,7 @@ def test_the_users_splits_are_of_the_users_rows():
     splits = split_rows(data, "NASClassifier", pairs, target, 3, 0)
     for split, given in zip(splits, pairs, strict=True):
         for side, rows in ((split.train, given[0]), (split.valid, given[1])):
-            numbers = np.repeat(
-                data.table.numeric[side, 0], data.weight[side].astype(int)
-            )
+            numbers = np.repeat(data.x.numeric[side, 0], data.weight[side].astype(int))
             assert_array_equal(np.sort(numbers), np.sort(X[rows, 0]))
 
 
@@ -142,9 +142,9 @@ def test_zero_weights_and_the_users_splits():
     data, target = read(X, y, [1, 1, 0, 1, 0, 1], cv=pairs)
     (split,) = split_rows(data, "NASClassifier", pairs, target, 3, 0)
     train, valid = split.train, split.valid
-    assert_array_equal(X[data.first], data.table.numeric)
-    assert sorted(data.table.numeric[train, 0]) == [0, 1]
-    assert sorted(data.table.numeric[valid, 0]) == [3, 5]
+    assert_array_equal(X[data.first], data.x.numeric)
+    assert sorted(data.x.numeric[train, 0]) == [0, 1]
+    assert sorted(data.x.numeric[valid, 0]) == [3, 5]
 
 
 @pytest.mark.parametrize("n_folds", [1, 3])
@@ -189,7 +189,7 @@ def test_validation_rows_tell_the_encoder_nothing(mixed_frame, rng, kind):
     for X, target_values in ((mixed_frame, y), (changed, y_changed)):
         data, target = read(X, target_values, cv=[(train, valid)])
         fold = encode(data, target, *data.splits[0])
-        probe = fold.encoder.transform(data.table)
+        probe = fold.encoder.transform(data.x)
         encoded.append((by_value(fold.train), fold.task, probe.shape, fold.restore))
     (one, one_task, one_shape, one_restore), (two, task, shape, restore) = encoded
     assert_allclose(one, two, rtol=1e-6)
@@ -210,7 +210,7 @@ def test_a_fold(mixed_frame, rng, kind):
     assert fold.train.x.dtype == fold.valid.x.dtype == np.float32
     assert fold.train.x.shape[1] == fold.task.n_columns
     assert fold.task.n_numeric == fold.encoder.n_numeric == len(fold.task.edges)
-    again = fold.encoder.transform(data.table.take(fold.valid_rows))
+    again = fold.encoder.transform(data.x.take(fold.valid_rows))
     assert_array_equal(again.astype(np.float32), fold.valid.x)
     y_type = {"classes": np.int64}.get(kind, np.float32)
     assert fold.train.y.dtype == fold.valid.y.dtype == y_type
@@ -224,6 +224,99 @@ def test_a_fold(mixed_frame, rng, kind):
         assert ((predictions > 0) & (predictions < 1)).all()
     else:
         assert_allclose(fold.restore(fold.train.y), data.y[:30], rtol=1e-5, atol=1e-6)
+
+
+# ----------------------------------------------------------------------------- images
+
+
+@pytest.fixture
+def images(rng):
+    """Images (40, 5, 6, 3) of 8 bits, a few of which are equal."""
+    X = rng.integers(0, 256, (40, 5, 6, 3), dtype=np.uint8)
+    X[30:] = X[:10]
+    return X
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "values"])
+@pytest.mark.parametrize("dtype", ["uint8", "float64"])
+def test_a_weight_is_a_repetition_of_an_image(images, rng, kind, dtype):
+    X, y = images.astype(dtype), targets(kind, 40, rng)
+    weight = rng.integers(0, 4, 40)
+    one, target = read(X, y, weight)
+    other, _ = read(X.repeat(weight, axis=0), y.repeat(weight, axis=0))
+    assert_array_equal(one.weight, other.weight)
+    rows = np.arange(len(one))
+    for train, valid in ((rows, rows[:0]), (rows[::2], rows[1::2])):
+        fold, same = (encode(data, target, train, valid) for data in (one, other))
+        assert_array_equal(fold.train.x, same.train.x)
+        assert_array_equal(fold.valid.x, same.valid.x)
+        assert_array_equal(fold.task.image.mean, same.task.image.mean)
+        assert_array_equal(fold.task.image.deviation, same.task.image.deviation)
+
+
+def test_equal_images_of_one_class_become_one(images):
+    y = np.arange(40) % 2
+    data, _ = read(images, y)
+    assert len(data) == 30  # the repeats are of the same class
+    assert sorted(data.weight) == [1] * 20 + [2] * 10
+    assert_array_equal(np.moveaxis(images[data.first], 3, 1), data.x.pixels)
+    assert_array_equal(y[data.first], data.y)
+    groups = np.arange(40) // 30
+    assert len(read(images, y, groups=groups)[0]) == 40
+
+
+def test_the_order_of_images_does_not_matter(images, rng):
+    y, order = rng.integers(0, 2, 40), rng.permutation(40)
+    one, _ = read(images, y)
+    other, _ = read(images[order], y[order])
+    assert_array_equal(one.x.pixels, other.x.pixels)
+    assert_array_equal(one.y, other.y)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [("uint8", "uint8"), ("int32", "uint8"), ("float32",) * 2, ("float64", "float32")],
+)
+def test_a_fold_of_images(images, dtype, kept):
+    data, target = read(images.astype(dtype), np.arange(40) % 2)
+    train, valid = np.arange(20), np.arange(20, 30)
+    fold = encode(data, target, train, valid)
+    assert fold.train.x.dtype == fold.valid.x.dtype == kept
+    assert fold.train.x.shape == (20, *fold.task.row_shape) == (20, 3, 5, 6)
+    assert_array_equal(fold.valid.x, data.x.pixels[valid])
+    means = fold.train.x.mean(axis=(2, 3), dtype=float)
+    mean = np.average(means, axis=0, weights=fold.train.weight)
+    assert_allclose(fold.task.image.mean, mean, rtol=1e-6)
+    assert (fold.task.n_numeric, fold.task.n_columns) == (0, 90)
+    assert fold.task.kind == "binary"
+
+
+def test_validation_images_tell_the_encoder_nothing(images):
+    y = np.arange(40) % 2
+    train, valid = np.arange(20), np.arange(20, 40)
+    changed = images.copy()
+    changed[valid] = 255
+    tasks = []
+    for X in (images, changed):
+        data, target = read(X, y, cv=[(train, valid)])
+        tasks.append(encode(data, target, *data.splits[0]).task)
+    assert_array_equal(tasks[0].image.mean, tasks[1].image.mean)
+    assert_array_equal(tasks[0].image.deviation, tasks[1].image.deviation)
+
+
+def test_many_images_stay_as_small_as_they_are(rng):
+    X = rng.integers(0, 256, (20_000, 28, 28), dtype=np.uint8)
+    y = rng.integers(0, 2, len(X))
+    tracemalloc.start()
+    try:
+        data, target = read(X, y)
+        _, peak_of_reading = tracemalloc.get_traced_memory()
+        encode(data, target, np.arange(16_000), np.arange(16_000, 20_000))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_of_reading < 1.7 * X.nbytes  # the rows in their order, and digests
+    assert peak < 3 * X.nbytes  # those of the fold; floats would be 8 times as large
 
 
 # ------------------------------------------------------------------------ class weights
@@ -307,7 +400,7 @@ def test_the_score_sees_the_users_labels_and_rows():
     score = make_scorer(scorer, scoring, X, data, target)
     rows = np.array([2, 0])
     assert score(np.eye(2)[data.y[rows]], rows) == 1
-    assert seen["X"] == data.table.numeric[rows, 0].tolist()
+    assert seen["X"] == data.x.numeric[rows, 0].tolist()
     assert seen["y"] == [y[int(data.first[row])] for row in rows]
 
 

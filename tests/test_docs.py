@@ -99,12 +99,14 @@ def test_table_of_budgets_is_that_of_the_code():
     from sknas._budget import default_batch_size, plan_budget
 
     text = (ROOT / "docs" / "user_guide" / "budget.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([\d,]+) \| (.+) \|$", text, re.M)
-    assert len(rows) >= 4
-    for first, rest in rows:
+    rows = re.findall(r"^\| ([\d,]+)( images)? \| (.+) \|$", text, re.M)
+    assert len(rows) >= 8
+    for first, images, rest in rows:
         n_rows = int(first.replace(",", ""))
-        plan = plan_budget(n_rows, None, None)
-        known = [plan.n_trials, plan.n_folds, plan.n_steps, default_batch_size(n_rows)]
+        told = {"is_batched": False, "n_pixels": 64} if images else {}
+        plan = plan_budget(n_rows, None, None, **told)
+        size = default_batch_size(n_rows, bool(images))
+        known = [plan.n_trials, plan.n_folds, plan.n_steps, size]
         assert [int(cell.replace(",", "")) for cell in rest.split(" | ")] == known
 
 

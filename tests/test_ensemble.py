@@ -27,7 +27,7 @@ from sknas._history import History, Proposal, Trial
 from sknas.encoding import TableReader
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import TableSpace
-from sknas.trainers import PopulationTrainer
+from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
 from sknas.trainers._network import evaluate
 
 KINDS = ["binary", "multilabel", "regression"]
@@ -45,11 +45,11 @@ def make_problem(kind="binary", n=120, **params):
     X, y = make_data(kind, n)
     cls = NASRegressor if kind == "regression" else NASClassifier
     model = cls(random_state=0, n_jobs=1, **params)
-    model._check_parameters()
+    model._check_parameters(X)
     data, seed, X = model._read_training_data(X, y, None, None)
     budget = replace(plan_budget(n, None, None), n_steps=25)
     made = model._make_problem(data, budget, seed, X, time.monotonic())
-    return *made, data.table
+    return *made, data.x
 
 
 SPACE, PROBLEM, TABLE = make_problem()
@@ -84,7 +84,9 @@ def bagged(request):
         (2.0, 0.7, 1.0) if is_sure else (1.0,) * 3,
         1.3 if is_sure else 1.0,
     )
-    return gather(chosen, space, problem), chosen, problem, table
+    trainer = PopulationTrainer()
+    trainer.setup(space)
+    return gather(chosen, trainer, problem), chosen, problem, table
 
 
 # ---------------------------------------------------------------------------- predict
@@ -390,10 +392,24 @@ def test_small_training_parts_are_refitted(share, n_networks):
     assert np.isfinite(model.predict_proba(X)).all()
 
 
-def test_the_reference_trainer_is_refitted():
+class Forgetful(Trainer):
+    """Keeps the scores of another trainer, and no network."""
+
+    def setup(self, space):
+        self.trainer_ = SkorchTrainer()
+        self.trainer_.setup(space)
+
+    def train(self, proposals, problem):
+        trials = self.trainer_.train(proposals, problem)
+        return [replace(trial, networks=None) for trial in trials]
+
+
+@pytest.mark.parametrize(("trainer", "n"), [("skorch", 3), (Forgetful(), 1)])
+def test_a_trainer_that_keeps_no_networks_is_refitted(trainer, n):
     X, y = make_data("binary")
-    model = NASClassifier(trainer="skorch", **QUICK).fit(X, y)
-    assert all(len(member.networks) == 1 for member in model.ensemble_.members)
+    model = NASClassifier(trainer=trainer, **QUICK).fit(X, y)
+    assert {len(member.networks) for member in model.ensemble_.members} == {n}
+    assert model.score(X, y) > 0.7
 
 
 def test_classes_stay_what_they_were_without_calibration():

@@ -21,7 +21,16 @@ ROWS = (
     {"strategies", "trainers", "_constraints"},
     {"spaces"},
     {"nets"},
-    {"encoding", "_calibration", "_metrics", "_scoring", "_optim", "_folds", "_rows"},
+    {
+        "encoding",
+        "_calibration",
+        "_folds",
+        "_isolation",
+        "_metrics",
+        "_optim",
+        "_rows",
+        "_scoring",
+    },
     {"_history", "_problem", "_checks", "_budget", "exceptions"},
 )
 APART = ({"strategies", "trainers"},)  # these know nothing of each other

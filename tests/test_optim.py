@@ -29,10 +29,9 @@ from sknas.exceptions import InvalidParameterError
 from sknas.nets import STARTS
 
 
-def batches(n_rows, n_batches, seed=0):
-    generator = torch.Generator().manual_seed(seed)
+def batches(n_rows, n_batches, seed=0, step=0):
     x = torch.arange(n_rows)
-    return Batches((x, 10 * x), n_batches, generator)
+    return Batches((x, 10 * x), n_batches, seed, step)
 
 
 @pytest.mark.parametrize(("n_rows", "n_batches"), [(10, 3), (12, 4), (7, 7), (100, 9)])
@@ -54,12 +53,22 @@ def test_an_epoch_sees_each_row_once_in_a_new_order(n_rows, n_batches):
     ]
 
 
-def test_one_batch_is_never_shuffled_and_draws_nothing():
+def test_one_batch_is_never_shuffled():
     loader = batches(9, 1)
-    before = loader.generator.get_state()
-    ((x, _),) = loader
-    assert x.tolist() == list(range(9))
-    assert torch.equal(loader.generator.get_state(), before)
+    for _ in range(2):
+        ((x, _),) = loader
+        assert x.tolist() == list(range(9))
+    assert loader.step == 2
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 6])
+def test_batches_go_on_from_a_step(step):
+    whole = batches(10, 3)
+    expected = [x.tolist() for _ in range(4) for x, _ in whole]
+    left = batches(10, 3, step=step)
+    got = [x.tolist() for _ in range(4) for x, _ in left][: 12 - step]
+    assert got == expected[step:]
+    assert [x.tolist() for x, _ in batches(10, 3, seed=1)] != expected[:3]
 
 
 def test_there_are_no_more_batches_than_rows():

@@ -38,7 +38,7 @@ def height(architecture):
     return -abs(architecture["x"] - 20)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"gradient"}))
 def test_finds_the_best_of_a_line(strategy):
     history = search(height, LINE, strategy=strategy, max_trials=51, random_state=0)
     assert history.best.architecture == {"x": 20}

@@ -8,6 +8,7 @@ matplotlib.use("Agg")  # a picture in a file needs no window
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from _markdown import markdown
 from _nas_tables import NAMES
 from _optimisers import OPTIMISERS
 
@@ -98,13 +99,6 @@ def by_batch(lines):
     lines = lines[lines["strategy"].isin(names) & lines["seed"].isin(seeds)]
     means = lines.pivot_table("regret_80", "strategy", "batch")
     return means.map("{:.4f}".format, na_action="ignore").fillna(MISSING)
-
-
-def markdown(cells):
-    head = [cells.index.name or "", *map(str, cells.columns)]
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in cells.itertuples()]
-    return "\n".join(lines) + "\n"
 
 
 def draw(lines, path):

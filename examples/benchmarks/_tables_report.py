@@ -9,6 +9,7 @@ matplotlib.use("Agg")  # a picture in a file needs no window
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from _markdown import markdown
 from _peers import MODELS
 from tables import SETS
 
@@ -211,13 +212,6 @@ def optimism_cells(means):
 
 def text(values, form="{:.3f}"):
     return values.map(form.format, na_action="ignore").astype(object).fillna(MISSING)
-
-
-def markdown(cells):
-    head = ["table", *cells.columns]
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-    lines += ["| " + " | ".join(row) + " |" for row in cells.itertuples()]
-    return "\n".join(lines) + "\n"
 
 
 def draw(ratios, means, budget, path):

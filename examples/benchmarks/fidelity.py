@@ -23,7 +23,7 @@ from sknas.trainers import PopulationTrainer
 
 SETS = ("digits", "phoneme", "segment")
 SEEDS = (0, 1, 2)
-MAX_ROWS = 3_000
+MAX_ROWS, N_FOLDS = 3_000, 2
 # About the same number of epochs each: halving leaves out half of them.
 ARMS = {
     "full": (RandomStrategy(), PopulationTrainer(halving=False), 24),
@@ -62,7 +62,13 @@ def run(arm, data, seed, folder):
     X, y = rows(data, folder)
     strategy, trainer, n_trials = ARMS[arm]
     model = NASClassifier(
-        Bare(), strategy, trainer, max_trials=n_trials, n_jobs=1, random_state=seed
+        Bare(),
+        strategy,
+        trainer,
+        max_trials=n_trials,
+        cv=N_FOLDS,
+        n_jobs=1,
+        random_state=seed,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

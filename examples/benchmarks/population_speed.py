@@ -20,8 +20,9 @@ from torch.profiler import ProfilerActivity, profile
 from sknas import NASClassifier
 from sknas.spaces import TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
+from sknas.trainers._member import Member
 from sknas.trainers._plan import Plan
-from sknas.trainers._unit import Member, Unit, advance
+from sknas.trainers._unit import Batched, advance
 
 SEEDS = (0, 1, 2)
 N_STEPS = 1_500
@@ -136,7 +137,7 @@ def fit(case, trainer, seed, n_architectures, max_epochs=None):
 def compare(case, seed):
     n = case["side_by_side"]
     population, ranked = fit(case, PopulationTrainer(halving=False), seed, n)
-    single, _ = fit(case, SkorchTrainer(), seed, N_SKORCH)
+    single, _ = fit(case, SkorchTrainer(halving=False), seed, N_SKORCH)
     halved = fit(case, PopulationTrainer(), seed, n)[1]
     return {
         "population_steps_a_second": round(population),
@@ -153,7 +154,7 @@ def shares(case):
     space, proposals, problem = Timed.told
     problem = replace(problem, max_epochs=None, n_steps=N_STEPS)
     torch.set_num_threads(1)
-    unit = Unit([Member(proposal) for proposal in proposals])
+    unit = Batched([Member(proposal) for proposal in proposals])
     plan = Plan.of(proposals[0].architecture, problem)
     (unit,) = advance(unit, space, problem, plan, 0)
     begun, started = unit.step, time.perf_counter()

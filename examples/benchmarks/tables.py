@@ -11,17 +11,12 @@ why. `load` is how busy the machine was when the fit began: 2 cores are full at 
 where there is no line measured here.
 """
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 from _lines import Lines, parse_arguments
 from _peers import MODELS
+from _processes import run
 
 SETS = (
     "titanic",
@@ -38,20 +33,6 @@ SETS = (
     "diamonds",
 )
 SEEDS = {"sknas": (0, 1, 2)}  # others have one, unless asked for
-HERE = Path(__file__).parent
-ENVIRONMENTS = HERE / ".environments"
-# What is not listed runs in the environment of this script. Why torch is pinned stands
-# in constraints.txt.
-COMMON = ["pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1"]
-TORCH = "torch==2.13.0"
-REQUIREMENTS = {
-    "catboost": [*COMMON, "catboost==1.2.10"],
-    "lightgbm": [*COMMON, "lightgbm==4.7.0"],
-    "realmlp": [*COMMON, TORCH, "pytabkit==1.7.3"],
-    "autogluon": [TORCH, "scikit-learn==1.9.1", "autogluon.tabular[all]==1.6.3"],
-}
-# There is no build of torchvision that goes with that torch, and no table needs it.
-UNWANTED = {"autogluon": "torchvision"}
 
 
 def main():
@@ -76,7 +57,9 @@ def main():
                     "seed": seed,
                     "budget": arguments.budget,
                 }
-                lines.measure(key, lambda key=key: run(**key, folder=arguments.data))
+                path = (arguments.data / f"{data}.parquet").resolve()
+                told = {**key, "data": path}
+                lines.measure(key, lambda told=told: run("_peers.py", **told))
 
 
 def take_over(source, target):
@@ -84,64 +67,6 @@ def take_over(source, target):
     rows = [json.loads(line) for line in source.read_text().splitlines()]
     rows = [{**row, "budget": 60.0, "measured_elsewhere": True} for row in rows]
     target.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def run(model, data, seed, budget, folder):
-    """One fit in a process of its own."""
-    measured = {"load": round(os.getloadavg()[0], 2)}
-    try:
-        return measured | in_process(
-            python_of(model),
-            (model, (folder / f"{data}.parquet").resolve(), seed, budget),
-            seconds=2 * budget + 120,
-        )
-    except (RuntimeError, TimeoutError, subprocess.CalledProcessError) as error:
-        return {**measured, "error_text": str(error)}
-
-
-def in_process(python, options, seconds):
-    """What _peers.py measured; whatever else it writes goes with its folder."""
-    with tempfile.TemporaryDirectory() as folder:
-        line, log = Path(folder, "line.json"), Path(folder, "log.txt")
-        command = [python, HERE / "_peers.py", *map(str, options), line]
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # its workers end with it
-            )
-            try:
-                process.wait(seconds)
-            except subprocess.TimeoutExpired:
-                raise TimeoutError(f"more than {seconds:g} s") from None
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        if not line.exists():
-            said = log.read_text(errors="replace").strip()
-            raise RuntimeError(said[-500:] or f"exit status {process.returncode}")
-        return json.loads(line.read_text())
-
-
-def python_of(model):
-    """The Python of a model's environment, which is made if it is missing."""
-    if model not in REQUIREMENTS:
-        return sys.executable
-    folder = ENVIRONMENTS / model
-    python, stamp = folder / "bin" / "python", folder / ".stamp"
-    wanted = "\n".join(REQUIREMENTS[model])
-    if not (stamp.exists() and stamp.read_text() == wanted):
-        print(f"Making {folder} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", *REQUIREMENTS[model]], check=True)
-        if model in UNWANTED:
-            subprocess.run([*pip, "uninstall", "--yes", UNWANTED[model]], check=True)
-        stamp.write_text(wanted)
-    return python
 
 
 if __name__ == "__main__":

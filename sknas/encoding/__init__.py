@@ -1,13 +1,21 @@
-"""What a column becomes before a network sees it, and back."""
+"""What a column or an image becomes before a network sees it, and back."""
 
-from sknas.encoding._table import Table, TableEncoder, TableReader, forget_words
+from sknas.encoding._base import Encoder, Reader, Samples, n_dimensions
+from sknas.encoding._image import ImageEncoder, ImageReader, Images
+from sknas.encoding._table import Table, TableEncoder, TableReader
 from sknas.encoding._target import TargetReader, TargetScale
 
 __all__ = [
+    "Encoder",
+    "ImageEncoder",
+    "ImageReader",
+    "Images",
+    "Reader",
+    "Samples",
     "Table",
     "TableEncoder",
     "TableReader",
     "TargetReader",
     "TargetScale",
-    "forget_words",
+    "n_dimensions",
 ]

@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype
+from sklearn.utils.validation import validate_data
 
 from sknas._checks import reject
+from sknas._problem import TaskSpec
+from sknas.encoding._base import Encoder, Reader, Samples, dense_rows
 
 N_EDGES = 49  # quantiles kept of a numeric column: 48 bins, which 8 and 16 divide
 MAX_LEVELS = 255  # levels a category keeps; rarer ones share code 0
@@ -26,7 +29,7 @@ CLIP = 3.0  # where the smooth clipping saturates
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class Table(Samples):
     """Rows as numbers and codes.
 
     Parameters
@@ -48,9 +51,16 @@ class Table:
         """The given rows."""
         return Table(self.numeric[rows], self.codes[rows])
 
+    @property
+    def keys(self) -> list[np.ndarray]:
+        return [self.numeric + 0.0, self.codes]  # + 0.0: -0.0 is 0.0
+
+    def encoder(self, weight: np.ndarray) -> TableEncoder:
+        return TableEncoder().fit(self, weight)
+
 
 @dataclass(eq=False)
-class TableReader:
+class TableReader(Reader):
     """Turns arrays and frames into a `Table`.
 
     Parameters
@@ -67,6 +77,42 @@ class TableReader:
     names_: list[str] = field(default_factory=list, init=False)
     categorical_: list[int] = field(default_factory=list, init=False)
     vocabularies_: list[pd.Index] = field(default_factory=list, init=False)
+
+    least_rows = 256  # columns of a frame are read one by one
+
+    def check(
+        self, estimator: Any, X: Any, *, reset: bool
+    ) -> np.ndarray | pd.DataFrame:
+        least = 2 if reset else 1
+        X = dense_rows(self.owner, X)
+        if isinstance(X, list | tuple):
+            X = _array_of_cells(X)
+        if not isinstance(X, pd.DataFrame):
+            if getattr(X, "ndim", 2) > 2:
+                raise ValueError(
+                    "X must have 2 dimensions for search_space="
+                    f"{estimator.search_space!r}, got an array of shape {X.shape}: "
+                    "give one row a sample."
+                )
+            return validate_data(
+                estimator,
+                X,
+                reset=reset,
+                dtype=None,
+                ensure_all_finite=False,
+                ensure_min_samples=least,
+            )
+        n_rows, n_columns = X.shape
+        for found, wanted, what in (
+            (n_rows, least, "sample"),
+            (n_columns, 1, "feature"),
+        ):
+            if found < wanted:
+                raise ValueError(
+                    f"Found array with {found} {what}(s) (shape={X.shape}) while a "
+                    f"minimum of {wanted} is required by {self.owner}."
+                )
+        return validate_data(estimator, X, reset=reset, skip_check_array=True)
 
     def fit(self, X: np.ndarray | pd.DataFrame) -> TableReader:
         """Learn which columns are categories, and their words."""
@@ -104,6 +150,21 @@ class TableReader:
         ):
             codes[:, j] = _codes(_column(X, place), words)
         return Table(numeric, codes)
+
+    def forget(self, encoders: Sequence[TableEncoder]) -> None:
+        """Drop the words that no level of the encoders stands for.
+
+        Nothing changes but the size: what is forgotten was coded as unknown before.
+        """
+        lookups = [dict([*e.remaps_, *e.pairs_]) for e in encoders]
+        for j, words in enumerate(self.vocabularies_):
+            own = [lookup[j] for lookup in lookups if j in lookup]
+            kept = np.zeros(len(words), dtype=bool)
+            for lookup in own:
+                kept |= lookup.is_level(len(words))
+            for lookup in own:
+                lookup.renumber(kept)
+            self.vocabularies_[j] = words[kept]
 
     def _reject_infinity(self, numeric: np.ndarray, places: list[int]) -> None:
         infinite = np.isinf(numeric).any(axis=0)
@@ -151,6 +212,12 @@ class TableReader:
             "'from_dtype', None, a mask of one bool a column, or numbers or names of "
             "columns of X",
         )
+
+
+def _array_of_cells(X: Any) -> np.ndarray:
+    """Rows of a list as an array; cells keep their types where some are strings."""
+    array = np.asarray(X)
+    return np.array(X, dtype=object) if array.dtype.kind in "US" else array
 
 
 def _column_names(X: np.ndarray | pd.DataFrame) -> list[str]:
@@ -270,7 +337,7 @@ def _codes(column: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
 
 
 @dataclass(eq=False)
-class TableEncoder:
+class TableEncoder(Encoder):
     """Encodes tables by the statistics of the rows it was fitted on.
 
     Numeric columns are scaled by median and quartiles and smoothly clipped into
@@ -330,6 +397,15 @@ class TableEncoder:
         parts += [remap[table.codes[:, j]][:, None] for j, remap in self.remaps_]
         return np.concatenate(parts, axis=1, dtype=numeric.dtype, casting="unsafe")
 
+    def spec(self, **told: Any) -> TaskSpec:
+        return TaskSpec(
+            **told,
+            n_numeric=self.n_numeric,
+            n_binary=self.n_binary,
+            cardinalities=self.cardinalities_,
+            edges=self.edges_,
+        )
+
     def _fit_numeric(self, numeric: np.ndarray, weight: np.ndarray) -> None:
         levels = np.array([0, 0.25, 0.5, 0.75, 1])
         low, q25, q50, q75, high = weighted_quantiles(numeric, weight, levels)
@@ -378,22 +454,6 @@ class TableEncoder:
                 self.remaps_.append((j, _Lookup.ranks(levels)))
                 cardinalities.append(len(levels))
         self.cardinalities_ = tuple(cardinalities)
-
-
-def forget_words(reader: TableReader, encoders: Sequence[TableEncoder]) -> None:
-    """Drop the words of a reader that no level of the encoders stands for.
-
-    Nothing changes but the size: what is forgotten was coded as unknown before.
-    """
-    lookups = [dict([*e.remaps_, *e.pairs_]) for e in encoders]
-    for j, words in enumerate(reader.vocabularies_):
-        own = [lookup[j] for lookup in lookups if j in lookup]
-        kept = np.zeros(len(words), dtype=bool)
-        for lookup in own:
-            kept |= lookup.is_level(len(words))
-        for lookup in own:
-            lookup.renumber(kept)
-        reader.vocabularies_[j] = words[kept]
 
 
 class _Lookup:

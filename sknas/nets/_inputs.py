@@ -252,6 +252,8 @@ class TableInput(nn.Module):
     embedding_size : int, default=8
         Length of the vectors of categories with more than 8 levels; 0 makes all of
         them one-hot.
+    numeric_scale : {"robust", "normal"}, default="robust"
+        Numbers as they are encoded, or on the scale of a normal distribution.
 
     Attributes
     ----------
@@ -270,10 +272,11 @@ class TableInput(nn.Module):
         numeric_embedding: str = "none",
         n_bins: int | None = None,
         embedding_size: int = 8,
+        numeric_scale: str = "robust",
     ) -> None:
         super().__init__()
         layout = Layout.of([task], numeric_embedding, n_bins, embedding_size)
-        self.fixed = Features(task, layout)
+        self.fixed = Features(task, layout, numeric_scale)
         self.learnt = Inputs(k, layout, numeric_embedding, embedding_size)
         self.n_features = self.learnt.n_outputs
 

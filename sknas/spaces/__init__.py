@@ -1,20 +1,25 @@
 """What can be built: choices, and networks for the architectures they make."""
 
 from sknas._history import Architecture
-from sknas._problem import TaskSpec
+from sknas._problem import ImageSpec, TaskSpec
 from sknas.spaces._base import DictSpace, Space
+from sknas.spaces._cell import CellSpace
 from sknas.spaces._choices import Categorical, Choice, Integer, Real, as_choice
+from sknas.spaces._image import ImageSpace
 from sknas.spaces._sampler import UnseenSampler
 from sknas.spaces._table import TableSpace
 
-SPACES = {"table": TableSpace}
+SPACES = {"table": TableSpace, "image": ImageSpace, "cell": CellSpace}
 
 __all__ = [
     "SPACES",
     "Architecture",
     "Categorical",
+    "CellSpace",
     "Choice",
     "DictSpace",
+    "ImageSpace",
+    "ImageSpec",
     "Integer",
     "Real",
     "Space",

@@ -14,8 +14,11 @@ from torch import nn
 
 from sknas._checks import did_you_mean, reject
 from sknas._history import Architecture, Value
+from sknas._isolation import one_thread
 from sknas._optim import ONE_AT_A_TIME
 from sknas._problem import TaskSpec
+from sknas.exceptions import InvalidParameterError
+from sknas.nets._mixed import Relaxed
 from sknas.spaces._choices import Choice, as_choice
 
 Graph = tuple[Sequence[str], Sequence[tuple[int, int]]]
@@ -48,6 +51,8 @@ class Space(BaseEstimator, ABC):
 
     # What constraints may bound: methods of an architecture and a task.
     costs: tuple[str, ...] = ("n_params", "latency")
+    # What a row is to its networks: "table" or "image".
+    reads: str = "table"
 
     @property
     @abstractmethod
@@ -74,6 +79,10 @@ class Space(BaseEstimator, ABC):
     def for_task(self, task: TaskSpec) -> Space:
         """This space without choices that mean nothing for a task."""
         return self
+
+    def is_buildable(self, architecture: Architecture, task: TaskSpec) -> bool:
+        """Whether a network can be built for a task; others are never proposed."""
+        return True
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
         """Architectures to start with, the default one first.
@@ -102,25 +111,46 @@ class Space(BaseEstimator, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no graphs.")
 
+    def relaxed(self, task: TaskSpec, partial_channels: int = 1) -> Relaxed:
+        """An untrained network that holds all architectures, for search by gradient.
+
+        Parameters
+        ----------
+        task : TaskSpec
+            The layout of the encoded rows and the outputs wanted.
+        partial_channels : int, default=1
+            One of so many channels goes through what is searched, where the network
+            can leave channels out.
+
+        Raises
+        ------
+        InvalidParameterError
+            If the space has no such network.
+        """
+        raise InvalidParameterError(
+            f"{type(self).__name__} has no relaxed network for search by gradient: "
+            "take another strategy, or write its relaxed(task)."
+        )
+
     def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
         """Trained parameters of an architecture's network."""
         return count_params(lambda: self.build([architecture], task))
 
     def latency(self, architecture: Architecture, task: TaskSpec) -> float:
         """Seconds in which a network answers 256 rows, on one thread of the CPU."""
-        n_threads = torch.get_num_threads()
-        with ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.no_grad():
+        with (
+            ONE_AT_A_TIME,
+            torch.random.fork_rng(devices=[]),
+            torch.no_grad(),
+            one_thread(),
+        ):
             net = self.build([architecture], task).eval()
-            rows = torch.zeros(N_TIMED_ROWS, task.n_columns)
+            rows = torch.zeros(N_TIMED_ROWS, *task.row_shape)
             seconds = []
-            torch.set_num_threads(1)
-            try:
-                for _ in range(N_WARM + N_TIMED):
-                    started = time.perf_counter()
-                    net(rows)
-                    seconds.append(time.perf_counter() - started)
-            finally:
-                torch.set_num_threads(n_threads)
+            for _ in range(N_WARM + N_TIMED):
+                started = time.perf_counter()
+                net(rows)
+                seconds.append(time.perf_counter() - started)
         return float(np.median(seconds[N_WARM:]))
 
     def structure(self, architecture: Architecture) -> Hashable:

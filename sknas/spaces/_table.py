@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 from sklearn.base import clone
 from torch import nn
 
-from sknas._budget import default_batch_size
 from sknas._checks import check_word, reject
 from sknas._history import Architecture
 from sknas._optim import OPTIMIZERS, RECIPES
@@ -24,23 +21,33 @@ from sknas.nets import (
     Features,
     Inputs,
     Layout,
+    Relaxed,
     Side,
+    TableInput,
     TableModule,
     TableNet,
 )
 from sknas.nets._inputs import MAX_ONE_HOT
+from sknas.nets._relaxed_table import DECIDED, LAYERS, RelaxedTable
 from sknas.nets._table import PARAMETRIC
-from sknas.spaces._base import Space, count_params
-from sknas.spaces._choices import Categorical, Choice, Integer, Real, When
+from sknas.spaces._base import count_params
+from sknas.spaces._choices import Categorical, Choice, When
 from sknas.spaces._points import NAMED, NAMED_REGRESSION
 from sknas.spaces._portfolio import PORTFOLIO
+from sknas.spaces._values import (
+    TITLES,
+    ListedSpace,
+    describe_training,
+    is_label_scored,
+    possible,
+)
 
 ADAPTIVE = ("adamw", "rmsprop")  # their steps do not grow with the gradient
 BINS = (8, 16, 48)
 ROWS_PER_BIN = 16  # finer codes than that would learn rows by heart
 
 
-class TableSpace(Space):
+class TableSpace(ListedSpace):
     """Multi-layer networks for tables, and how to train them.
 
     Each parameter lists the values a search may take; one value alone fixes the
@@ -127,6 +134,40 @@ class TableSpace(Space):
     # Where searches start; a subclass may know better ones for its tables.
     points: Sequence[Mapping[str, Any]] = ({}, *PORTFOLIO)
 
+    _limits: ClassVar = {
+        "depth": (0, 32),
+        "width": (1, 8192),
+        "packing": (1, 64),
+        "scale_speed": (0.0, 100.0),
+        "ntk_lr": (1e-8, 10.0),
+        "dropout": (0.0, 0.95),
+        "n_bins": (1, 48),
+        "embedding_size": (0, 512),
+        "lr": (1e-8, 1.0),
+        "sgd_lr": (1e-8, 10.0),
+        "batch_size": (1, 1_000_000),
+        "weight_decay": (0.0, 10.0),
+        "label_smoothing": (0.0, 0.9),
+    }
+    _prior: ClassVar = {
+        "depth": {0: 0.1, 1: 0.5, 4: 0.3},
+        "width": {32: 0.2, 64: 0.6, 256: 0.4, 512: 0.0},  # wide ones cost their square
+        "block": {"skip": 0.25, "resnet": 0.25},
+        "activation": {
+            "gelu": 0.3,
+            "mish": 0.2,
+            "parametric-selu": 0.2,
+            "parametric-mish": 0.1,
+        },
+        "normalisation": {"layer": 0.2, "batch": 0.2},
+        "packing": {4: 0.0, 32: 0.0},  # copies cost as much as networks
+        "numeric_scale": {"normal": 0.25},
+        "numeric_embedding": {"none": 0.3, "projected": 0.05, "periodic": 0.15},
+        "recipe": {"normal": 0.15, "uniform": 0.3, "constant": 0.05},
+        "optimizer": {"rmsprop": 0.05, "momentum": 0.05, "sgd": 0.02},
+        "scale_speed": {6.0: 0.5, 0.0: 0.4},
+    }
+
     def __init__(
         self,
         depth: tuple[int, int] = (0, 4),
@@ -188,7 +229,7 @@ class TableSpace(Space):
         ntk = tuple(name for name, recipe in RECIPES.items() if recipe.is_ntk)
         plain = tuple(name for name in RECIPES if name not in ntk)
         choices: dict[str, Choice] = {
-            "depth": self._depths(int(low), int(high)),
+            "depth": self._counts("depth", 2),
             "width": self._sizes("width", 128, when=hidden),
             "block": self._words("block", BLOCKS, "plain", when=hidden),
             "activation": self._words("activation", UNIT_KINDS, "silu", when=hidden),
@@ -201,84 +242,31 @@ class TableSpace(Space):
             "numeric_embedding": self._words(
                 "numeric_embedding", NUMERIC_EMBEDDINGS, "piecewise"
             ),
-            "n_bins": self._sizes("n_bins", 48, when=coded),
+            "n_bins": self._bins(coded),
             "embedding_size": self._sizes("embedding_size", 0),
             "scale_speed": self._sizes("scale_speed", 0.5),
             "optimizer": self._words("optimizer", OPTIMIZERS, "adamw"),
-            "sgd_lr": _range(*self._bounds("sgd_lr"), 0.1, log=True, when=steep),
+            "sgd_lr": self._range("sgd_lr", 0.1, when=steep),
             "recipe": self._words(
                 "recipe", RECIPES, "fitted", when=("optimizer", ADAPTIVE)
             ),
-            "ntk_lr": _range(
-                *self._bounds("ntk_lr"), 0.04, log=True, when=("recipe", ntk)
-            ),
-            "lr": _range(*self._bounds("lr"), 1e-2, log=True, when=("recipe", plain)),
+            "ntk_lr": self._range("ntk_lr", 0.04, when=("recipe", ntk)),
+            "lr": self._range("lr", 1e-2, when=("recipe", plain)),
             "batch_size": self._sizes("batch_size", 256),
             "weight_decay": self._sizes("weight_decay", 0.05),
             "label_smoothing": self._sizes("label_smoothing", 0.0),
         }
-        kept: dict[str, Choice] = {}
-        for name, choice in choices.items():
-            if _can_be_met(choice.when, kept):
-                kept[name] = choice
-        return kept
+        return possible(choices)
 
-    def _depths(self, low: int, high: int) -> Categorical:
-        values = list(range(low, high + 1))
-        default = min(max(2, low), high)
-        weights = _weights("depth", values, self.depth)
-        return Categorical(values, ordered=True, default=default, weights=weights)
-
-    def _values(self, name: str) -> list[Any]:
-        values = getattr(self, name)
-        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-            allowed = "a tuple or list of one value or more"
-            reject(type(self).__name__, name, values, allowed)
-        return [v.item() if isinstance(v, np.generic) else v for v in values]
-
-    def _words(
-        self, name: str, known: Any, default: Any, when: When | None = None
-    ) -> Categorical:
-        """A choice among words; the first one is the default if `default` is out."""
-        values = self._values(name)
-        if any(value not in known for value in values):
-            reject(type(self).__name__, name, values, f"a choice of {tuple(known)!r}")
-        return Categorical(
-            values,
-            default=default if default in values else values[0],
-            weights=_weights(name, values, getattr(self, name)),
-            when=when,
-        )
-
-    def _sizes(self, name: str, default: float, when: Any = None) -> Categorical:
-        """A choice among numbers; the one nearest to `default` is the default."""
-        values = self._values(name)
-        low, high = _SIZES[name]
-        if not all(_is_within(v, low, high) for v in values):
-            what = "ints" if isinstance(low, int) else "numbers"
-            allowed = f"a choice of {what} from {low} to {high}"
-            reject(type(self).__name__, name, values, allowed)
-        if name == "n_bins" and any(48 % value for value in values):
-            reject(type(self).__name__, name, values, "a choice of divisors of 48")
-        near = min(values, key=lambda value: abs(value - default))
-        values = sorted(values)
-        weights = _weights(name, values, getattr(self, name))
-        return Categorical(
-            values, ordered=True, default=near, weights=weights, when=when
-        )
-
-    def _bounds(self, name: str) -> tuple[float, float]:
-        values = self._values(name)
-        low, high = _SIZES[name]
-        are_within = len(values) == 2 and all(_is_within(v, low, high) for v in values)
-        if not are_within or values[0] > values[1]:
-            what = "ints" if isinstance(low, int) else "numbers"
-            allowed = f"two ascending {what} from {low} to {high}"
-            reject(type(self).__name__, name, values, allowed)
-        return values[0], values[1]
+    def _bins(self, when: When) -> Categorical:
+        bins = self._sizes("n_bins", 48, when=when)
+        if any(48 % value for value in bins.options):
+            allowed = "a choice of divisors of 48"
+            reject(type(self).__name__, "n_bins", self._values("n_bins"), allowed)
+        return bins
 
     def for_task(self, task: TaskSpec) -> TableSpace:
-        changes: dict[str, Any] = {"batch_size": self._batch_sizes(task.n_rows)}
+        changes: dict[str, Any] = {"batch_size": self._batch_sizes(task)}
         bins = self._values("n_bins")
         wide = [n for n in bins if n * ROWS_PER_BIN <= task.n_rows]
         changes["n_bins"] = tuple(wide) or (min(bins),)
@@ -287,17 +275,9 @@ class TableSpace(Space):
             changes["numeric_scale"] = ("robust",)
         if max(task.cardinalities, default=0) <= MAX_ONE_HOT:
             changes["embedding_size"] = tuple(self.embedding_size)[:1]
-        if task.kind not in ("binary", "multiclass") or task.probabilistic:
+        if not is_label_scored(task):
             changes["label_smoothing"] = (0.0,)
         return clone(self).set_params(**changes)
-
-    def _batch_sizes(self, n_rows: float) -> tuple[int, ...]:
-        """Sizes near the default one of a table; one batch needs no choice."""
-        size = default_batch_size(n_rows)
-        sizes = self._values("batch_size")
-        near = (size,) if n_rows <= size else (size // 2, size, 2 * size)
-        nearest = min(sizes, key=lambda value: abs(value - size))
-        return tuple(s for s in sizes if s in near) or (nearest,)
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
         default, *others = self.points
@@ -306,7 +286,7 @@ class TableSpace(Space):
             others.sort(
                 key=lambda point: (point.get("depth", 2), point.get("width", 0))
             )
-        return self._near([default, *others], task)
+        return self._known([default, *others], task)
 
     def named(self, name: str, task: TaskSpec | None = None) -> Architecture:
         """A published network and its training as an architecture of this space.
@@ -328,34 +308,12 @@ class TableSpace(Space):
         point = NAMED[name] | (NAMED_REGRESSION.get(name, {}) if is_regression else {})
         return self.fill(point)
 
-    def _near(
-        self, points: Sequence[Mapping[str, Any]], task: TaskSpec | None
-    ) -> list[Architecture]:
-        """Those of some points that lie in the space, as the table wants them."""
-        space = self if task is None else self.for_task(task)
-        own, choices = self.choices, space.choices
-        usual: dict[str, Any] = {}
-        if task is not None:
-            usual["batch_size"] = default_batch_size(task.n_rows)
-        is_fast = task is not None and task.kind == "regression"
-        is_fast &= task is not None and task.n_rows >= SMALL_ROWS
-        filled: dict[str, Architecture] = {}
-        for point in points:
-            # A known point that the space does not hold is left out.
-            if all(n in own and own[n].contains(value) for n, value in point.items()):
-                given = {**usual, **point}
-                if is_fast:
-                    rate = given.get("ntk_lr", 0.04) * REGRESSION_RATE
-                    given["ntk_lr"] = min(rate, max(self.ntk_lr))
-                # What means nothing for the table has a value that is near.
-                near = {
-                    name: _nearest(choices[name], value)
-                    for name, value in given.items()
-                    if name in choices
-                }
-                architecture = space.fill(near)
-                filled.setdefault(architecture.key, architecture)
-        return list(filled.values())
+    def _suited(self, point: Mapping[str, Any], task: TaskSpec) -> dict[str, Any]:
+        given = super()._suited(point, task)
+        if task.kind == "regression" and task.n_rows >= SMALL_ROWS:
+            rate = given.get("ntk_lr", 0.04) * REGRESSION_RATE
+            given["ntk_lr"] = min(rate, max(self.ntk_lr))
+        return given
 
     def build(self, architectures: Sequence[Architecture], task: TaskSpec) -> nn.Module:
         groups: dict[tuple[Any, ...], list[int]] = {}
@@ -368,6 +326,30 @@ class TableSpace(Space):
             features = self.features(alike[0], task, layout)
             nets.append(TableModule(features, self.net(alike, layout, task)))
         return nets[0] if len(nets) == 1 else Side(nets, list(groups.values()))
+
+    def relaxed(self, task: TaskSpec, partial_channels: int = 1) -> Relaxed:
+        """An untrained network that holds all architectures, for search by gradient.
+
+        Depth, width, block, activation, normalisation and numeric embedding are
+        decided, where there is more than one value that may be drawn; residual blocks
+        of two layers and training choices are not. Widths are masks of one layer, of
+        which no channels can be left out: `partial_channels` has no meaning.
+        """
+        if type(self).build is not TableSpace.build:
+            return super().relaxed(task, partial_channels)
+        choices = self.choices
+        options = {name: _drawn(choices[name]) for name in DECIDED if name in choices}
+        blocks = [block for block in options.pop("block", ()) if block in LAYERS]
+        if blocks:
+            options["block"] = blocks
+        if not task.n_numeric:
+            options.pop("numeric_embedding")
+        default: Any = self.fill({})
+        n_bins: Any = choices["n_bins"].default if "n_bins" in choices else None
+        given = (n_bins, default["embedding_size"], default["numeric_scale"])
+        kinds = options.get("numeric_embedding", ("none",))
+        inputs = [TableInput(1, task, kind, *given) for kind in kinds]
+        return RelaxedTable(inputs, task.n_outputs, options)
 
     def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
         if type(self).build is not TableSpace.build:
@@ -429,7 +411,7 @@ class TableSpace(Space):
             blocks += "s" * (a["depth"] > 1)
             kind = a["activation"]
             parametric = "parametric " * kind.startswith(PARAMETRIC)
-            title = parametric + _TITLES[kind.removeprefix(PARAMETRIC)]
+            title = parametric + TITLES[kind.removeprefix(PARAMETRIC)]
             words = [f"{a['depth']} {blocks} of {a['width']} {title} units"]
             if a["normalisation"] != "none":
                 words.append(f"{a['normalisation']} normalisation")
@@ -444,14 +426,7 @@ class TableSpace(Space):
         words.append(_NUMBERS[a["numeric_embedding"]].format(a.get("n_bins")))
         if a["numeric_scale"] == "normal":
             words.append("numbers by their quantiles")
-        lr = a.get("ntk_lr", a.get("lr", a.get("sgd_lr")))
-        words.append(
-            f"trained by {_TITLES[a['optimizer']]} at a learning rate of {lr:.2g}, "
-            f"batches of {a['batch_size']}, weight decay {a['weight_decay']:g}"
-        )
-        if a["label_smoothing"]:
-            words.append(f"label smoothing {a['label_smoothing']:g}")
-        return ", ".join(word for word in words if word)
+        return ", ".join([word for word in words if word] + describe_training(a))
 
 
 # Choices that decide the shape of the tensors, or how all of them are trained:
@@ -471,36 +446,6 @@ SHAPE = (
 SMALL_ROWS = 1_000
 REGRESSION_RATE = 2.5  # factor on the NTK rates of the points, for larger regressions
 
-_SIZES = {
-    "depth": (0, 32),
-    "width": (1, 8192),
-    "packing": (1, 64),
-    "scale_speed": (0.0, 100.0),
-    "ntk_lr": (1e-8, 10.0),
-    "dropout": (0.0, 0.95),
-    "n_bins": (1, 48),
-    "embedding_size": (0, 512),
-    "lr": (1e-8, 1.0),
-    "sgd_lr": (1e-8, 10.0),
-    "batch_size": (1, 1_000_000),
-    "weight_decay": (0.0, 10.0),
-    "label_smoothing": (0.0, 0.9),
-}
-
-_TITLES = {
-    "relu": "ReLU",
-    "silu": "SiLU",
-    "selu": "SELU",
-    "gelu": "GELU",
-    "mish": "Mish",
-    "tanh": "tanh",
-    "adamw": "AdamW",
-    "rmsprop": "RMSprop",
-    "momentum": "SGD with momentum",
-    "sgd": "SGD",
-}
-
-
 _NUMBERS = {
     "none": "",
     "piecewise": "piecewise-linear codes of {} bins",
@@ -508,67 +453,10 @@ _NUMBERS = {
     "periodic": "periodic embeddings",
 }
 
-# Prior probabilities of values, up to a factor; 1 where none is given.
-_PRIOR: dict[str, dict[Any, float]] = {
-    "depth": {0: 0.1, 1: 0.5, 4: 0.3},
-    "width": {32: 0.2, 64: 0.6, 256: 0.4, 512: 0.0},  # wide ones cost their square
-    "block": {"skip": 0.25, "resnet": 0.25},
-    "activation": {
-        "gelu": 0.3,
-        "mish": 0.2,
-        "parametric-selu": 0.2,
-        "parametric-mish": 0.1,
-    },
-    "normalisation": {"layer": 0.2, "batch": 0.2},
-    "packing": {4: 0.0, 32: 0.0},  # copies cost as much as networks
-    "numeric_scale": {"normal": 0.25},
-    "numeric_embedding": {"none": 0.3, "projected": 0.05, "periodic": 0.15},
-    "recipe": {"normal": 0.15, "uniform": 0.3, "constant": 0.05},
-    "optimizer": {"rmsprop": 0.05, "momentum": 0.05, "sgd": 0.02},
-    "scale_speed": {6.0: 0.5, 0.0: 0.4},
-}
 
-
-def _weights(name: str, values: Sequence[Any], given: Any) -> list[float] | None:
-    """Prior weights of the values of a choice, None where all are alike.
-
-    What the user lists is drawn evenly.
-    """
-    usual = inspect.signature(TableSpace.__init__).parameters[name].default
-    if name not in _PRIOR or tuple(given) != tuple(usual):
-        return None
-    return [_PRIOR[name].get(value, 1.0) for value in values]
-
-
-def _can_be_met(when: When | None, choices: Mapping[str, Choice]) -> bool:
-    """Whether a condition can hold, given the values that are left to choose from."""
-    if when is None:
-        return True
-    name, values = when
-    return name in choices and any(choices[name].contains(value) for value in values)
-
-
-def _nearest(choice: Choice, value: Any) -> Any:
-    """The value of a choice that is nearest to one that it may not have."""
-    if choice.contains(value) or not isinstance(choice, Categorical):
-        return value if choice.contains(value) else choice.default
-    if not choice.ordered:
-        return choice.default
-    return min(choice.options, key=lambda option: abs(option - value))
-
-
-def _is_within(value: Any, low: float, high: float) -> bool:
-    """Whether a value is a number within bounds; an int if the bounds are ints."""
-    kinds = int if isinstance(low, int) else int | float
-    return isinstance(value, kinds) and value is not True and low <= value <= high
-
-
-def _range(
-    low: float, high: float, default: float, *, log: bool = False, when: Any = None
-) -> Choice:
-    """A range, or the one value it has."""
-    if low == high:
-        return Categorical([low], default=low, when=when)
-    kind = Integer if isinstance(low, int) and isinstance(high, int) else Real
-    near = min(max(default, low), high)
-    return kind(low, high, log=log, default=near, when=when)
+def _drawn(choice: Choice) -> list[Any]:
+    """The values of a choice that may be drawn; costly ones may not."""
+    values = choice.values()
+    if not isinstance(choice, Categorical) or choice.weights is None:
+        return list(values)
+    return [value for value, w in zip(values, choice.weights, strict=True) if w > 0]

@@ -4,6 +4,7 @@ from sknas._history import History, Proposal, Trial
 from sknas.strategies._base import Strategy
 from sknas.strategies._bayesian import BayesianStrategy
 from sknas.strategies._evolution import EvolutionStrategy
+from sknas.strategies._gradient import GradientStrategy
 from sknas.strategies._local import LocalStrategy
 from sknas.strategies._random import RandomStrategy
 from sknas.strategies._reinforce import ReinforceStrategy
@@ -11,6 +12,7 @@ from sknas.strategies._reinforce import ReinforceStrategy
 STRATEGIES = {
     "bayesian": BayesianStrategy,
     "evolution": EvolutionStrategy,
+    "gradient": GradientStrategy,
     "local": LocalStrategy,
     "random": RandomStrategy,
     "reinforce": ReinforceStrategy,
@@ -20,6 +22,7 @@ __all__ = [
     "STRATEGIES",
     "BayesianStrategy",
     "EvolutionStrategy",
+    "GradientStrategy",
     "History",
     "LocalStrategy",
     "Proposal",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from sknas._history import Proposal, Trial
 from sknas._problem import Problem
@@ -43,6 +44,12 @@ class Strategy(BaseEstimator, ABC):
     ...                 self.best_ = trial
     """
 
+    # Whether known architectures are trained before the strategy is asked, or the
+    # default one alone.
+    is_primed = True
+    # Attributes that outlive a search: small, and none that holds data or networks.
+    results: tuple[str, ...] = ()
+
     @abstractmethod
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
         """Begin a search.
@@ -72,3 +79,14 @@ class Strategy(BaseEstimator, ABC):
         """
         scored = [trial for trial in trials if trial.status == "ok"]
         return sorted(scored, key=lambda trial: trial.order)
+
+    def bare(self) -> Self:
+        """A copy with the `results` of a search, without the rest of its state.
+
+        It is the `strategy_` of a fitted estimator, which is pickled and kept.
+        """
+        bare: Self = clone(self)
+        for name in self.results:
+            if hasattr(self, name):
+                setattr(bare, name, getattr(self, name))
+        return bare

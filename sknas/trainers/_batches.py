@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from sknas._optim import mixed_seed
 from sknas._problem import Problem
 from sknas.nets import Features, TableNet
 from sknas.trainers._plan import Plan
@@ -123,8 +124,8 @@ class FoldBatches:
     def _order(self, fold: int, epoch: int) -> Tensor:
         if (fold, epoch) not in self._orders:
             self._orders = {k: v for k, v in self._orders.items() if k[1] >= epoch - 1}
-            seeds = np.random.SeedSequence([self.problem.seed, fold, epoch])
-            generator = torch.Generator().manual_seed(int(seeds.generate_state(1)[0]))
+            seed = mixed_seed(self.problem.seed, fold, epoch)
+            generator = torch.Generator().manual_seed(seed)
             order = torch.randperm(self.lengths[fold], generator=generator)
             self._orders[fold, epoch] = order.to(self.device)
         return self._orders[fold, epoch]

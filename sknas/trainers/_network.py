@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,46 +15,24 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sknas._budget import Length, training_length
-from sknas._history import DIVERGED, Architecture
+from sknas._history import DIVERGED, Architecture, Proposal
+from sknas._isolation import isolated, random_state, set_random_state
 from sknas._optim import (
-    ONE_AT_A_TIME,
     Batches,
     Optimizer,
+    annealed,
     find_recipe,
     n_cycles,
     n_parts,
-    valleys,
 )
-from sknas._problem import Rows, TaskSpec
+from sknas._problem import Fold, Problem, Rows, TaskSpec
 from sknas.nets import Dropout, TableModule, start_weights
+from sknas.nets._loss import WeightedLoss
 from sknas.spaces import Space
-from sknas.trainers._loss import WeightedLoss
+from sknas.trainers._batches import half_precision
 
-
-@contextmanager
-def isolated(seed: int, device: str) -> Iterator[None]:
-    """Seed torch, use one thread and single precision; leave all as it was.
-
-    torch has one random state and one thread count a process; the lock keeps fits in
-    different threads from drawing each other's numbers. More than one thread gained
-    nothing on networks of this size and changes the order of sums.
-    """
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    with (
-        ONE_AT_A_TIME,
-        torch.random.fork_rng(devices=devices),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-    ):
-        n_threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-        torch.set_num_threads(1)
-        torch.set_default_dtype(torch.float32)
-        try:
-            torch.manual_seed(seed)
-            yield
-        finally:
-            torch.set_num_threads(n_threads)
-            torch.set_default_dtype(dtype)
+ROWS_AT_ONCE = 1_024
+PIXELS_AT_ONCE = 2**19  # of images; a map of 64 channels of them is 128 MiB
 
 
 class DivergedError(ArithmeticError):
@@ -82,6 +60,8 @@ class TensorNet(NeuralNet):
     `Conductor`; callbacks and hooks of skorch work as always, but nothing is recorded
     for each batch.
     """
+
+    precision: torch.dtype | None = None  # of products in training
 
     @property
     def _default_callbacks(self) -> list[Any]:
@@ -116,11 +96,18 @@ class TensorNet(NeuralNet):
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
         x, y, weight = batch
         self.optimizer_.zero_grad(set_to_none=True)
-        y_pred = self.infer(x, **fit_params)
+        with self._precision():
+            y_pred = self.infer(x, **fit_params)
         loss = self.get_loss(y_pred, (y, weight), X=x, training=True)
         loss.backward()
         self.optimizer_.step()
         return {"loss": loss, "y_pred": y_pred}
+
+    def _precision(self) -> Any:
+        """Products in half precision, where the training asks for it."""
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(torch.device(self.device).type, self.precision)
 
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Any, **params: Any
@@ -147,22 +134,33 @@ class Conductor(Callback):
         Rows to answer wherever the learning rate is zero.
     length : Length
         Steps and batches.
+    start : Checkpoint or None, default=None
+        What was done before.
     """
 
     def __init__(
-        self, training: Training, valid_x: Tensor | None, length: Length
+        self,
+        training: Training,
+        valid_x: Tensor | None,
+        length: Length,
+        start: Checkpoint | None = None,
     ) -> None:
         self.training = training
         self.valid_x = valid_x
         self.n_batches = length.n_batches
         self.n_steps = length.n_steps
         self.cycles = n_cycles(length.planned)
-        self.last = max(1, round(training.stop * self.n_steps))
-        points = valleys(self.n_steps, self.cycles)
-        self.points = [point for point in points if point <= self.last]
-        self.step = 0
-        self.outputs: list[np.ndarray] = []
-        self.stops: list[tuple[float, int]] = []
+        # A point for each cycle, so that all folds have as many, however small.
+        points = annealed(self.n_steps, self.cycles)
+        if training.rungs_left is None:
+            self.last = max(1, round(training.stop * self.n_steps))
+            self.points = [point for point in points if point <= self.last]
+        else:
+            self.points = points[: max(1, len(points) - training.rungs_left)]
+            self.last = self.points[-1]
+        self.step = 0 if start is None else start.step
+        self.n_looks = 0 if start is None else start.n_looks
+        self.looks: list[Look] = []
         self.is_cut = False
         self.started = time.monotonic()
 
@@ -184,16 +182,25 @@ class Conductor(Callback):
 
     def on_batch_end(self, net: TensorNet, **kwargs: Any) -> None:
         self.step += 1
-        if self.valid_x is not None and self.step in self.points:
-            self._look(net, self.valid_x)
+        self.look_where_due(net)
         deadline = self.training.deadline
         self.is_cut = deadline is not None and time.monotonic() > deadline
         if self.step >= self.last or self.is_cut:
+            if not torch.isfinite(kwargs["loss"]):
+                raise DivergedError(DIVERGED)
             raise _TrainingEnd
 
     def on_epoch_end(self, net: TensorNet, **kwargs: Any) -> None:
         if not np.isfinite(net.history[-1, "train_loss"]):
             raise DivergedError(DIVERGED)
+
+    def look_where_due(self, net: TensorNet) -> None:
+        """Look at the network once for each annealed point that is reached."""
+        if self.valid_x is None:
+            return
+        while self.points[self.n_looks :] and self.step >= self.points[self.n_looks]:
+            self._look(net, self.valid_x)
+            self.n_looks += 1
 
     def _look(self, net: TensorNet, valid_x: Tensor) -> None:
         net._set_training(False)
@@ -201,9 +208,62 @@ class Conductor(Callback):
         net._set_training(True)
         if not np.isfinite(output).all():
             raise DivergedError(DIVERGED)
-        self.outputs.append(output)
         n_epochs = -(-self.step // self.n_batches)
-        self.stops.append((self.step / self.n_steps, n_epochs))
+        state = state_of(net.module_)
+        self.looks.append(Look(self.step / self.n_steps, n_epochs, output, state))
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """A copy of parameters and statistics, on the CPU."""
+    state = module.state_dict()
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A network where the learning rate was zero.
+
+    Parameters
+    ----------
+    share : float
+        Share of the schedule that was done.
+    n_epochs : int
+        Epochs that were begun.
+    output : ndarray of shape (N, C)
+        Answers to the validation rows.
+    state : dict of str to Tensor
+        Parameters and statistics.
+    """
+
+    share: float
+    n_epochs: int
+    output: np.ndarray
+    state: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """All that a training needs to go on as if it had never stopped.
+
+    Parameters
+    ----------
+    step : int
+        Steps that were done.
+    state : dict of str to Tensor
+        Parameters and statistics.
+    moments : list of dict
+        What the optimiser remembers.
+    random : Tensor
+        The state of torch's generator on the device of the training.
+    n_looks : int
+        Annealed points at which the network was looked at.
+    """
+
+    step: int
+    state: dict[str, Tensor]
+    moments: list[dict[str, Tensor]]
+    random: Tensor
+    n_looks: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,6 +291,10 @@ class Training:
         End of the time on the monotonic clock, in seconds.
     stop : float, default=1.0
         Share of the schedule after which to stop.
+    rungs_left : int or None, default=None
+        Annealed points that are left where to stop; None to stop at a share.
+    precision : torch.dtype or None, default=None
+        Of products in training, where it is not that of the weights.
     is_final : bool, default=False
         Whether the schedule gives way to the deadline, so that a network for which
         the time is short ends with a learning rate of zero all the same. Networks to
@@ -246,7 +310,28 @@ class Training:
     device: str = "cpu"
     deadline: float | None = None
     stop: float = 1.0
+    rungs_left: int | None = None
+    precision: torch.dtype | None = None
     is_final: bool = False
+
+
+def training_of(
+    proposal: Proposal, space: Space, fold: Fold, problem: Problem, **changes: Any
+) -> Training:
+    """How to train a proposal on a fold; tables as the reference says, images fast."""
+    is_image = fold.task.image is not None
+    return Training(
+        space=space,
+        architecture=dict(proposal.architecture),
+        task=fold.task,
+        n_steps=problem.n_steps,
+        max_epochs=problem.max_epochs,
+        seed=proposal.seed,
+        device=problem.device,
+        deadline=problem.deadline,
+        precision=half_precision(problem) if is_image else None,
+        **changes,
+    )
 
 
 @dataclass(eq=False)
@@ -257,25 +342,28 @@ class TrainedNetwork:
     ----------
     net : TensorNet
         The trained network, on the CPU, its optimiser dropped.
-    outputs : list of ndarray of shape (N, C)
-        Answers to the validation rows where the learning rate was zero.
-    stops : list of (float, int)
-        Share of the schedule and epochs at each of them.
+    looks : list of Look
+        The network wherever the learning rate was zero.
     is_cut : bool
         Whether the time ran out first.
     n_params : int
         Trained parameters.
+    checkpoint : Checkpoint
+        To go on from.
     """
 
     net: TensorNet
-    outputs: list[np.ndarray]
-    stops: list[tuple[float, int]]
+    looks: list[Look]
     is_cut: bool
     n_params: int
+    checkpoint: Checkpoint
 
 
 def train_network(
-    training: Training, train: Rows, valid_x: np.ndarray | None = None
+    training: Training,
+    train: Rows,
+    valid_x: np.ndarray | None = None,
+    start: Checkpoint | None = None,
 ) -> TrainedNetwork:
     """Train one network.
 
@@ -285,8 +373,10 @@ def train_network(
         How to train.
     train : Rows
         What to train on.
-    valid_x : ndarray of shape (N, F) or None
+    valid_x : ndarray of shape (N, F) or None, default=None
         Rows to answer on the way.
+    start : Checkpoint or None, default=None
+        Where the same training, with an earlier stop, ended.
 
     Returns
     -------
@@ -299,57 +389,78 @@ def train_network(
         If loss or answers become infinite or NaN.
     """
     with isolated(training.seed, training.device):
-        return _train(training, train, valid_x)
+        return _train(training, train, valid_x, start)
 
 
 def _train(
-    training: Training, train: Rows, valid_x: np.ndarray | None
+    training: Training,
+    train: Rows,
+    valid_x: np.ndarray | None,
+    start: Checkpoint | None,
 ) -> TrainedNetwork:
-    architecture, task = training.architecture, training.task
+    architecture, task, device = training.architecture, training.task, training.device
     batch_size = architecture.get("batch_size", 256)
+    total = float(train.weight.sum())
     length = training_length(
         task.n_rows,
-        float(train.weight.sum()),
+        total,
         training.n_steps,
         batch_size,
         training.max_epochs,
+        is_image=task.image is not None,
     )
-    module = training.space.build([Architecture(architecture)], task)
-    device = training.device
     x, y, weight = (
         torch.tensor(array, device=device) for array in (train.x, train.y, train.weight)
     )
-    if isinstance(module, TableModule):
-        module.to(device)
-        start = find_recipe(architecture).start
-        start_weights(module.net, start, module.features(x))
-    weight = (weight / weight.mean()).to(x.dtype)
-    generator = torch.Generator().manual_seed(training.seed)
-    parts = n_parts(len(train), float(train.weight.sum()), batch_size)
-    batches = Batches((x, y, weight), parts, generator)
+    module = _started(training, x, start)
     watched = None if valid_x is None else torch.tensor(valid_x, device=device)
-    conductor = Conductor(training, watched, length)
+    conductor = Conductor(training, watched, length, start)
     net = _make_net(training, module, conductor)
+    if start is not None:
+        net.optimizer_.load_moments(start.moments)
+        set_random_state(device, start.random)
+    weight = (weight / weight.mean()).to(torch.float32)
+    parts = n_parts(len(train), total, batch_size)
+    batches = Batches((x, y, weight), parts, training.seed, conductor.step)
     net.max_epochs = -(-length.n_steps // len(batches))
+    net.notify("on_train_begin", X=batches, y=None)
+    conductor.look_where_due(net)  # a very short training may be there already
     try:
-        net.notify("on_train_begin", X=batches, y=None)
-        net.fit_loop(batches)
+        if conductor.step < conductor.last:
+            net.fit_loop(batches)
     except _TrainingEnd:
         pass  # fit_loop itself lets Ctrl-C through, fit would not
-    return TrainedNetwork(
-        _at_rest(net),
-        conductor.outputs,
-        conductor.stops,
-        conductor.is_cut and conductor.step < conductor.last,
-        sum(p.numel() for p in module.parameters() if p.requires_grad),
+    moments = net.optimizer_.moments()
+    n_params = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    is_cut = conductor.step < conductor.last
+    checkpoint = Checkpoint(
+        conductor.step,
+        state_of(module),
+        moments,
+        random_state(device),
+        conductor.n_looks,
     )
+    return TrainedNetwork(_at_rest(net), conductor.looks, is_cut, n_params, checkpoint)
+
+
+def _started(training: Training, x: Tensor, start: Checkpoint | None) -> nn.Module:
+    """The network on its device, at its first weights or those of a checkpoint."""
+    architecture = training.architecture
+    module = training.space.build([Architecture(architecture)], training.task)
+    module.to(training.device)
+    if start is not None:
+        module.load_state_dict(start.state)
+    elif isinstance(module, TableModule):
+        recipe = find_recipe(architecture)
+        start_weights(module.net, recipe.start, module.features(x))
+    return module
 
 
 def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> TensorNet:
     """A skorch net around a module, ready to train."""
     architecture = training.architecture
     smoothing = architecture.get("label_smoothing", 0.0)
-    return TensorNet(
+    net = TensorNet(
         module,
         criterion=WeightedLoss(training.task.kind, (smoothing,)),
         optimizer=architecture,
@@ -358,6 +469,8 @@ def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> Te
         device=training.device,
         verbose=0,
     ).initialize()
+    net.precision = training.precision
+    return net
 
 
 def handed_out(
@@ -387,7 +500,10 @@ def _at_rest(net: TensorNet) -> TensorNet:
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, x: Tensor, chunk: int = 1_024) -> np.ndarray:
-    """Answers (N, C) of one network to rows (N, F), a bounded number at a time."""
-    parts = [module(part)[0] for part in x.split(chunk)]
+def evaluate(module: nn.Module, x: Tensor) -> np.ndarray:
+    """Answers (N, C) of one network to rows (N, ...), a bounded number at a time."""
+    n_rows = ROWS_AT_ONCE
+    if x.ndim > 2:  # maps of images have many channels
+        n_rows = max(1, min(n_rows, PIXELS_AT_ONCE // x[0].numel()))
+    parts = [module(part)[0] for part in x.split(n_rows)]
     return torch.cat(parts).cpu().numpy()

@@ -52,6 +52,7 @@ class Plan:
             problem.n_steps,
             batch_size,
             problem.max_epochs,
+            is_image=problem.task.image is not None,
         )
         n_rows = max(len(fold.train) for fold in folds)
         cycles = n_cycles(length.planned)

@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from sknas._budget import alone_seconds
 from sknas._history import INTERRUPTED, OUT_OF_TIME, Proposal, Trial
-from sknas._problem import Fold, Problem, Rows
-from sknas._scoring import FoldScores, score_folds
+from sknas._isolation import isolated
+from sknas._problem import Problem
+from sknas._scoring import score_networks
 from sknas.spaces import Space
-from sknas.trainers._base import Trainer
-from sknas.trainers._network import Training, failure_reason, train_network
-from sknas.trainers._workers import run_tasks
+from sknas.trainers._cohort import CohortTrainer, Plans
+from sknas.trainers._member import Best, Member, stopped
+from sknas.trainers._network import (
+    Checkpoint,
+    TensorNet,
+    TrainedNetwork,
+    failure_reason,
+    handed_out,
+    train_network,
+    training_of,
+)
+from sknas.trainers._plan import Plan
 
 
-@dataclass(frozen=True, eq=False)
-class _FoldOutcome:
-    """What came of a proposal on a fold; `reason` is empty where all went well."""
+@dataclass(eq=False)
+class Single:
+    """A unit of one member, and where the network of each fold stands.
 
-    reason: str = ""
-    outputs: tuple[np.ndarray, ...] = ()
-    stops: tuple[tuple[float, int], ...] = ()
-    n_params: int = 0
-    seconds: float = 0.0
+    Parameters
+    ----------
+    members : list of Member
+        The one that is trained.
+    step : int, default=0
+        Steps that are done.
+    is_cut : bool, default=False
+        Whether time ended first.
+    checkpoints : tuple of Checkpoint or None
+        One a fold; None before the first step.
+    """
+
+    members: list[Member]
+    step: int = 0
+    is_cut: bool = False
+    checkpoints: tuple[Checkpoint, ...] | None = None
+
+    def kept(self, places: Sequence[int]) -> Single:
+        """The unit itself: it is dropped whole, or not at all."""
+        return self
 
 
-class SkorchTrainer(Trainer):
-    """Trains each proposal on each fold by itself.
+class SkorchTrainer(CohortTrainer):
+    """Trains each network by itself, in any space, for tables and images.
 
-    The number of epochs is chosen jointly over the folds, among the few points where
-    the learning rate is zero, by the mean score.
+    At points of the schedule where the learning rate is zero the weaker trials of a
+    cohort are dropped, the others go on; a trial that was dropped keeps its score and
+    the rung it reached. The number of epochs is chosen jointly over the folds among
+    these points, by the score on their validation rows. On a CPU networks are spread
+    over worker processes of one thread.
+
+    Parameters
+    ----------
+    halving : bool, default=True
+        Whether weaker trials are dropped on the way.
 
     References
     ----------
     Tietz, Fan, Nouri, Bossan: skorch: A scikit-learn compatible neural network library
     that wraps PyTorch. 2017.
+    Jamieson, Talwalkar: Non-stochastic Best Arm Identification and Hyperparameter
+    Optimization. arXiv:1502.07943.
 
     Examples
     --------
@@ -47,128 +84,98 @@ class SkorchTrainer(Trainer):
     >>> search = NASClassifier(trainer=SkorchTrainer())
     """
 
-    def setup(self, space: Space) -> None:
-        self.space_ = space
-        self.seconds_: list[float] = []
-
-    def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
-        tasks = [
-            (self._training(proposal, fold, problem), fold.train, fold.valid.x)
-            for proposal in proposals
-            for fold in problem.folds
-        ]
-        usual = float(np.mean(self.seconds_)) if self.seconds_ else 0.0
-        outcomes = run_tasks(train_fold, tasks, problem, usual * len(proposals))
-        trials = []
-        try:
-            for proposal in proposals:
-                trials.append(_trial(proposal, outcomes, problem))
-                problem.report(trials[-1])
-        except KeyboardInterrupt:
-            left = proposals[len(trials) :]
-            trials += [Trial(p, status="stopped", reason=INTERRUPTED) for p in left]
-        self.seconds_ += [trial.seconds for trial in trials if trial.status == "ok"]
-        return trials
-
-    def _training(self, proposal: Proposal, fold: Fold, problem: Problem) -> Training:
-        return Training(
-            space=self.space_,
-            architecture=dict(proposal.architecture),
-            task=fold.task,
-            n_steps=problem.n_steps,
-            max_epochs=problem.max_epochs,
-            seed=proposal.seed,
-            device=problem.device,
-            deadline=problem.deadline,
-        )
-
-
-def train_fold(training: Training, train: Rows, valid_x: np.ndarray) -> _FoldOutcome:
-    """Train on one fold; whatever goes wrong becomes a reason."""
-    started = time.monotonic()
-    if training.deadline is not None and started > training.deadline:
-        return _FoldOutcome(OUT_OF_TIME)
-    try:
-        trained = train_network(training, train, valid_x)
-    except Exception as error:
-        return _FoldOutcome(failure_reason(error), seconds=time.monotonic() - started)
-    return _FoldOutcome(
-        OUT_OF_TIME if trained.is_cut else "",
-        tuple(trained.outputs),
-        tuple(trained.stops),
-        trained.n_params,
-        time.monotonic() - started,
-    )
-
-
-def _trial(
-    proposal: Proposal, outcomes: Iterator[_FoldOutcome], problem: Problem
-) -> Trial:
-    """Gather a proposal's folds, choose where to stop, and score."""
-    folds = [next(outcomes) for _ in problem.folds]
-    seconds = tuple(fold.seconds for fold in folds)
-    told: dict[str, Any] = {"fold_seconds": seconds, "seconds": sum(seconds)}
-    reasons = [fold.reason for fold in folds if fold.reason]
-    if reasons:
-        failed = [reason for reason in reasons if reason != OUT_OF_TIME]
-        status = "failed" if failed else "stopped"
-        return Trial(proposal, status=status, reason=(failed or reasons)[0], **told)
-    started = time.monotonic()
-    try:
-        best = _best_point(folds, problem)
-    except Exception as error:  # of a scorer the user wrote
-        return Trial(proposal, status="failed", reason=failure_reason(error), **told)
-    if best is None:
-        why = getattr(problem.score, "reason", "") or "the scorer returned NaN"
-        reason = f"no score: {why.rstrip('.')}"
-        return Trial(proposal, status="failed", reason=reason, **told)
-    told["seconds"] += time.monotonic() - started
-    share, n_epochs = folds[0].stops[best.place]
-    return Trial(
-        proposal,
-        score=best.scored.mean,
-        loss=best.loss,
-        fold_scores=tuple(best.scored.scores),
-        score_seconds=tuple(best.scored.seconds),
-        stop=share,
-        n_epochs=n_epochs,
-        n_params=folds[0].n_params,
-        predictions=best.scored.predictions,
-        **told,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Point:
-    """The scores of a proposal at one annealed point of its schedule."""
-
-    place: int
-    loss: float
-    scored: FoldScores
+    n_side = 8
 
     @property
-    def order(self) -> tuple[float, float, int]:
-        """Sorts points to the best: score, then lower loss, then later."""
-        return self.scored.mean, -self.loss, self.place
+    def _advance(self) -> Callable[..., list[Any]]:
+        return advance_single
+
+    def _units(
+        self, proposals: Sequence[Proposal], problem: Problem, plans: Plans
+    ) -> list[Any]:
+        return [Single([Member(proposal)]) for proposal in proposals]
+
+    def _seconds(self, unit: Any, plan: Plan, n_steps: int, problem: Problem) -> float:
+        assert problem.task is not None
+        (member,) = unit.members
+        if unit.step:
+            return n_steps * member.seconds / unit.step
+        batch_size = member.proposal.architecture.get("batch_size", 256)
+        task = problem.task
+        n_pixels = None if task.image is None else math.prod(task.image.shape[1:])
+        seconds = alone_seconds(batch_size, task.n_columns, n_pixels)
+        return n_steps * len(problem.folds) * seconds
+
+    def rebuilt(self, trial: Trial, problem: Problem) -> tuple[TensorNet, ...]:
+        assert trial.networks is not None
+        nets = []
+        with isolated(0, "cpu"):
+            for fold, state in zip(problem.folds, trial.networks, strict=True):
+                module = self.space_.build([trial.architecture], fold.task)
+                module.load_state_dict(state)
+                nets.append(handed_out(module, trial.architecture, fold.task))
+        return tuple(nets)
 
 
-def _best_point(folds: list[_FoldOutcome], problem: Problem) -> _Point | None:
-    """The point of the best mean score; the lower loss, then the later one."""
-    n_points = min(len(fold.outputs) for fold in folds)
-    points = []
-    for place in range(n_points):
-        outputs = [fold.outputs[place] for fold in folds]
-        points.append(_score_point(place, outputs, problem))
-    scored = [point for point in points if np.isfinite(point.scored.mean)]
-    return max(scored, key=lambda point: point.order, default=None)
+def advance_single(
+    unit: Single, space: Space, problem: Problem, plan: Plan, rung: int
+) -> list[Single]:
+    """Train a unit up to a rung; whatever goes wrong becomes a reason."""
+    if problem.seconds_left <= 0:
+        return [stopped(unit, OUT_OF_TIME)]
+    started = time.monotonic()
+    (member,) = unit.members
+    starts = unit.checkpoints or (None,) * len(problem.folds)
+    rungs_left = len(plan.rungs) - 1 - rung
+    trained: list[TrainedNetwork] = []
+    reason = ""
+    try:
+        for fold, start in zip(problem.folds, starts, strict=True):
+            training = training_of(
+                member.proposal, space, fold, problem, rungs_left=rungs_left
+            )
+            trained.append(train_network(training, fold.train, fold.valid.x, start))
+            if trained[-1].is_cut:
+                reason = OUT_OF_TIME
+                break
+        member = member if reason else _looked_at(member, trained, problem, plan)
+    except KeyboardInterrupt:
+        reason = INTERRUPTED
+    except Exception as error:
+        reason = failure_reason(error)
+    seconds = member.seconds + time.monotonic() - started
+    member = replace(member, seconds=seconds, reason=reason)
+    if reason:
+        return [Single([member], unit.step, True)]
+    checkpoints = tuple(network.checkpoint for network in trained)
+    return [Single([member], plan.rungs[rung], False, checkpoints)]
 
 
-def _score_point(place: int, outputs: list[np.ndarray], problem: Problem) -> _Point:
-    assert problem.score is not None and problem.loss is not None
-    folds = problem.folds
-    predicted = [f.restore(out) for f, out in zip(folds, outputs, strict=True)]
-    rows = [fold.valid_rows for fold in folds]
-    weights = [fold.valid.weight for fold in folds]
-    losses = list(map(problem.loss, predicted, rows, weights))
-    scored = score_folds(predicted, rows, weights, problem.n_rows, problem.score)
-    return _Point(place, float(np.mean(losses)), scored)
+def _looked_at(
+    member: Member, trained: Sequence[TrainedNetwork], problem: Problem, plan: Plan
+) -> Member:
+    """The member with the scores of a rung, at the best of all points so far."""
+    best = member.best
+    for looks in zip(*(network.looks for network in trained), strict=True):
+        scores = score_networks(problem, [look.output[None] for look in looks])
+        value = scores.value(0)
+        if np.isfinite(value) and (best is None or value >= best.value):
+            best = Best(
+                value=value,
+                share=looks[0].share,
+                step=round(looks[0].share * plan.n_steps),
+                score=float(scores.mean[0]),
+                loss=float(scores.loss[0]),
+                fold_scores=tuple(scores.scores[0].tolist()),
+                predictions=scores.predictions(0),
+                networks=tuple(look.state for look in looks),
+                n_params=trained[0].n_params,
+            )
+    if best is None:
+        return member
+    return replace(
+        member,
+        best=best,
+        rung_scores=(*member.rung_scores, best.score),
+        rung_losses=(*member.rung_losses, best.loss),
+    )

@@ -12,72 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sknas._history import DIVERGED, INTERRUPTED, OUT_OF_TIME, Proposal
-from sknas._optim import Optimizer, find_recipe
+from sknas._history import DIVERGED, INTERRUPTED, OUT_OF_TIME
+from sknas._isolation import isolated
+from sknas._optim import Optimizer, find_recipe, mixed_seed
 from sknas._problem import Problem
 from sknas._scoring import NetworkScores, score_networks
 from sknas.nets import Dropout, start_weights
+from sknas.nets._loss import WeightedLoss
 from sknas.spaces import TableSpace
 from sknas.trainers._batches import FoldBatches
-from sknas.trainers._loss import WeightedLoss
-from sknas.trainers._network import failure_reason, isolated
+from sknas.trainers._member import Best, Member, State, stopped
+from sknas.trainers._network import failure_reason
 from sknas.trainers._plan import Plan
 
 CHUNK = 2_048  # rows that are answered at once
-State = dict[str, Tensor]  # tensors of K networks, by name, the network axis first
-
-
-@dataclass(frozen=True, eq=False)
-class Best:
-    """A network at the best of the points where it was looked at.
-
-    Parameters
-    ----------
-    value : float
-        What points are compared by, greater is better.
-    share : float
-        Share of the schedule that was done.
-    step : int
-        Steps that were done.
-    score, loss : float
-        Mean over the folds.
-    fold_scores : tuple of float
-        The score of each fold.
-    predictions : ndarray of shape (n_rows, C)
-        Of the rows that were validated, NaN for others.
-    networks : tuple of dict
-        The parameters of the network of each fold.
-    """
-
-    value: float
-    share: float
-    step: int
-    score: float
-    loss: float
-    fold_scores: tuple[float, ...]
-    predictions: np.ndarray
-    networks: tuple[State, ...]
 
 
 @dataclass(eq=False)
-class Member:
-    """An architecture in training, and what came of it so far."""
-
-    proposal: Proposal
-    best: Best | None = None
-    rung_scores: tuple[float, ...] = ()
-    rung_losses: tuple[float, ...] = ()
-    seconds: float = 0.0
-    reason: str = ""
-
-    @property
-    def value(self) -> float:
-        """What members are ranked by, -inf before the first look."""
-        return -np.inf if self.best is None else self.best.value
-
-
-@dataclass(eq=False)
-class Unit:
+class Batched:
     """Members of one shape and what to go on from.
 
     Networks are ordered by member, then by fold: network k is that of member k // G on
@@ -90,7 +42,8 @@ class Unit:
     step : int
         Steps that are done.
     state : dict of str to Tensor
-        Parameters and statistics of all networks; empty before the first step.
+        Parameters and statistics of all networks, the network axis first; empty before
+        the first step.
     moments : list of dict
         What the optimiser remembers.
     """
@@ -106,7 +59,7 @@ class Unit:
         """One a member."""
         return [member.proposal.architecture for member in self.members]
 
-    def kept(self, places: Sequence[int]) -> Unit:
+    def kept(self, places: Sequence[int]) -> Batched:
         """The unit with some of its members alone."""
         members = [self.members[place] for place in places]
         if not self.state:
@@ -122,7 +75,7 @@ class Unit:
         moments = [{n: chosen(t) for n, t in m.items()} for m in self.moments]
         return replace(self, members=members, state=state, moments=moments)
 
-    def joined(self, other: Unit) -> Unit:
+    def joined(self, other: Batched) -> Batched:
         """This unit and another of the same shape and step as one."""
 
         def both(a: Tensor, b: Tensor) -> Tensor:
@@ -138,8 +91,8 @@ class Unit:
 
 
 def advance(
-    unit: Unit, space: TableSpace, problem: Problem, plan: Plan, rung: int
-) -> list[Unit]:
+    unit: Batched, space: TableSpace, problem: Problem, plan: Plan, rung: int
+) -> list[Batched]:
     """Train a unit up to a rung; whatever goes wrong becomes a reason.
 
     The unit itself stays what it was. Where memory runs out, half of the members are
@@ -181,17 +134,11 @@ def _free_memory(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def stopped(unit: Unit, reason: str) -> Unit:
-    """A unit that goes no further."""
-    members = [replace(m, reason=m.reason or reason) for m in unit.members]
-    return replace(unit, members=members, is_cut=True)
-
-
 class _Training:
     """A unit on the device, with all that its steps need."""
 
     def __init__(
-        self, unit: Unit, space: TableSpace, problem: Problem, plan: Plan
+        self, unit: Batched, space: TableSpace, problem: Problem, plan: Plan
     ) -> None:
         self.unit, self.problem, self.plan = unit, problem, plan
         self.device = problem.device
@@ -269,7 +216,7 @@ class _Training:
         self.optimizer.step()
 
     @torch.no_grad()
-    def _look(self, unit: Unit) -> None:
+    def _look(self, unit: Batched) -> None:
         """Score all networks, and keep each member where it was best."""
         self.net.eval()
         self.net.precision = None
@@ -296,11 +243,12 @@ class _Training:
         return [answers[g::n_folds, :length] for g, length in enumerate(lengths)]
 
     def _best(
-        self, unit: Unit, place: int, scores: NetworkScores, value: float
+        self, unit: Batched, place: int, scores: NetworkScores, value: float
     ) -> Best:
         n_folds = len(self.features)
         networks = range(place * n_folds, (place + 1) * n_folds)
         state = self.net.state_dict()
+        n_params = sum(p.numel() for p in self.net.parameters())
         return Best(
             value=value,
             share=unit.step / self.plan.n_steps,
@@ -313,9 +261,5 @@ class _Training:
                 {name: t[k : k + 1].cpu().clone() for name, t in state.items()}
                 for k in networks
             ),
+            n_params=n_params // (len(unit.members) * n_folds),
         )
-
-
-def mixed_seed(*parts: int) -> int:
-    """One seed of several numbers."""
-    return int(np.random.SeedSequence(parts).generate_state(1)[0])

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sknas.encoding import Table, TableEncoder, TableReader, forget_words
+from sknas.encoding import Table, TableEncoder, TableReader
 from sknas.encoding._table import weighted_quantiles
 from sknas.exceptions import InvalidParameterError
 
@@ -537,7 +537,7 @@ def test_words_that_no_encoder_tells_apart_are_forgotten(mixed_frame):
     rows = pd.concat([mixed_frame, later])
     expected = [encoder.transform(reader.read(rows)) for encoder in encoders]
     n_words = [len(words) for words in reader.vocabularies_]
-    forget_words(reader, encoders)
+    reader.forget(encoders)
     assert all(len(v) <= n for v, n in zip(reader.vocabularies_, n_words, strict=True))
     for encoder, before in zip(encoders, expected, strict=True):
         assert_array_equal(encoder.transform(reader.read(rows)), before)
@@ -549,10 +549,10 @@ def test_a_word_that_one_of_several_encoders_knows_is_kept():
     table = reader.read(words)
     first, second = (fitted(table.take(np.arange(*r))) for r in ((0, 60), (20, 62)))
     alone = TableReader("NASClassifier").fit(words)
-    forget_words(reader, [first, second])
+    reader.forget([first, second])
     kept = reader.vocabularies_[0].tolist()
     assert {"a", "b", "c"} <= set(kept) and len(kept) < 5
-    forget_words(alone, [])
+    alone.forget([])
     assert alone.vocabularies_[0].tolist() == []
 
 

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from torch import nn
 
+from sknas._problem import ImageSpec
 from sknas.nets import Linear, TableInput
 from sknas.spaces import (
     SPACES,
@@ -19,6 +20,7 @@ from sknas.spaces import (
     Categorical,
     Choice,
     DictSpace,
+    ImageSpace,
     Integer,
     Real,
     Space,
@@ -79,7 +81,8 @@ ONE_POINT = {
     **{"weight_decay": (0.0,), "label_smoothing": (0.0,)},
 }
 SPACES_TESTED = {
-    **{name: cls() for name, cls in SPACES.items()},
+    # Spaces of images have tests of their own.
+    **{name: cls() for name, cls in SPACES.items() if cls.reads == "table"},
     "shallow": TableSpace(depth=(1, 1), numeric_embedding=("none",)),
     "one point": TableSpace(**ONE_POINT),
     "sgd": TableSpace(optimizer=["sgd"], depth=(3, 5), block=["skip"], n_bins=(8,)),
@@ -92,7 +95,19 @@ SPACES_TESTED = {
         width=(8, 16),
     ),
     "own": OwnSpace(),
+    "textbook": ImageSpace(
+        stages=(1, 5),
+        blocks=(2,),
+        kernel_size=range(3, 8),
+        block=["plain"],
+        pooling=["max"],
+        activation=["relu", "sigmoid"],
+        normalisation=["none"],
+        optimizer=["sgd"],
+    ),
+    "one stage": ImageSpace(stages=(1, 1), channels=(4, 6), head=["dense"]),
 }
+TABLES = [name for name, space in SPACES_TESTED.items() if space.reads == "table"]
 FINITE = {
     "own": DictSpace(
         {
@@ -118,6 +133,26 @@ def space(request):
     return clone(SPACES_TESTED[request.param])
 
 
+@pytest.fixture(params=TABLES)
+def table_space(request):
+    """A space of networks for tables, which build several at once."""
+    return clone(SPACES_TESTED[request.param])
+
+
+@pytest.fixture
+def own_task(space, task):
+    """Three classes of what the space reads."""
+    return as_read(space, task)
+
+
+@pytest.fixture
+def own_rows(space, own_task, encoded_rows, rng):
+    """Rows (10, ...) of what the space reads."""
+    if space.reads == "table":
+        return encoded_rows
+    return rng.normal(size=(10, *own_task.row_shape)).astype(np.float32)
+
+
 @pytest.fixture
 def some(space):
     """Architectures drawn from a space."""
@@ -133,6 +168,21 @@ def is_in(space, architecture):
                 return False
             known[name] = architecture[name]
     return list(known) == list(architecture)
+
+
+def as_read(space, task):
+    """A task of images, if the space reads images."""
+    if space.reads == "table":
+        return task
+    image = ImageSpec((2, 16, 17), np.zeros(2), np.ones(2))
+    none = {"n_numeric": 0, "n_binary": 0, "cardinalities": ()}
+    return replace(task, **none, edges=np.zeros((0, 49), np.float32), image=image)
+
+
+def buildable(space, task, n, seed):
+    """Architectures drawn from a space that can be built."""
+    drawn = space.sample(4 * n, np.random.default_rng(seed))
+    return [a for a in drawn if space.is_buildable(a, task)][:n]
 
 
 def keys(architectures):
@@ -234,17 +284,17 @@ def test_neighbours_differ_and_are_in_the_space(space, some, rng):
             assert sum(other[name] != architecture[name] for name in both) <= 2
 
 
-def test_the_default_architecture_is_in_the_space(space, task):
+def test_the_default_architecture_is_in_the_space(space, own_task):
     default = space.default_architecture()
     assert is_in(space, default)
     assert space.fill({}) == default
-    portfolio = space.portfolio(task)
+    portfolio = space.portfolio(own_task)
     assert portfolio and len(set(keys(portfolio))) == len(portfolio)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_portfolio_is_in_the_space_of_the_task(space, task, kind):
-    task = replace(task, kind=kind, n_outputs=KINDS[kind])
+def test_the_portfolio_is_in_the_space_of_the_task(space, own_task, kind):
+    task = replace(own_task, kind=kind, n_outputs=KINDS[kind])
     own = space.for_task(task)
     assert all(is_in(own, architecture) for architecture in own.portfolio(task))
     assert keys(own.portfolio(task)) == keys(own.for_task(task).portfolio(task))
@@ -295,9 +345,11 @@ def test_a_space_with_a_range_of_reals_is_not_finite():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_networks_of_mixed_shapes_answer_in_order(space, task, encoded_rows, kind):
+def test_networks_of_mixed_shapes_answer_in_order(
+    table_space, task, encoded_rows, kind
+):
     task = replace(task, kind=kind, n_outputs=KINDS[kind])
-    own = space.for_task(task)
+    own = table_space.for_task(task)
     architectures = own.sample(5, np.random.default_rng(2))
     torch.manual_seed(0)
     net = own.build(architectures, task).eval()
@@ -314,8 +366,8 @@ def test_networks_of_mixed_shapes_answer_in_order(space, task, encoded_rows, kin
             assert_allclose(answer.roll(-place, dims=0), shared[place], atol=1e-5)
 
 
-def test_networks_side_by_side_are_as_large_as_alone(space, task, rng):
-    own = space.for_task(task)
+def test_networks_side_by_side_are_as_large_as_alone(table_space, task, rng):
+    own = table_space.for_task(task)
     default = own.default_architecture()  # its neighbours differ in little
     architectures = [default, *own.neighbours(default, 60, rng)]
     together = own.build(architectures, task)
@@ -324,44 +376,44 @@ def test_networks_side_by_side_are_as_large_as_alone(space, task, rng):
 
 
 @pytest.mark.parametrize("n_rows", [1, 2])
-def test_networks_answer_few_rows(space, task, encoded_rows, n_rows):
-    own = space.for_task(task)
-    net = own.build(own.sample(1, np.random.default_rng(3)), task)
-    x = torch.from_numpy(encoded_rows[:n_rows])
+def test_networks_answer_few_rows(space, own_task, own_rows, n_rows):
+    own = space.for_task(own_task)
+    net = own.build(buildable(own, own_task, 1, 3), own_task)
+    x = torch.from_numpy(own_rows[:n_rows])
     for is_training in (True, False):
         assert torch.isfinite(net.train(is_training)(x)).all()
 
 
-def test_the_same_seed_builds_the_same_network(space, task, encoded_rows):
-    own = space.for_task(task)
-    architectures = own.sample(2, np.random.default_rng(4))
+def test_the_same_seed_builds_the_same_network(space, own_task, own_rows):
+    own = space.for_task(own_task)
+    architectures = buildable(own, own_task, 2, 4)[: 2 - (own.reads == "image")]
     answers = []
     for _ in range(2):
         torch.manual_seed(5)
-        net = own.build(architectures, task).eval()
-        answers.append(net(torch.from_numpy(encoded_rows)).detach())
+        net = own.build(architectures, own_task).eval()
+        answers.append(net(torch.from_numpy(own_rows)).detach())
     assert torch.equal(*answers)
 
 
-def test_all_parameters_are_trained(space, task, encoded_rows):
-    own = space.for_task(task)
-    for architecture in own.sample(4, np.random.default_rng(6)):
-        net = own.build([architecture], task)
-        net(torch.from_numpy(encoded_rows)).square().sum().backward()
+def test_all_parameters_are_trained(space, own_task, own_rows):
+    own = space.for_task(own_task)
+    for architecture in buildable(own, own_task, 4, 6):
+        net = own.build([architecture], own_task)
+        net(torch.from_numpy(own_rows)).square().sum().backward()
         assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
 
 
-def test_parameters_are_counted_without_building(space, task):
-    own = space.for_task(task)
+def test_parameters_are_counted_without_building(space, own_task):
+    own = space.for_task(own_task)
     before = torch.random.get_rng_state()
-    for architecture in own.sample(6, np.random.default_rng(7)):
-        counted = own.n_params(architecture, task)
-        assert own.n_params(architecture, task) == counted
+    for architecture in buildable(own, own_task, 6, 7):
+        counted = own.n_params(architecture, own_task)
+        assert own.n_params(architecture, own_task) == counted
         torch.manual_seed(0)
-        net = own.build([architecture], task)
+        net = own.build([architecture], own_task)
         assert counted == sum(p.numel() for p in net.parameters() if p.requires_grad)
         torch.random.set_rng_state(before)
-        own.n_params(architecture, task)
+        own.n_params(architecture, own_task)
         assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -379,9 +431,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_networks_for_tables_of_any_layout(space, task, layout, rng):
+def test_networks_for_tables_of_any_layout(table_space, task, layout, rng):
     task = replace(task, **LAYOUTS[layout])
-    own = space.for_task(task)
+    own = table_space.for_task(task)
     codes = [rng.integers(0, c + 1, (6, 1)) for c in task.cardinalities]
     plain = rng.normal(size=(6, task.n_numeric + task.n_binary))
     x = torch.tensor(np.hstack([plain, *codes]), dtype=torch.float32)
@@ -390,10 +442,15 @@ def test_networks_for_tables_of_any_layout(space, task, layout, rng):
     assert net(x).shape == (3, 6, task.n_outputs)
 
 
-def test_a_space_for_a_task_is_whole(space, task):
+def test_architectures_of_the_portfolio_can_be_built(space, own_task):
+    for architecture in space.portfolio(own_task):
+        assert space.is_buildable(architecture, own_task)
+
+
+def test_a_space_for_a_task_is_whole(space, own_task):
     for layout in LAYOUTS.values():
         for kind in KINDS:
-            own = replace(task, kind=kind, n_outputs=KINDS[kind], **layout)
+            own = replace(own_task, kind=kind, n_outputs=KINDS[kind], **layout)
             smaller = space.for_task(own)
             smaller.check()
             assert is_in(smaller, smaller.default_architecture())
@@ -406,10 +463,10 @@ def test_conditions_can_be_met(space):
     space.check()
 
 
-def test_the_space_is_left_as_it_is(space, task):
+def test_the_space_is_left_as_it_is(space, own_task):
     before = repr(space)
-    space.for_task(replace(task, kind="regression", n_outputs=1, n_rows=50))
-    space.portfolio(task)
+    space.for_task(replace(own_task, kind="regression", n_outputs=1, n_rows=50))
+    space.portfolio(own_task)
     assert repr(space) == before
 
 

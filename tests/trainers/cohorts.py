@@ -126,6 +126,13 @@ def train(asked, problem, space=None, halving=True):
     return trainer.train(asked, problem)
 
 
+def rebuilt(trial, problem):
+    """The networks of the folds of a trial."""
+    trainer = PopulationTrainer()
+    trainer.setup(space_of(problem))
+    return trainer.rebuilt(trial, problem)
+
+
 def assert_same(one, other, atol=1e-4):
     """Two trials of the same proposal are the same but for rounding."""
     assert one.status == other.status and one.reason == other.reason

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cohorts import assert_same, make_problem, proposals, space_of, train
+from cohorts import assert_same, make_problem, proposals, rebuilt, space_of, train
 
 import sknas.trainers._plan as plan_module
 import sknas.trainers._population as population
@@ -20,7 +20,6 @@ from sknas.spaces import DictSpace, TableSpace
 from sknas.trainers import PopulationTrainer
 from sknas.trainers._network import evaluate
 from sknas.trainers._plan import Plan
-from sknas.trainers._population import rebuilt
 
 # Members of several shapes and kinds, all trained as one cohort.
 FAMILIES = {
@@ -148,9 +147,8 @@ def test_networks_learn(kind):
 def test_the_networks_of_a_trial_give_its_predictions(kind):
     problem = make_problem(kind, n_folds=3)
     choices = [{"embedding_size": 8}, {"packing": 4}, {"normalisation": "batch"}]
-    space = space_of(problem)
     for trial in train(proposals(problem, choices), problem):
-        nets = rebuilt(trial, space, problem)
+        nets = rebuilt(trial, problem)
         assert len(nets) == len(trial.networks) == 3
         n_params = sum(p.numel() for p in nets[0].module_.parameters())
         assert trial.n_params == n_params
@@ -594,11 +592,10 @@ def test_folds_of_different_layout_size_and_weight(kind, family):
     choices = [family, {**family, "ntk_lr": 0.02}, {**family, "depth": 1}]
     asked = proposals(problem, choices)
     together = train(asked, problem)
-    space = space_of(problem)
     for place, trial in enumerate(together):
         assert trial.status == "ok"
         assert_same(trial, train([asked[place]], problem)[0])
-        nets = rebuilt(trial, space, problem)
+        nets = rebuilt(trial, problem)
         for fold, net, score in zip(
             problem.folds, nets, trial.fold_scores, strict=True
         ):
@@ -638,7 +635,7 @@ def test_folds_of_the_users_own(splits):
         seen[valid] = True
     np.testing.assert_array_equal(~np.isnan(trial.predictions).any(axis=1), seen)
     assert len(trial.networks) == len(splits)
-    nets = rebuilt(trial, space_of(problem), problem)
+    nets = rebuilt(trial, problem)
     total, count = np.zeros((120, 2)), np.zeros((120, 1))
     for fold, net in zip(problem.folds, nets, strict=True):
         output = evaluate(net.module_, torch.tensor(fold.valid.x))
@@ -658,8 +655,8 @@ def test_weights_are_repetitions(cls, n):
     weight = rng.integers(1, 4, n)
     repeated = np.repeat(np.arange(n), weight)
     options = {"max_trials": 2, "max_epochs": 3, "n_jobs": 1, "random_state": 0}
-    assert isinstance(cls()._find_trainer(), PopulationTrainer)
     one = cls(**options).fit(X, y, sample_weight=weight)
+    assert isinstance(one._find_trainer(), PopulationTrainer)
     other = cls(**options).fit(X[repeated], y[repeated])
     assert one.best_score_ == other.best_score_
     assert one.best_architecture_ == other.best_architecture_
@@ -699,9 +696,9 @@ def test_torch_is_left_as_found():
 
 def test_a_worker_that_dies_fails_its_trials_alone(monkeypatch):
     """What was there before stays, and the search tells why."""
-    from sknas.trainers import _population
+    from sknas.trainers import _cohort
 
-    whole = _population.run_tasks
+    whole = _cohort.run_tasks
     calls = []
 
     def run_tasks(*told):
@@ -710,7 +707,7 @@ def test_a_worker_that_dies_fails_its_trials_alone(monkeypatch):
             raise OSError("the worker was killed")
         return whole(*told)
 
-    monkeypatch.setattr(_population, "run_tasks", run_tasks)
+    monkeypatch.setattr(_cohort, "run_tasks", run_tasks)
     X = np.random.default_rng(0).standard_normal((300, 3))
     model = NASClassifier(max_trials=3, random_state=0, n_jobs=1)
     model.fit(X, X[:, 0] > 0)

@@ -26,7 +26,7 @@ def make_problem(regression=False, n=120, **params):
     else:
         X, y = make_classification(n, 6, random_state=0)
         model = NASClassifier(random_state=0, n_jobs=1, **params)
-    model._check_parameters()
+    model._check_parameters(X)
     data, seed, X = model._read_training_data(X, y, None, None)
     budget = plan_budget(n, None, None)
     return model._make_problem(data, budget, seed, X, time.monotonic())

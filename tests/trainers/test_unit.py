@@ -11,8 +11,10 @@ from cohorts import make_problem, proposals, space_of
 
 import sknas.trainers._plan as plan_module
 import sknas.trainers._unit as unit_module
+from sknas._optim import mixed_seed
+from sknas.trainers._member import Member
 from sknas.trainers._plan import Plan
-from sknas.trainers._unit import Member, Unit, advance, mixed_seed
+from sknas.trainers._unit import Batched, advance
 
 CHOICES = {
     "adamw": [{"ntk_lr": r, "dropout": 0.25} for r in (0.01, 0.03, 0.05, 0.1)],
@@ -33,7 +35,7 @@ def two_rungs(monkeypatch):
 
 
 def make_unit(problem, choices):
-    return Unit([Member(p) for p in proposals(problem, choices)])
+    return Batched([Member(p) for p in proposals(problem, choices)])
 
 
 def go(unit, problem, rung):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sknas.trainers._loss import WeightedLoss
+from sknas.nets._loss import WeightedLoss
 
 KINDS = ["binary", "multiclass", "multilabel", "regression"]
 N, C = 10, 3

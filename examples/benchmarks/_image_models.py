@@ -1,0 +1,179 @@
+"""One fit of one model on one set of images, in the environment of that model.
+
+    python _image_models.py MODEL SET SEED BUDGET LINE
+
+images.py calls it. What only some models need is imported where it is needed.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from sklearn import metrics
+from sklearn.datasets import load_digits
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
+
+SETS = ("digits", "fashion_mnist", "flowers17_16px")
+MOST_IMAGES = 10_000  # of a training set
+CORES = 2
+
+
+def read_images(path, seed):
+    """Images to train on and to test on, 8 bits each, and their labels."""
+    if path.name == "digits":
+        X, y = load_digits(return_X_y=True)
+        X = X.reshape(-1, 8, 8).astype(np.uint8)
+        return train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y)
+    data = np.load(path.with_suffix(".npz"))
+    X, y = data["X_train"], data["y_train"].astype(int)
+    if len(X) > MOST_IMAGES:
+        X, _, y, _ = train_test_split(
+            X, y, train_size=MOST_IMAGES, random_state=0, stratify=y
+        )
+    return X, data["X_test"], y, data["y_test"].astype(int)
+
+
+def flat(X):
+    return X.reshape(len(X), -1)
+
+
+def hgb(seed, budget):
+    model = HistGradientBoostingClassifier(random_state=seed)
+    return make_pipeline(FunctionTransformer(flat), model)
+
+
+def mlp(seed, budget):
+    model = MLPClassifier((256,), early_stopping=True, random_state=seed)
+    return make_pipeline(FunctionTransformer(flat), MinMaxScaler(), model)
+
+
+def resnet(seed, budget):
+    """One small ResNet, trained for the same time as a search takes."""
+    from sknas import NASClassifier
+    from sknas.spaces import ImageSpace
+
+    space = ImageSpace(
+        stages=(3, 3),
+        blocks=(1, 1),
+        block=("residual",),
+        channels=(16,),
+        growth=(2.0,),
+        kernel_size=(3,),
+        pooling=("max",),
+        pool_size=(2,),
+        activation=("relu",),
+        normalisation=("batch",),
+        head=("average",),
+        dropout=(0.0,),
+        flip=(False,),
+        shift=(2,),
+        cutout=(False,),
+        optimizer=("adamw",),
+        lr=(3e-3, 3e-3),
+        weight_decay=(0.05,),
+        label_smoothing=(0.0,),
+        batch_size=(128,),
+    )
+    return NASClassifier(
+        space, max_trials=1, max_time=budget, ensemble_size=1, random_state=seed
+    )
+
+
+def autokeras(seed, budget):
+    os.environ["KERAS_BACKEND"] = "torch"
+    import autokeras
+    import keras
+
+    class Deadline(keras.callbacks.Callback):
+        """AutoKeras knows no limit of time: it is stopped between two batches."""
+
+        def __init__(self):
+            super().__init__()
+            self.end = time.perf_counter() + budget
+
+        def on_train_batch_end(self, batch, logs=None):
+            if time.perf_counter() > self.end:
+                raise TimeoutError
+
+    class AutoKeras:
+        """AutoKeras with the methods of scikit-learn."""
+
+        def fit(self, X, y):
+            keras.utils.set_random_seed(seed)
+            self.model_ = autokeras.ImageClassifier(
+                max_trials=100, overwrite=True, directory="models", seed=seed
+            )
+            X = X[..., None] if X.ndim == 3 else X
+            with contextlib.suppress(TimeoutError):
+                self.model_.fit(X, y, callbacks=[Deadline()], verbose=0)
+            return self
+
+        def predict(self, X):
+            X = X[..., None] if X.ndim == 3 else X
+            best = self.model_.tuner.get_best_model()
+            return best.predict(X, verbose=0).argmax(axis=1)
+
+    return AutoKeras()
+
+
+def sknas(seed, budget):
+    from sknas import NASClassifier
+
+    return NASClassifier(max_time=budget, random_state=seed)
+
+
+def sknas_gradient(seed, budget):
+    from sknas import NASClassifier
+
+    return NASClassifier(
+        "cell", strategy="gradient", max_time=budget, random_state=seed
+    )
+
+
+MODELS = {
+    model.__name__: model
+    for model in (hgb, mlp, resnet, autokeras, sknas, sknas_gradient)
+}
+
+
+def measure(model, path, seed, budget):
+    """Seconds of a fit, and its accuracy on the images held out."""
+    X, X_test, y, y_test = read_images(path, seed)
+    estimator = MODELS[model](seed, budget)
+    started = time.perf_counter()
+    estimator.fit(X, y)
+    fitted = time.perf_counter()
+    predicted = estimator.predict(X_test)
+    line = {
+        "images": len(X),
+        "fit_s": round(fitted - started, 1),
+        "predict_s": round(time.perf_counter() - fitted, 3),
+        "acc": metrics.accuracy_score(y_test, predicted),
+    }
+    if hasattr(estimator, "best_score_"):
+        line |= {
+            "best_score": estimator.best_score_,
+            "n_trials": estimator.n_trials_,
+            "members": len(estimator.ensemble_),
+            "found": estimator.search_space_.describe(estimator.best_architecture_),
+        }
+    return line
+
+
+def main(model, path, seed, budget, line):
+    warnings.simplefilter("ignore")
+    measured = measure(model, Path(path), int(seed), float(budget))
+    Path(line).write_text(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,88 @@
+"""Fits in processes of their own, each in the environment of its model."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = HERE / ".environments"
+# What is not listed runs in the environment of this script. Why torch is pinned stands
+# in constraints.txt.
+COMMON = ["pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1"]
+TORCH = "torch==2.13.0"
+REQUIREMENTS = {
+    "catboost": [*COMMON, "catboost==1.2.10"],
+    "lightgbm": [*COMMON, "lightgbm==4.7.0"],
+    "realmlp": [*COMMON, TORCH, "pytabkit==1.7.3"],
+    "autogluon": [TORCH, "scikit-learn==1.9.1", "autogluon.tabular[all]==1.6.3"],
+    "autokeras": [TORCH, "scikit-learn==1.9.1", "autokeras==3.0.0"],
+}
+# There is no build of torchvision that goes with that torch, and no table needs it.
+UNWANTED = {"autogluon": "torchvision"}
+
+
+def run(script, model, data, seed, budget):
+    """What `script` measured of one fit; whatever else it writes goes with its folder.
+
+    A fit that fails, or takes more than twice the budget and two minutes, gives a line
+    that says why. `load` is how busy the machine was when it began.
+    """
+    measured = {"load": round(os.getloadavg()[0], 2)}
+    try:
+        return measured | in_process(
+            python_of(model),
+            (HERE / script, model, data, seed, budget),
+            seconds=2 * budget + 120,
+        )
+    except (RuntimeError, TimeoutError, subprocess.CalledProcessError) as error:
+        return {**measured, "error_text": str(error)}
+
+
+def in_process(python, options, seconds):
+    """What a script writes to the file that is its last option."""
+    with tempfile.TemporaryDirectory() as folder:
+        line, log = Path(folder, "line.json"), Path(folder, "log.txt")
+        command = [python, *map(str, options), line]
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # its workers end with it
+            )
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                raise TimeoutError(f"more than {seconds:g} s") from None
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if not line.exists():
+            said = log.read_text(errors="replace").strip()
+            raise RuntimeError(said[-500:] or f"exit status {process.returncode}")
+        return json.loads(line.read_text())
+
+
+def python_of(model):
+    """The Python of a model's environment, which is made if it is missing."""
+    if model not in REQUIREMENTS:
+        return sys.executable
+    folder = ENVIRONMENTS / model
+    python, stamp = folder / "bin" / "python", folder / ".stamp"
+    wanted = "\n".join(REQUIREMENTS[model])
+    if not (stamp.exists() and stamp.read_text() == wanted):
+        print(f"Making {folder} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        pip = [python, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", *REQUIREMENTS[model]], check=True)
+        if model in UNWANTED:
+            subprocess.run([*pip, "uninstall", "--yes", UNWANTED[model]], check=True)
+        stamp.write_text(wanted)
+    return python

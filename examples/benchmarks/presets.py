@@ -1,0 +1,202 @@
+"""Presets of search by gradient: what each derives, and at what cost.
+
+    python examples/benchmarks/presets.py --data DIR
+
+DIR holds ``fashion_mnist.npz``; digits are scikit-learn's. A preset searches a small
+cell space; the one architecture that it derives is trained alone, and judged on images
+that neither saw. `random` trains random architectures of the space one after another
+for as long as the slowest preset took in all, and takes the one that validates best.
+One process, one thread. Then: seconds and memory of one step of each relaxed network,
+beside a step of one network of the space.
+"""
+
+import resource
+import time
+import warnings
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from _lines import Lines, parse_arguments
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from sknas import NASClassifier
+from sknas._history import Proposal
+from sknas.spaces import CellSpace
+from sknas.strategies import GradientStrategy, RandomStrategy
+from sknas.strategies._presets import PRESETS
+from sknas.trainers import SkorchTrainer
+from sknas.trainers._network import evaluate
+
+SEEDS = (0, 1, 2)
+N_TRAIN, N_TEST = 3_000, 3_000  # images of Fashion-MNIST
+N_STEPS = {"digits": 300, "fashion_mnist": 400}  # of a search, and of a training
+SECONDS = 600.0  # that no search takes
+SPACE = {
+    "cells": (3,),
+    "channels": (8,),
+    "dropout": (0.0,),
+    "flip": (False,),
+    "cutout": (False,),
+    "optimizer": ("adamw",),
+    "weight_decay": (0.02,),
+    "label_smoothing": (0.0,),
+}
+
+
+def main():
+    arguments = parse_arguments(
+        __doc__,
+        data={"type": Path, "required": True},
+        sets={"nargs": "+", "choices": list(N_STEPS), "default": list(N_STEPS)},
+        seeds={"nargs": "+", "type": int, "default": list(SEEDS)},
+    )
+    lines = Lines(arguments.results / "presets.jsonl")
+    for seed in arguments.seeds:
+        for data in arguments.sets:
+            for preset in (*PRESETS, "random"):
+                key = {"preset": preset, "data": data, "seed": seed}
+                lines.measure(key, lambda k=key: run(k, lines.rows, arguments.data))
+    steps = Lines(arguments.results / "presets_step.jsonl")
+    for preset in (*PRESETS, "one network"):
+        steps.measure({"preset": preset}, lambda p=preset: apart(step, p))
+
+
+def run(key, rows, folder):
+    """One search, or random architectures for as long as others took."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    images = read_images(key["data"], folder)
+    space, problem = make_problem(images, key)
+    if key["preset"] != "random":
+        return by_gradient(key, space, problem, images)
+    taken = [
+        row["search_s"] + row["train_s"]
+        for row in rows
+        if row["data"] == key["data"] and "search_s" in row
+    ]
+    return at_random(key, space, problem, images, max(taken, default=60.0))
+
+
+def read_images(name, folder):
+    """Images and labels to search on, and others to test on."""
+    if name == "digits":
+        X, y = load_digits(return_X_y=True)
+        X = X.reshape(-1, 8, 8).astype(np.uint8)
+        return train_test_split(X, y, test_size=0.25, random_state=0, stratify=y)
+    data = np.load(folder / "fashion_mnist.npz")
+    X, y = data["X_train"], data["y_train"].astype(int)
+    told = {"train_size": N_TRAIN, "test_size": N_TEST, "random_state": 0}
+    return train_test_split(X, y, stratify=y, **told)
+
+
+def make_problem(images, key):
+    """The images as a search sees them, a fifth of them to validate on."""
+    X, _, y, _ = images
+    order = np.random.default_rng(0).permutation(len(X))
+    split = [(order[len(X) // 5 :], order[: len(X) // 5])]
+    model = NASClassifier(
+        CellSpace(**SPACE), cv=split, max_time=SECONDS, random_state=key["seed"]
+    )
+    model._check_parameters(X)
+    data, seed, X = model._read_training_data(X, y, None, None)
+    plan = plan_of(key["data"])
+    return model._make_problem(data, plan, seed, X, time.monotonic())
+
+
+def plan_of(name):
+    from sknas._budget import Budget
+
+    return Budget(None, N_STEPS[name], 1)
+
+
+def by_gradient(key, space, problem, images):
+    strategy = GradientStrategy(key["preset"])
+    started = time.perf_counter()
+    strategy.setup(space, problem, np.random.default_rng(key["seed"]))
+    (proposal,) = strategy.propose(1)
+    searched = time.perf_counter()
+    accuracy, _ = trained(proposal, space, problem, images)
+    operations = operations_of(proposal.architecture)
+    return {
+        "search_s": round(searched - started, 1),
+        "train_s": round(time.perf_counter() - searched, 1),
+        "accuracy": accuracy,
+        "skips": round(operations.count("skip") / len(operations), 3),
+        "entropy": round(float(strategy.entropy_[-1]), 3),
+    }
+
+
+def at_random(key, space, problem, images, seconds):
+    strategy = RandomStrategy()
+    strategy.setup(space, problem, np.random.default_rng(key["seed"]))
+    end = time.perf_counter() + seconds
+    tried = []
+    while time.perf_counter() < end:
+        (proposal,) = strategy.propose(1)
+        tried.append(trained(proposal, space, problem, images))
+    best = max(tried, key=lambda both: both[1])
+    return {
+        "accuracy": best[0],
+        "mean_accuracy": round(float(np.mean([a for a, _ in tried])), 4),
+        "n_trained": len(tried),
+    }
+
+
+def trained(proposal, space, problem, images):
+    """Accuracy of a network on the test images, and on those that validate."""
+    trainer = SkorchTrainer(halving=False)
+    trainer.setup(space)
+    proposal = Proposal(proposal.architecture, number=0, seed=problem.seed)
+    (trial,) = trainer.train([proposal], problem)
+    (net,) = trainer.rebuilt(trial, problem)
+    _, X, _, y = images
+    answers = evaluate(net.module_, torch.tensor(X[:, None]))
+    return round(float((answers.argmax(axis=1) == y).mean()), 4), trial.score
+
+
+def operations_of(architecture):
+    """The operations on the edges of a cell."""
+    return [value for name, value in architecture.items() if name.startswith("edge")]
+
+
+def apart(function, *told):
+    """What a function measures in a process of its own."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, told)
+
+
+def step(preset):
+    """Seconds of a step on 28 x 28 images, and what the process grew by."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 255, (2_000, 28, 28)).astype(np.uint8)
+    y = rng.integers(0, 10, 2_000)
+    key = {"data": "fashion_mnist", "seed": 0}
+    space, problem = make_problem((X, X, y, y), key)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    if preset == "one network":
+        default = space.default_architecture()
+        trainer = SkorchTrainer(halving=False)
+        trainer.setup(space)
+        trainer.train([Proposal(default, seed=0)], problem)
+        n_steps = N_STEPS["fashion_mnist"]
+    else:
+        strategy = GradientStrategy(preset, n_epochs=2, batch_size=64)
+        strategy.setup(space, problem, rng)
+        strategy.propose(1)
+        n_steps = 2 * 13
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "step_s": round(seconds / n_steps, 4),
+        "peak_mb": round((after - before) / 1024),
+    }
+
+
+if __name__ == "__main__":
+    main()

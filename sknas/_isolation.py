@@ -1,0 +1,68 @@
+"""Work with torch that leaves it as it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from sknas._optim import ONE_AT_A_TIME
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Use one thread of the CPU, and as many as before in the end.
+
+    Networks of this size gain little from more, and threads that wait for each other
+    on a machine that is busy made predictions ten times as slow. torch counts them for
+    each thread of Python by itself.
+    """
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+@contextmanager
+def isolated(seed: int, device: str) -> Iterator[None]:
+    """Seed torch, use one thread and single precision; leave all as it was.
+
+    torch has one random state a process; the lock keeps fits in different threads from
+    drawing each other's numbers. More threads would change the order of sums.
+    """
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with (
+        ONE_AT_A_TIME,
+        torch.random.fork_rng(devices=devices),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        one_thread(),
+    ):
+        dtype = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            torch.manual_seed(seed)
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+
+
+def random_state(device: torch.device | str) -> Tensor:
+    """The state of the generator that a device draws from."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.get_rng_state()
+
+
+def set_random_state(device: torch.device | str, state: Tensor) -> None:
+    """Let a device draw on from a state."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)

@@ -1,0 +1,105 @@
+"""The rows of a relaxed network: those of its weights and those of its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sknas._problem import Rows, TaskSpec
+from sknas.nets._loss import WeightedLoss
+
+SINGLE_BELOW = 600  # rows below which one half would be too few for either
+UNEVEN_BELOW = 2_000
+SHARES = (0.7, 0.5)  # of the weights, below that and above
+CHUNK = 256  # rows that are answered at once
+MAX_MEASURED = 2_000  # rows that a loss is measured on
+
+Answer = Callable[[Tensor], Tensor]  # rows (N, ...) -> answers (1, N, C)
+
+
+class Halves:
+    """Training rows, dealt out to weights and logits.
+
+    Parameters
+    ----------
+    rows : Rows
+        Rows that nothing is validated on.
+    task : TaskSpec
+        What they are.
+    device : str
+        Where they are kept.
+    rng : numpy.random.Generator
+        Deals them out.
+    is_single_level : bool
+        Whether both get all rows; they do where rows are few.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        task: TaskSpec,
+        device: str,
+        rng: np.random.Generator,
+        is_single_level: bool,
+    ) -> None:
+        # Images stay 8 bits: the network scales them.
+        weight = (rows.weight / rows.weight.mean()).astype(np.float32)
+        # Arrays that may not be written to are copied: torch warns of them.
+        self.x, self.y, self.weight = (
+            torch.from_numpy(np.require(array, requirements="W")).to(device)
+            for array in (rows.x, rows.y, weight)
+        )
+        self.loss_of = WeightedLoss(task.kind).to(device)
+        n = len(rows)
+        everything = rng.permutation(n)
+        if is_single_level or n < SINGLE_BELOW:
+            parts = (everything, everything)
+        else:
+            share = SHARES[n >= UNEVEN_BELOW]
+            is_class = task.kind in ("binary", "multiclass")
+            parts = deal(rows.y if is_class else np.zeros(n), share, rng)
+        self.weight_rows, self.arch_rows = (
+            torch.as_tensor(part, device=device) for part in parts
+        )
+
+    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Tensor]:
+        """Rows of batches without end, in a new order each epoch."""
+        n_batches = self.n_batches(rows, batch_size)
+        while True:
+            order = rows[torch.randperm(len(rows), device=rows.device)]
+            yield from torch.tensor_split(order, n_batches)
+
+    def n_batches(self, rows: Tensor, batch_size: int) -> int:
+        """Batches of an epoch."""
+        return -(-len(rows) // batch_size)
+
+    def loss(self, answer: Answer, rows: Tensor) -> Tensor:
+        """The loss of some rows."""
+        return self.loss_of(answer(self.x[rows]), self.y[rows], self.weight[rows])
+
+    @torch.no_grad()
+    def measured(self, answer: Answer) -> float:
+        """The loss on the logits' rows, or on some of them."""
+        rows = self.arch_rows[:MAX_MEASURED]
+        total = 0.0
+        for part in rows.tensor_split(self.n_batches(rows, CHUNK)):
+            total += float(self.loss(answer, part)) * len(part)
+        return total / len(rows)
+
+
+def deal(
+    y: np.ndarray, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of rows, a share and the rest, with the same mixture of classes each.
+
+    The rows of each class stand one after another, and every so manieth of all goes
+    into the first set.
+    """
+    order = rng.permutation(len(y))
+    order = order[np.argsort(y[order], kind="stable")]
+    counts = np.floor(share * np.arange(len(y) + 1) + rng.random())
+    is_first = np.diff(counts) > 0
+    return rng.permutation(order[is_first]), rng.permutation(order[~is_first])

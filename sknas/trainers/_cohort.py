@@ -1,0 +1,223 @@
+"""A cohort: proposals that are trained side by side, from rung to rung."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sknas._history import AGAIN, INTERRUPTED, OUT_OF_TIME, Proposal, Trial
+from sknas._problem import Problem
+from sknas.spaces import Space
+from sknas.trainers._base import Trainer
+from sknas.trainers._halving import is_halving, survivors
+from sknas.trainers._member import Member, Unit, stopped
+from sknas.trainers._network import TensorNet, failure_reason
+from sknas.trainers._plan import Plan
+from sknas.trainers._workers import count_useful, run_tasks
+
+EVEN_SHARE = 0.85  # of the time of all workers that they are busy
+Plans = dict[int, Plan]  # by the number of the proposal
+
+
+class CohortTrainer(Trainer):
+    """What trainers that halve a cohort share: the way from rung to rung.
+
+    Proposals are dealt into units of work. All units are trained up to a rung, a point
+    of the schedule where learning rates are zero; there the weaker trials are dropped,
+    the others go on from where they are.
+
+    Parameters
+    ----------
+    halving : bool, default=True
+        Whether weaker trials are dropped on the way.
+
+    References
+    ----------
+    Jamieson, Talwalkar: Non-stochastic Best Arm Identification and Hyperparameter
+    Optimization. arXiv:1502.07943 (successive halving).
+    """
+
+    def __init__(self, halving: bool = True) -> None:
+        self.halving = halving
+
+    def setup(self, space: Space) -> None:
+        self.space_: Any = space
+
+    @property
+    @abstractmethod
+    def _advance(self) -> Callable[..., list[Any]]:
+        """Trains (unit, space, problem, plan, rung); a function of a module."""
+
+    @abstractmethod
+    def _units(
+        self, proposals: Sequence[Proposal], problem: Problem, plans: Plans
+    ) -> list[Any]:
+        """Proposals in units of work."""
+
+    @abstractmethod
+    def _seconds(self, unit: Any, plan: Plan, n_steps: int, problem: Problem) -> float:
+        """About how long a unit takes for some steps, in one process."""
+
+    @abstractmethod
+    def rebuilt(self, trial: Trial, problem: Problem) -> tuple[TensorNet, ...]:
+        """The network of each fold of a trial, ready to predict."""
+
+    def _regrouped(self, units: list[Any], problem: Problem, plans: Plans) -> list[Any]:
+        """Units from which members were dropped, in an order that pays."""
+        return units
+
+    def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
+        if not proposals:
+            return []
+        plans = {p.number: Plan.of(p.architecture, problem) for p in proposals}
+        units = self._units(proposals, problem, plans)
+        n_rungs = max(len(plan.rungs) for plan in plans.values())
+        done: dict[int, Member] = {}
+        n_halvings = 0
+        for rung in range(n_rungs):
+            units = self._advance_all(units, problem, plans, rung)
+            is_over = rung == n_rungs - 1 or _must_stop(units, problem)
+            units, dropped = _without_failures(units)
+            if is_over:
+                dropped += [member for unit in units for member in unit.members]
+                units = []
+            elif self.halving and is_halving(_share(rung, plans)):
+                units, weaker = _halved(units, n_halvings, problem, plans)
+                dropped += weaker
+                n_halvings += 1
+            for member in dropped:
+                done[member.proposal.number] = member
+                problem.report(_trial(member, plans, problem))
+            if not units:
+                break
+            units = self._regrouped(units, problem, plans)
+        return [_trial(done[p.number], plans, problem) for p in proposals]
+
+    def _advance_all(
+        self, units: list[Any], problem: Problem, plans: Plans, rung: int
+    ) -> list[Any]:
+        """All units a rung further, the longest work first.
+
+        Where the time is bounded the default network goes before all others, so that
+        there is an answer as early as can be.
+        """
+        bare = problem.bare()
+
+        def plan(unit: Unit) -> Plan:
+            return plans[unit.members[0].proposal.number]
+
+        def seconds(unit: Unit, rung: int) -> float:
+            n_steps = plan(unit).rungs[rung] - unit.step
+            return self._seconds(unit, plan(unit), n_steps, problem)
+
+        own_rung = {id(u): min(rung, len(plan(u).rungs) - 1) for u in units}
+        work = {id(unit): seconds(unit, own_rung[id(unit)]) for unit in units}
+        # Workers that start now serve the later rungs, too.
+        to_the_end = sum(seconds(unit, -1) for unit in units)
+
+        def order(unit: Unit) -> tuple[bool, float]:
+            has_default = any(m.proposal.origin == "default" for m in unit.members)
+            return not (has_default and problem.deadline), -work[id(unit)]
+
+        by_work = sorted(units, key=order)
+        tasks = [
+            (unit, self.space_, bare, plan(unit), own_rung[id(unit)])
+            for unit in by_work
+        ]
+        done: list[Any] = []
+        n_ready, reason = 0, INTERRUPTED
+        try:
+            for parts in run_tasks(self._advance, tasks, problem, to_the_end):
+                done += parts
+                n_ready += 1
+                if any(m.reason == INTERRUPTED for part in parts for m in part.members):
+                    break
+        except KeyboardInterrupt:
+            pass
+        except Exception as error:  # of a worker that died, or could not be told
+            reason = failure_reason(error)
+        return done + [stopped(unit, reason) for unit in by_work[n_ready:]]
+
+
+def _trial(member: Member, plans: Plans, problem: Problem) -> Trial:
+    """What came of a member."""
+    plan = plans[member.proposal.number]
+    n_folds = len(problem.folds)
+    told: dict[str, Any] = {
+        "fold_seconds": (member.seconds / n_folds,) * n_folds,
+        "seconds": member.seconds,
+    }
+    best = member.best
+    if best is None or not member.rung_scores:
+        is_stopped = member.reason in (OUT_OF_TIME, INTERRUPTED)
+        status = "stopped" if is_stopped else "failed"
+        reason = member.reason or _why_unscored(problem)
+        return Trial(member.proposal, status=status, reason=reason, **told)
+    return Trial(
+        replace(member.proposal, rung=len(member.rung_scores) - 1),
+        score=best.score,
+        loss=best.loss,
+        fold_scores=best.fold_scores,
+        stop=best.share,
+        n_epochs=-(-best.step // plan.n_batches),
+        n_params=best.n_params,
+        rung_scores=member.rung_scores,
+        predictions=best.predictions,
+        networks=best.networks,
+        **told,
+    )
+
+
+def _why_unscored(problem: Problem) -> str:
+    why = getattr(problem.score, "reason", "") or "the scorer returned NaN"
+    return f"no score: {why.rstrip('.')}"
+
+
+def _share(rung: int, plans: Plans) -> float:
+    """Share of the schedule at a rung; about the same for all plans."""
+    shares = [p.rungs[min(rung, len(p.rungs) - 1)] / p.n_steps for p in plans.values()]
+    return min(shares)
+
+
+def _must_stop(units: list[Any], problem: Problem) -> bool:
+    """Whether units were cut by the clock or the user, not by a fault of their own."""
+    reasons = {member.reason for unit in units for member in unit.members}
+    return problem.seconds_left <= 0 or bool(reasons & {OUT_OF_TIME, INTERRUPTED})
+
+
+def _halved(
+    units: list[Any], n_halvings: int, problem: Problem, plans: Plans
+) -> tuple[list[Any], list[Member]]:
+    """Units with the better members, and the members that were dropped."""
+    members = [member for unit in units for member in unit.members]
+    # The default network is always in the comparison, and a second score is no race.
+    is_kept = [member.proposal.origin in ("default", AGAIN) for member in members]
+    needed = [
+        member.seconds * (plans[member.proposal.number].n_steps / unit.step - 1)
+        for unit in units
+        for member in unit.members
+    ]
+    there_is = EVEN_SHARE * problem.seconds_left * count_useful(problem, len(members))
+    values = [member.value for member in members]
+    spent = sum(member.seconds for member in members)
+    kept = set(survivors(values, is_kept, n_halvings, needed, there_is, spent))
+    left, at = [], 0
+    for unit in units:
+        places = [j for j in range(len(unit.members)) if at + j in kept]
+        at += len(unit.members)
+        if places:
+            left.append(unit.kept(places))
+    return left, [member for j, member in enumerate(members) if j not in kept]
+
+
+def _without_failures(units: list[Any]) -> tuple[list[Any], list[Member]]:
+    """Units of what can go on, and the members that diverged."""
+    left, failed = [], []
+    for unit in units:
+        sound = [j for j, member in enumerate(unit.members) if not member.reason]
+        failed += [member for member in unit.members if member.reason]
+        if sound:
+            left.append(unit.kept(sound) if len(sound) < len(unit.members) else unit)
+    return left, failed
