@@ -234,6 +234,15 @@ def test_interrupted_at_any_score_of_a_population_the_best_so_far_is_returned():
         assert is_usable(estimator, rows)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C is heard; a process that is started in the background is deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.05])
 @pytest.mark.parametrize(
     "send", [_thread.interrupt_main, lambda: signal.raise_signal(signal.SIGINT)]

@@ -306,17 +306,17 @@ class _Values:
         ValueError
             If 8 bits became shares of 1, the reverse, and the like.
         """
+        # Integers up to 1 are dark pictures, floats up to 1 are scaled ones.
+        is_scaled = self.is_unit and self.is_float and self.high > 0
         if fitted.is_unit:
             is_wrong = self.is_whole and self.high > 1
         elif fitted.is_whole and fitted.low >= 0:
-            # Integers up to 1 are dark pictures, floats up to 1 are scaled ones.
-            is_scaled = self.is_unit and self.is_float and self.high > 0
             is_wrong = is_scaled or self.low < 0
         else:
             is_integer = self.is_whole and not self.is_float
             is_beyond = self.is_whole and self.high > 2 * fitted.high
-            is_scaled = self.is_unit and self.high > 0 and fitted.high > UNUSUAL
-            is_wrong = is_beyond or is_scaled or (is_integer and fitted.low < 0)
+            is_dark = is_scaled and fitted.high > UNUSUAL
+            is_wrong = is_beyond or is_dark or (is_integer and fitted.low < 0)
         if is_wrong:
             raise ValueError(
                 f"X is in the range {self.low:g} to {self.high:g}, fit saw "

@@ -316,7 +316,7 @@ FLOATS = {
         ("whole", "eight whole resized dark black", "unit standard mask"),
         ("unit", "unit over standard dark mask black", "eight whole"),
         ("over", "unit over standard dark mask black", "eight whole"),
-        ("resized", "eight whole resized dark unit black", ""),
+        ("resized", "eight whole resized dark black", "unit"),
         ("standard", "standard unit over resized black", "eight dark whole"),
         ("mask", "unit mask dark black", "eight whole"),
     ],
