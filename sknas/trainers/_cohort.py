@@ -166,6 +166,8 @@ def _trial(member: Member, plans: Plans, problem: Problem) -> Trial:
         rung_scores=member.rung_scores,
         predictions=best.predictions,
         networks=best.networks,
+        # A search has to hear of Ctrl-C, though a score is there from the rung before.
+        reason=INTERRUPTED if member.reason == INTERRUPTED else "",
         **told,
     )
 

@@ -106,6 +106,30 @@ def test_time_that_ends_leaves_the_rung_before(monkeypatch):
     assert calls.count(0) == 2
 
 
+def test_ctrl_c_after_a_rung_ends_the_search(monkeypatch):
+    """The trial has a score, and the search hears of it all the same."""
+    plain, n_second = skorch_module.train_network, []
+
+    def interrupted(training, *told):
+        if not training.rungs_left:
+            n_second.append(training)
+            if len(n_second) == 4:
+                raise KeyboardInterrupt
+        return plain(training, *told)
+
+    monkeypatch.setattr(skorch_module, "train_network", interrupted)
+    problem = make_problem("binary", n_steps=30)
+    trials, _ = train(cohort(problem, 4), problem)
+    assert {trial.status for trial in trials} == {"ok"}
+    assert "interrupted" in {trial.reason for trial in trials}
+    n_second.clear()
+    X = np.random.default_rng(0).standard_normal((60, 3))
+    model = NASClassifier(
+        Widths(), "random", max_trials=20, max_epochs=20, random_state=0, n_jobs=1
+    ).fit(X, X[:, 0] > 0)
+    assert model.stop_reason_ == "interrupted" and model.n_trials_ < 20
+
+
 def test_a_rung_is_not_trained_twice(monkeypatch):
     problem = make_problem("binary", n_steps=30)
     steps = []
