@@ -458,17 +458,8 @@ def _started(training: Training, x: Tensor, start: Checkpoint | None) -> nn.Modu
 
 def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> TensorNet:
     """A skorch net around a module, ready to train."""
-    architecture = training.architecture
-    smoothing = architecture.get("label_smoothing", 0.0)
-    net = TensorNet(
-        module,
-        criterion=WeightedLoss(training.task.kind, (smoothing,)),
-        optimizer=architecture,
-        train_split=None,
-        callbacks=[("conductor", conductor)],
-        device=training.device,
-        verbose=0,
-    ).initialize()
+    told = {"callbacks": [("conductor", conductor)], "device": training.device}
+    net = _wrapped(module, training.architecture, training.task, **told)
     net.precision = training.precision
     return net
 
@@ -477,15 +468,21 @@ def handed_out(
     module: nn.Module, architecture: Mapping[str, Any], task: TaskSpec
 ) -> TensorNet:
     """A trained module as a skorch net on the CPU, ready to predict."""
+    return _at_rest(_wrapped(module, architecture, task))
+
+
+def _wrapped(
+    module: nn.Module, architecture: Mapping[str, Any], task: TaskSpec, **told: Any
+) -> TensorNet:
     smoothing = architecture.get("label_smoothing", 0.0)
-    net = TensorNet(
+    return TensorNet(
         module,
         criterion=WeightedLoss(task.kind, (smoothing,)),
         optimizer=architecture,
         train_split=None,
         verbose=0,
+        **told,
     ).initialize()
-    return _at_rest(net)
 
 
 def _at_rest(net: TensorNet) -> TensorNet:
