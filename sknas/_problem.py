@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sknas._history import Architecture, Trial
+from sknas._journal import Journal, NoJournal
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +175,8 @@ class Problem:
         Seeds what is random for all trials alike, such as the order of rows.
     report : callable
         Told each trial as soon as it is done, before its batch is.
+    journal : Journal
+        Keeps results, so that a search that is begun again need not compute them.
     """
 
     task: TaskSpec | None = None
@@ -190,10 +193,13 @@ class Problem:
     n_jobs: int = 1
     seed: int = 0
     report: Callable[[Trial], None] = _silent
+    journal: Journal = field(default_factory=NoJournal)
 
     def bare(self) -> Problem:
         """What a worker process is told: no refit, and nobody to ask or tell."""
-        return replace(self, full=None, report=_silent, feasible=_always)
+        return replace(
+            self, full=None, report=_silent, feasible=_always, journal=NoJournal()
+        )
 
     @property
     def seconds_left(self) -> float:

@@ -5,6 +5,10 @@ class InvalidParameterError(ValueError, TypeError):
     """A parameter has a value or a type that is not allowed."""
 
 
+class CheckpointError(RuntimeError):
+    """A checkpoint is damaged, or another process is using it."""
+
+
 class SearchFailedError(RuntimeError):
     """No trial of a search succeeded; the message counts the reasons."""
 

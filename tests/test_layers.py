@@ -31,7 +31,7 @@ ROWS = (
         "_rows",
         "_scoring",
     },
-    {"_history", "_problem", "_checks", "_budget", "exceptions"},
+    {"_history", "_journal", "_problem", "_checks", "_budget", "exceptions"},
 )
 APART = ({"strategies", "trainers"},)  # these know nothing of each other
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}

@@ -1,0 +1,188 @@
+"""What a journal keeps, and what it makes of damage."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from sknas._history import Architecture, Proposal, Trial
+from sknas._journal import LINES, TORN, FileJournal, NoJournal
+from sknas.exceptions import CheckpointError
+
+
+@dataclass(eq=False)
+class Record:
+    name: str
+    tensor: torch.Tensor
+    parts: tuple = ()
+
+
+VALUES = {
+    "number": 0.1 + 0.2,
+    "nan and infinity": [float("nan"), float("inf"), None, True],
+    "words": {"a": ["b", ("c", 1)]},
+    "trial": Trial(
+        Proposal(Architecture({"width": 3, "act": "relu"}), number=7, seed=2**40),
+        score=1 / 3,
+        rung_scores=(0.25, 1 / 7),
+    ),
+}
+
+
+def assert_same(a, b):
+    assert repr(a) == repr(b)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return FileJournal(tmp_path)
+
+
+def lines(folder):
+    return (folder / LINES).read_bytes().splitlines(keepends=True)
+
+
+def filled(folder, n):
+    journal = FileJournal(folder)
+    for number in range(n):
+        journal.put(f"k{number}", number)
+    return journal
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_values_come_back_in_another_journal(journal, tmp_path, name):
+    journal.put("key", VALUES[name])
+    assert_same(FileJournal(tmp_path).get("key"), VALUES[name])
+    assert_same(journal.get("key"), VALUES[name])
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.rand(3, 4, dtype=torch.float64),
+        torch.rand(2, 2).to(torch.bfloat16),
+        torch.tensor(3),
+        torch.rand(100, 100)[7:8],
+        torch.arange(6).reshape(2, 3).T,
+    ],
+    ids=["double", "half", "count", "view", "transposed"],
+)
+def test_tensors_come_back_bit_for_bit(tmp_path, tensor):
+    told = {"Record": Record}
+    record = Record("name", tensor, ({"state": tensor},))
+    FileJournal(tmp_path, told).put("rung:0:1,2", [record])
+    (found,) = FileJournal(tmp_path, told).get("rung:0:1,2")
+    assert found.name == "name"
+    assert found.tensor.dtype == tensor.dtype
+    assert torch.equal(found.tensor, tensor)
+    assert torch.equal(found.parts[0]["state"], tensor)
+    (path,) = tmp_path.glob("*.pt")
+    assert path.stat().st_size < 3_500  # a view is written without what is around it
+
+
+def test_arrays_come_back_with_their_gaps(tmp_path):
+    predictions = np.array([[0.1, np.nan], [0.3, 0.4]])
+    trial = Trial(Proposal(Architecture({})), score=1.0, predictions=predictions)
+    FileJournal(tmp_path).put("trial:0", trial)
+    found = FileJournal(tmp_path).get("trial:0")
+    np.testing.assert_array_equal(found.predictions, predictions)
+    assert found.predictions.dtype == np.float64
+
+
+def test_later_values_take_the_place_of_earlier_ones(journal, tmp_path):
+    journal.put("key", torch.zeros(2))
+    journal.put("key", torch.ones(2))
+    assert torch.equal(FileJournal(tmp_path).get("key"), torch.ones(2))
+    journal.put("key", 3)
+    assert FileJournal(tmp_path).get("key") == 3
+
+
+def test_dropped_values_are_gone_and_others_are_not(journal, tmp_path):
+    journal.put("a", torch.zeros(2))
+    journal.put("b", torch.ones(2))
+    journal.drop("a")
+    journal.drop("never there")
+    again = FileJournal(tmp_path)
+    assert again.get("a") is None
+    assert again.get("b") is not None
+    assert len(list(tmp_path.glob("*.pt"))) == 1
+
+
+def test_an_unknown_key_is_none(journal):
+    assert journal.get("key") is None
+    assert "key" not in journal
+
+
+def test_no_journal_keeps_nothing():
+    journal = NoJournal()
+    journal.put("key", 1)
+    journal.drop("key")
+    assert journal.get("key") is None
+
+
+@pytest.mark.parametrize("n_left", range(1, 12))
+def test_a_torn_last_line_is_passed_over_for_good(tmp_path, n_left):
+    filled(tmp_path, 3)
+    whole = (tmp_path / LINES).read_bytes()
+    cut = whole[: len(whole) - n_left]
+    (tmp_path / LINES).write_bytes(cut)
+    is_whole = n_left == 1  # only the end of the line is missing
+    journal = FileJournal(tmp_path)
+    assert journal.get("k1") == 1
+    assert journal.get("k2") == (2 if is_whole else None)
+    journal.put("k2", 22)
+    again = FileJournal(tmp_path)
+    assert [again.get(f"k{j}") for j in range(3)] == [0, 1, 22]
+    assert (tmp_path / LINES).read_bytes().startswith(cut)  # nothing is deleted
+    assert (TORN in (tmp_path / LINES).read_bytes()) != is_whole
+
+
+@pytest.mark.parametrize("damaged", [1, 2, 3])
+def test_damage_is_told_with_its_line(tmp_path, damaged):
+    filled(tmp_path, 3)
+    all_lines = lines(tmp_path)
+    all_lines[damaged - 1] = all_lines[damaged - 1].replace(b"k", b"q")
+    (tmp_path / LINES).write_bytes(b"".join(all_lines))
+    before = (tmp_path / LINES).read_bytes()
+    with pytest.raises(CheckpointError, match=rf"^Line {damaged} of .* is damaged"):
+        FileJournal(tmp_path)
+    assert (tmp_path / LINES).read_bytes() == before
+
+
+def test_a_damaged_file_is_told_and_not_used(journal, tmp_path):
+    journal.put("key", torch.zeros(100))
+    (path,) = tmp_path.glob("*.pt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(CheckpointError, match=r"file .* is damaged"):
+        FileJournal(tmp_path).get("key")
+
+
+def test_files_that_would_run_code_are_refused(journal, tmp_path):
+    # Somebody else's checkpoint, with checksums that fit.
+    journal.put("key", torch.zeros(2))
+    (path,) = tmp_path.glob("*.pt")
+    path.unlink()
+    line = next(iter(journal._lines.values()))
+    torch.save({"value": pytest.raises}, path)
+    line["crc"] = zlib.crc32(path.read_bytes())
+    with pytest.raises(CheckpointError, match="it holds more than tensors"):
+        journal.get("key")
+
+
+def test_seconds_of_earlier_searches_count(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("sknas._journal.time.monotonic", lambda: now[0])
+    first = FileJournal(tmp_path)
+    now[0] = 107.0
+    first.put("a", 1)
+    assert first.seconds == 7.0
+    now[0] = 1000.0  # time in which nobody searched
+    second = FileJournal(tmp_path)
+    assert second.seconds == 7.0
+    now[0] = 1003.0
+    second.put("b", 1)
+    assert FileJournal(tmp_path).seconds == 10.0
