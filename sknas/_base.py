@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from typing import Any, Self
@@ -22,6 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from sknas._baselines import default_score, simple_scores
 from sknas._budget import Budget, plan_budget
+from sknas._checkpoint import describe_search, open_journal
 from sknas._checks import (
     check_integer,
     check_positive,
@@ -31,6 +35,7 @@ from sknas._checks import (
 )
 from sknas._constraints import make_feasible
 from sknas._data import Data, encode_fold, make_scorer, read_data, split_rows
+from sknas._earlier import Earlier
 from sknas._ensemble import Chosen, choose_members, gather, refit, refit_seconds
 from sknas._folds import Split, check_folds
 from sknas._history import (
@@ -41,6 +46,7 @@ from sknas._history import (
     count_reasons,
     cv_results,
 )
+from sknas._journal import Journal
 from sknas._problem import Problem
 from sknas._progress import Progress
 from sknas._scoring import RowLoss, find_scorer, reads_probabilities
@@ -51,6 +57,7 @@ from sknas._search import (
     find_part,
     first_proposals,
 )
+from sknas._signals import Signals
 from sknas.encoding import (
     ImageReader,
     Reader,
@@ -103,6 +110,8 @@ class BaseNAS(BaseEstimator, ABC):
         device: str = "auto",
         n_jobs: int | None = None,
         random_state: Any = None,
+        checkpoint: Any = None,
+        warm_start: bool = False,
         verbose: int = 0,
     ) -> None:
         self.search_space = search_space
@@ -121,6 +130,8 @@ class BaseNAS(BaseEstimator, ABC):
         self.device = device
         self.n_jobs = n_jobs
         self.random_state = random_state
+        self.checkpoint = checkpoint
+        self.warm_start = warm_start
         self.verbose = verbose
 
     def fit(
@@ -158,7 +169,7 @@ class BaseNAS(BaseEstimator, ABC):
             If no architecture could be trained.
         """
         # One thread a process: workers do not take each other's cores.
-        with threadpool_limits(limits=1):
+        with Signals(self.checkpoint is not None), threadpool_limits(limits=1):
             self._fit(X, y, sample_weight, groups)
         return self
 
@@ -168,6 +179,41 @@ class BaseNAS(BaseEstimator, ABC):
         # What an earlier fit left must not predict with what this one reads.
         self.__dict__.pop("ensemble_", None)
         data, seed, X = self._read_training_data(X, y, sample_weight, groups)
+        owner, parts = type(self).__name__, {}
+        if self.checkpoint is not None or self.warm_start:
+            parts = describe_search(self, data, self._find_device())
+        earlier = self._find_earlier(parts)
+        if earlier is not None:
+            seed = earlier.seed
+            parts["begun_from"] = earlier.digest
+        with ExitStack() as stack:
+            journal = open_journal(stack, owner, self.checkpoint, parts)
+            # A search that goes on does so with the seed and in the time that it had.
+            seed = journal.kept("seed", seed)
+            started -= journal.seconds
+            self._search_in(data, seed, X, started, journal, earlier, parts)
+        self.search_time_ = time.monotonic() - started
+
+    def _find_earlier(self, parts: dict[str, str]) -> Earlier | None:
+        """The search that this one adds to."""
+        if not self.warm_start:
+            self.__dict__.pop("_earlier", None)
+        earlier: Earlier | None = getattr(self, "_earlier", None)
+        if earlier is not None:
+            earlier.check(type(self).__name__, parts)
+        return earlier
+
+    def _search_in(
+        self,
+        data: Data,
+        seed: int,
+        X: Any,
+        started: float,
+        journal: Journal,
+        earlier: Earlier | None,
+        parts: dict[str, str],
+    ) -> None:
+        """From data that were read to the fitted estimator."""
         budget = plan_budget(
             data.weight.sum(),
             self.max_trials,
@@ -176,15 +222,19 @@ class BaseNAS(BaseEstimator, ABC):
             is_batched=self._is_batched(),
             n_pixels=self._reader.n_pixels,
         )
+        if earlier is not None:
+            budget = earlier.bounded(budget)
         space, problem = self._make_problem(data, budget, seed, X, started)
+        problem = replace(problem, journal=journal)
         with Progress(self.verbose, budget.n_trials, self.max_time) as progress:
             simple = simple_scores(problem)
             self._check_score(problem, simple["dummy"])
-            history = self._search(space, problem, budget, seed, progress)
+            history = self._search(space, problem, budget, seed, progress, earlier)
             self.baseline_scores_ = {"default": default_score(history), **simple}
             progress.note("refit")
             self._finish(space, problem, history)
-        self.search_time_ = time.monotonic() - started
+        if self.warm_start:
+            self._earlier = Earlier(parts, seed, budget, history)
 
     def _check_parameters(self, X: Any) -> None:
         owner = type(self).__name__
@@ -194,6 +244,12 @@ class BaseNAS(BaseEstimator, ABC):
         check_integer(owner, "ensemble_size", self.ensemble_size, 1, optional=True)
         if not isinstance(self.verbose, bool):
             check_integer(owner, "verbose", self.verbose, 0)
+        if self.checkpoint is not None and not isinstance(
+            self.checkpoint, str | os.PathLike
+        ):
+            reject(owner, "checkpoint", self.checkpoint, "a folder or None")
+        if not isinstance(self.warm_start, bool):
+            reject(owner, "warm_start", self.warm_start, "True or False")
         check_folds(owner, self.cv)
         is_count = isinstance(self.n_jobs, Integral) and self.n_jobs != 0
         if self.n_jobs is not None and (not is_count or self.n_jobs is True):
@@ -328,7 +384,11 @@ class BaseNAS(BaseEstimator, ABC):
         all_rows = Split(np.arange(len(data)), np.arange(0))
         full = encode(all_rows)
         space = self._space.for_task(full.task)
-        deadline = None if self.max_time is None else started + float(self.max_time)
+        deadline = None
+        if self.max_time is not None:
+            # A search whose time was over when it was broken off can still end.
+            least = MARGIN + CHOICE_SHARE * self.max_time
+            deadline = max(started + self.max_time, time.monotonic() + least)
         return space, Problem(
             task=full.task,
             folds=folds,
@@ -352,6 +412,7 @@ class BaseNAS(BaseEstimator, ABC):
         budget: Budget,
         seed: int,
         progress: Progress,
+        earlier: Earlier | None,
     ) -> History:
         strategy = self._find_strategy()
         # Where one network predicts, luck chooses it; an ensemble has others beside it.
@@ -367,6 +428,7 @@ class BaseNAS(BaseEstimator, ABC):
             deadline=partial(self._search_deadline, problem),
             on_trials=progress.show,
             n_leaders=n_leaders,
+            earlier=History() if earlier is None else earlier.history,
         )
         first = first_proposals(self._space, problem.task, problem.feasible)
         history = search.run(first if strategy.is_primed else first[:1])

@@ -15,7 +15,7 @@ from torch import nn
 from sknas._calibration import fit_temperature, tempered
 from sknas._history import Architecture, History, Trial
 from sknas._isolation import one_thread
-from sknas._problem import Fold, Problem, Rows
+from sknas._problem import Fold, Problem
 from sknas._scoring import score_many
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import Space
@@ -340,25 +340,27 @@ def refit(
     assert full is not None
     planned = _in_time(chosen, problem)
     trainings = [_training(trial, space, problem, full) for trial in planned.trials]
-    tasks = [(training, full.train) for training in trainings]
+    tasks = [(training,) for training in trainings]
+    on_all = replace(problem, folds=(full,))
     seconds = sum(refit_seconds(trial) for trial in planned.trials)
     outcomes: list[TrainedNetwork | str] = []
     is_interrupted = False
     try:
-        for outcome in run_tasks(_train_or_tell, tasks, problem, seconds):
+        for outcome in run_tasks(_train_or_tell, tasks, on_all, seconds):
             outcomes.append(outcome)
     except KeyboardInterrupt:
         is_interrupted = True
         if not any(isinstance(outcome, TrainedNetwork) for outcome in outcomes):
             hurried = replace(trainings[0], deadline=time.monotonic() + HURRY)
-            outcomes = [_train_or_tell(hurried, full.train)]
+            outcomes = [
+                _train_or_tell(replace(on_all, deadline=hurried.deadline), hurried)
+            ]
     members = _members(planned, outcomes)
     for trial in spare:
         if members:
             break
-        outcomes.append(
-            _train_or_tell(_training(trial, space, problem, full), full.train)
-        )
+        training = _training(trial, space, problem, full)
+        outcomes.append(_train_or_tell(on_all, training))
         members = _members(Chosen((trial,)), outcomes[-1:])
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, str))
     if not members:
@@ -369,10 +371,17 @@ def refit(
     return Refitted(ensemble, failures, is_interrupted)
 
 
-def _train_or_tell(training: Training, rows: Rows) -> TrainedNetwork | str:
-    """A trained network, or why there is none."""
+def _train_or_tell(problem: Problem, training: Training) -> TrainedNetwork | str:
+    """A network trained on the one fold of a problem, or why there is none."""
+    (full,) = problem.folds
+    # Its deadline is on the clock of the machine that trains it.
+    training = replace(
+        training,
+        device=problem.device,
+        deadline=training.deadline and problem.deadline,
+    )
     try:
-        return train_network(training, rows)
+        return train_network(training, full.train)
     except Exception as error:
         return failure_reason(error)
 

@@ -82,6 +82,14 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         use, and one inside a joblib worker. The result does not depend on it.
     random_state : int, RandomState or None, default=None
         Seeds all that is random.
+    checkpoint : str, path or None, default=None
+        Folder in which the search is kept as it goes: a `fit` that was broken off goes
+        on from there when it is called again with the same data and parameters, and
+        `max_time` counts the seconds of all of them.
+    warm_start : bool, default=False
+        Whether `fit`, called again with the same data, adds to the trials that are
+        there, as many or as long as a first one would; then the estimator keeps the
+        networks of the best trials.
     verbose : int, default=0
         1 shows a progress bar, 0 nothing.
 
@@ -169,6 +177,8 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         device: str = "auto",
         n_jobs: int | None = None,
         random_state: Any = None,
+        checkpoint: Any = None,
+        warm_start: bool = False,
         verbose: int = 0,
     ) -> None:
         super().__init__(
@@ -188,6 +198,8 @@ class NASClassifier(ClassifierMixin, BaseNAS):
             device=device,
             n_jobs=n_jobs,
             random_state=random_state,
+            checkpoint=checkpoint,
+            warm_start=warm_start,
             verbose=verbose,
         )
         self.class_weight = class_weight
@@ -297,6 +309,14 @@ class NASRegressor(RegressorMixin, BaseNAS):
         use, and one inside a joblib worker. The result does not depend on it.
     random_state : int, RandomState or None, default=None
         Seeds all that is random.
+    checkpoint : str, path or None, default=None
+        Folder in which the search is kept as it goes: a `fit` that was broken off goes
+        on from there when it is called again with the same data and parameters, and
+        `max_time` counts the seconds of all of them.
+    warm_start : bool, default=False
+        Whether `fit`, called again with the same data, adds to the trials that are
+        there, as many or as long as a first one would; then the estimator keeps the
+        networks of the best trials.
     verbose : int, default=0
         1 shows a progress bar, 0 nothing.
 

@@ -28,7 +28,15 @@ TYPE = "$"  # names what a dict stands for, in what is written
 
 
 class Journal(ABC):
-    """Results by name: what is there need not be computed again."""
+    """Results by name: what is there need not be computed again.
+
+    Attributes
+    ----------
+    seconds : float
+        Seconds of all searches that wrote here, as far as they told.
+    """
+
+    seconds = 0.0
 
     @abstractmethod
     def get(self, key: str) -> Any:
@@ -48,7 +56,21 @@ class Journal(ABC):
 
     @abstractmethod
     def drop(self, key: str) -> None:
-        """Give back the room of a value that nobody will ask for."""
+        """Give back the room of the values that nobody will ask for.
+
+        Parameters
+        ----------
+        key : str
+            Of a value, or what the keys of several begin with, up to a colon.
+        """
+
+    def kept(self, key: str, value: Any) -> Any:
+        """What is there under a key, or else a value, which then is."""
+        there = self.get(key)
+        if there is None:
+            self.put(key, value)
+            there = value
+        return there
 
 
 class NoJournal(Journal):
@@ -80,11 +102,6 @@ class FileJournal(Journal):
     records : mapping of str to type
         Dataclasses that values may hold beside `Trial` and `Proposal`, by name.
 
-    Attributes
-    ----------
-    seconds : float
-        Seconds of all searches that wrote here, as far as lines tell.
-
     Raises
     ------
     CheckpointError
@@ -94,7 +111,6 @@ class FileJournal(Journal):
     def __init__(self, folder: Path, records: Mapping[str, type] | None = None) -> None:
         self.folder = folder
         self.records = {"Trial": Trial, "Proposal": Proposal, **(records or {})}
-        self.seconds = 0.0
         self._lines: dict[str, dict[str, Any]] = {}
         self._read()
         self._before = self.seconds
@@ -139,9 +155,9 @@ class FileJournal(Journal):
         self._lines[key] = line
 
     def drop(self, key: str) -> None:
-        line = self._lines.get(key, {})
-        if "file" in line:
-            (self.folder / line["file"]).unlink(missing_ok=True)
+        for other, line in self._lines.items():
+            if "file" in line and (other == key or other.startswith(f"{key}:")):
+                (self.folder / line["file"]).unlink(missing_ok=True)
 
     def _write_file(self, key: str, packed: Any) -> dict[str, Any]:
         buffer = BytesIO()

@@ -264,7 +264,10 @@ class Optimizer:
 
     def load_moments(self, moments: list[dict[str, Tensor]]) -> None:
         """Go on from what another one remembered of the same networks."""
-        self.states = [{name: t.clone() for name, t in m.items()} for m in moments]
+        self.states = [
+            {name: tensor.to(parameter.device, copy=True) for name, tensor in m.items()}
+            for m, parameter in zip(moments, self.parameters, strict=True)
+        ]
 
 
 def _rates(

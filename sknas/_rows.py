@@ -48,17 +48,25 @@ def merge_rows(columns: list[np.ndarray], weight: np.ndarray) -> MergedRows:
     MergedRows
         In an order that depends on the values alone.
     """
-    # 64 bits: two different rows of a million share a hash with probability 3e-8.
-    total = np.zeros(len(weight), dtype=np.uint64)
+    total = hash_rows(columns, len(weight))
+    _, first, place = np.unique(total, return_index=True, return_inverse=True)
+    merged = np.bincount(place, weight, minlength=len(first))
+    return MergedRows(first, place, merged)
+
+
+def hash_rows(columns: list[np.ndarray], n_rows: int) -> np.ndarray:
+    """A number for each row that equal rows share, (N,) of 64 bits.
+
+    Two different rows of a million share one with probability 3e-8.
+    """
+    total = np.zeros(n_rows, dtype=np.uint64)
     for part in columns:
         if part.ndim == 2 and not part.shape[1]:
             continue
         frame = pd.DataFrame(part)
         hashed = pd.util.hash_pandas_object(frame, index=False, categorize=False)
         total = total * np.uint64(0x9E3779B97F4A7C15) + hashed.to_numpy(np.uint64)
-    _, first, place = np.unique(total, return_index=True, return_inverse=True)
-    merged = np.bincount(place, weight, minlength=len(first))
-    return MergedRows(first, place, merged)
+    return total
 
 
 def check_weight(sample_weight: np.ndarray) -> np.ndarray:

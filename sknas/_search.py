@@ -187,6 +187,8 @@ class Search:
         Proposals asked for at once; None for as many as the trainer likes.
     n_leaders : int, default=0
         Architectures that are scored once more at the end, by a fresh seed.
+    earlier : History, default=History()
+        Trials of a search that this one goes on with; `max_trials` counts them.
     """
 
     def __init__(
@@ -202,6 +204,7 @@ class Search:
         on_trials: Callable[[History], None] | None = None,
         n_side: int | None = None,
         n_leaders: int = 0,
+        earlier: History = History(),  # noqa: B008 - it is frozen
     ) -> None:
         self.space = space
         space.check()
@@ -214,22 +217,33 @@ class Search:
         self.on_trials = on_trials
         self.n_side = self.trainer.n_side if n_side is None else n_side
         self.n_leaders = n_leaders
+        self.journal = problem.journal
+        self.earlier = replace(earlier, stop_reason="")
         self._seen: set[str] = set()
+        self._n_batches = 0
 
     def run(self, first: Sequence[Proposal] = ()) -> History:
         """Search until a bound is met; Ctrl-C ends it too.
+
+        What the journal of the problem holds is not done again: the strategy is asked
+        and told as it was, and comes to the state that it had.
 
         Parameters
         ----------
         first : sequence of Proposal
             What to train before the strategy is asked.
         """
-        history = History()
+        history = self.earlier
         self.begun = time.monotonic()
         try:
-            rng = np.random.default_rng(self.seed)
+            # Not the same draws again where trials are there already.
+            seed = [self.seed, len(history)] if len(history) else self.seed
+            rng = np.random.default_rng(seed)
             self.strategy.setup(self.space, self.problem, rng)
             self.trainer.setup(self.space)
+            self._seen = {trial.architecture.key for trial in history}
+            if len(history):
+                self.strategy.observe([trial.bare() for trial in history])
             n = self.n_side
             queue = [list(first[at : at + n]) for at in range(0, len(first), n)]
             while not history.stop_reason:
@@ -241,24 +255,38 @@ class Search:
 
     def _advance(self, history: History, queue: list[list[Proposal]]) -> History:
         """One batch more, or the reason why there is none."""
+        stop_reason = self.journal.get(f"end:{self._n_batches}")
+        if stop_reason is not None:
+            return replace(history, stop_reason=stop_reason)
+        batch = self.journal.get(self._batch_key)
         deadline = self._end_of_search(history)
         left = np.inf if self.max_trials is None else self.max_trials - len(history)
-        if left <= 0:
-            return replace(history, stop_reason="max_trials")
-        if deadline is not None and time.monotonic() >= deadline:
-            return replace(history, stop_reason="max_time")
+        if batch is None and left <= 0:
+            return self._ended(history, "max_trials")
+        if batch is None and deadline is not None and time.monotonic() >= deadline:
+            return self._ended(history, "max_time")
+        n = self.n_side
         if queue:
             new = self._numbered(queue.pop(0), history, left)
         else:
-            n = self._n_in_time(history, deadline)
+            n = batch["n"] if batch else self._n_in_time(history, deadline)
             if not n:
-                return replace(history, stop_reason="max_time")
+                return self._ended(history, "max_time")
             new = self._proposed(history, int(min(n, left)))
-            if not new:
-                return replace(history, stop_reason=self._end_of_proposals())
-        if not new:
+            if not new and batch is None:
+                return self._ended(history, self._end_of_proposals())
+        if not new and batch is None:
             return history
-        return self._trained(new, history, deadline, self.problem)
+        return self._trained(new, history, deadline, self.problem, n)
+
+    @property
+    def _batch_key(self) -> str:
+        return f"batch:{self._n_batches}"
+
+    def _ended(self, history: History, stop_reason: str) -> History:
+        """The history with the reason why the search is over."""
+        self.journal.put(f"end:{self._n_batches}", stop_reason)
+        return replace(history, stop_reason=stop_reason)
 
     def _end_of_search(self, history: History) -> float | None:
         """The deadline, less the time in which leaders are scored again."""
@@ -272,7 +300,8 @@ class Search:
         leaders = self._leaders(history)
         for at in range(0, len(leaders), self.n_side):
             deadline = self.deadline(history)
-            if deadline is not None and time.monotonic() >= deadline:
+            is_late = deadline is not None and time.monotonic() >= deadline
+            if is_late and self.journal.get(self._batch_key) is None:
                 break
             first = _next_number(history)
             proposals = [
@@ -302,8 +331,43 @@ class Search:
         history: History,
         deadline: float | None,
         problem: Problem,
+        n: int = 0,
     ) -> History:
-        """The history with what came of some proposals."""
+        """The history with what came of some proposals, of `n` that were asked for."""
+        number, key = self._n_batches, self._batch_key
+        batch = self.journal.get(key)
+        if batch is None:
+            self.journal.put(key, {"n": n, "proposals": proposals})
+        else:  # what depended on the clock is as it was
+            proposals = batch["proposals"]
+            self._seen |= {proposal.architecture.key for proposal in proposals}
+        self._n_batches += 1
+        known = self._known(number)
+        trials = known or self._train(proposals, history, deadline, problem)
+        self.strategy.observe([trial.bare() for trial in trials])
+        # A trial that was never begun is none.
+        begun = [
+            trial for trial in trials if trial.status != "stopped" or trial.seconds
+        ]
+        is_interrupted = any(trial.reason == INTERRUPTED for trial in trials)
+        history = history.extended(begun)
+        if not known and not is_interrupted:  # a search begun again goes on with these
+            self._keep_all(number, trials)
+        kept = history.without_predictions(N_KEPT)
+        for before, after in zip(history, kept, strict=True):
+            if before.networks is not None and after.networks is None:
+                self.journal.drop(f"networks:{before.proposal.number}")
+        self._report(kept, [])
+        return replace(kept, stop_reason=INTERRUPTED) if is_interrupted else kept
+
+    def _train(
+        self,
+        proposals: list[Proposal],
+        history: History,
+        deadline: float | None,
+        problem: Problem,
+    ) -> list[Trial]:
+        """What came of some proposals; no number is no score."""
         report = partial(self._report, history, [])
         problem = replace(problem, deadline=deadline, report=report)
         trials = [checked(trial) for trial in self.trainer.train(proposals, problem)]
@@ -312,15 +376,34 @@ class Search:
                 f"{type(self.trainer).__name__}.train must return a trial for each of "
                 f"{len(proposals)} proposals, it returned {len(trials)}."
             )
-        self.strategy.observe([trial.bare() for trial in trials])
-        # A trial that was never begun is none.
-        begun = [
-            trial for trial in trials if trial.status != "stopped" or trial.seconds
-        ]
-        history = history.extended(begun).without_predictions(N_KEPT)
-        self._report(history, [])
-        is_interrupted = any(trial.reason == INTERRUPTED for trial in trials)
-        return replace(history, stop_reason=INTERRUPTED) if is_interrupted else history
+        return trials
+
+    def _keep(self, trial: Trial) -> None:
+        """Write a trial down, its networks and predictions first."""
+        number = trial.proposal.number
+        if trial.reason == INTERRUPTED or self.journal.get(f"trial:{number}"):
+            return
+        if trial.networks is not None or trial.predictions is not None:
+            told = {"networks": trial.networks, "predictions": trial.predictions}
+            self.journal.put(f"networks:{number}", told)
+        self.journal.put(f"trial:{number}", trial.bare())
+
+    def _keep_all(self, number: int, trials: list[Trial]) -> None:
+        """Write a batch down; what its trainer kept on the way is not needed then."""
+        for trial in trials:
+            self._keep(trial)
+        numbers = [trial.proposal.number for trial in trials]
+        self.journal.put(f"done:{number}", numbers)
+        self.journal.drop("cohort")
+
+    def _known(self, number: int) -> list[Trial]:
+        """The trials of a batch that was done before, with the networks still kept."""
+        trials = []
+        for trial_number in self.journal.get(f"done:{number}") or ():
+            trial = self.journal.get(f"trial:{trial_number}")
+            kept = self.journal.get(f"networks:{trial_number}") or {}
+            trials.append(replace(trial, **kept))
+        return trials
 
     def _n_in_time(self, history: History, deadline: float | None) -> int:
         """Proposals to ask for: fewer where the time that is left is short."""
@@ -335,6 +418,8 @@ class Search:
 
     def _report(self, history: History, batch: list[Trial], *done: Trial) -> None:
         """Tell what is done: the history, and the trials of the batch under way."""
+        for trial in done:
+            self._keep(checked(trial))  # on disk before it is told
         batch.extend(done)
         if self.on_trials is not None:
             self.on_trials(history.extended(batch))

@@ -110,6 +110,16 @@ def test_dropped_values_are_gone_and_others_are_not(journal, tmp_path):
     assert len(list(tmp_path.glob("*.pt"))) == 1
 
 
+def test_values_are_dropped_by_what_their_keys_begin_with(journal):
+    for key in ("cohort:1:a", "cohort:1:b", "cohort:12:a", "other"):
+        journal.put(key, torch.zeros(2))
+    journal.drop("cohort:1")
+    found = [journal.get(key) is None for key in ("cohort:1:a", "cohort:1:b")]
+    assert found == [True, True]
+    assert journal.get("cohort:12:a") is not None
+    assert journal.get("other") is not None
+
+
 def test_an_unknown_key_is_none(journal):
     assert journal.get("key") is None
     assert "key" not in journal

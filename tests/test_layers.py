@@ -17,7 +17,16 @@ FILES = sorted(ROOT.rglob("*.py"))
 ROWS = (
     {"_estimators"},
     {"_base"},
-    {"_baselines", "_data", "_ensemble", "_progress", "_search"},
+    {
+        "_baselines",
+        "_checkpoint",
+        "_data",
+        "_earlier",
+        "_ensemble",
+        "_progress",
+        "_search",
+        "_signals",
+    },
     {"strategies", "trainers", "_constraints"},
     {"spaces"},
     {"nets"},

@@ -101,9 +101,8 @@ class CohortTrainer(Trainer):
         """All units a rung further, the longest work first.
 
         Where the time is bounded the default network goes before all others, so that
-        there is an answer as early as can be.
+        there is an answer as early as can be. What the journal holds is done already.
         """
-        bare = problem.bare()
 
         def plan(unit: Unit) -> Plan:
             return plans[unit.members[0].proposal.number]
@@ -121,24 +120,53 @@ class CohortTrainer(Trainer):
             has_default = any(m.proposal.origin == "default" for m in unit.members)
             return not (has_default and problem.deadline), -work[id(unit)]
 
-        by_work = sorted(units, key=order)
+        by_work = {_key(u, own_rung[id(u)]): u for u in sorted(units, key=order)}
+        done = {key: problem.journal.get(key) for key in by_work}
+        left = {key: unit for key, unit in by_work.items() if done[key] is None}
         tasks = [
-            (unit, self.space_, bare, plan(unit), own_rung[id(unit)])
-            for unit in by_work
+            (self._advance, unit, self.space_, plan(unit), own_rung[id(unit)])
+            for unit in left.values()
         ]
-        done: list[Any] = []
-        n_ready, reason = 0, INTERRUPTED
+        done |= self._done(left, tasks, problem, to_the_end)
+        return [part for parts in done.values() for part in parts]
+
+    def _done(
+        self, left: dict[str, Any], tasks: list[Any], problem: Problem, seconds: float
+    ) -> dict[str, list[Any]]:
+        """What becomes of units, by their keys; each is kept as soon as it is done."""
+        done: dict[str, list[Any]] = {}
+        reason = INTERRUPTED
         try:
-            for parts in run_tasks(self._advance, tasks, problem, to_the_end):
-                done += parts
-                n_ready += 1
-                if any(m.reason == INTERRUPTED for part in parts for m in part.members):
+            results = run_tasks(_advanced, tasks, problem, seconds)
+            for key, parts in zip(left, results, strict=False):
+                if isinstance(parts, str):  # why there is none
+                    done[key] = [stopped(left[key], parts)]
+                    continue
+                done[key] = parts
+                reasons = {m.reason for part in parts for m in part.members}
+                if not reasons & {INTERRUPTED, OUT_OF_TIME}:
+                    problem.journal.put(key, parts)
+                if INTERRUPTED in reasons:
                     break
         except KeyboardInterrupt:
             pass
-        except Exception as error:  # of a worker that died, or could not be told
+        except Exception as error:  # of workers that could not be started
             reason = failure_reason(error)
-        return done + [stopped(unit, reason) for unit in by_work[n_ready:]]
+        ends = {key: [stopped(unit, reason)] for key, unit in left.items()}
+        return ends | done
+
+
+def _advanced(
+    problem: Problem, advance: Any, unit: Any, space: Space, plan: Plan, rung: int
+) -> Any:
+    """What a worker is asked for."""
+    return advance(unit, space, problem, plan, rung)
+
+
+def _key(unit: Unit, rung: int) -> str:
+    """Names what a unit is at the end of a rung."""
+    numbers = ",".join(str(member.proposal.number) for member in unit.members)
+    return f"cohort:{rung}:{numbers}"
 
 
 def _trial(member: Member, plans: Plans, problem: Problem) -> Trial:
@@ -204,7 +232,11 @@ def _halved(
     there_is = EVEN_SHARE * problem.seconds_left * count_useful(problem, len(members))
     values = [member.value for member in members]
     spent = sum(member.seconds for member in members)
-    kept = set(survivors(values, is_kept, n_halvings, needed, there_is, spent))
+    key = f"cohort:kept:{min(plans)}:{n_halvings}"
+    kept = problem.journal.get(key)
+    if kept is None:  # the clock has a say in it
+        kept = survivors(values, is_kept, n_halvings, needed, there_is, spent)
+        problem.journal.put(key, kept)
     left, at = [], 0
     for unit in units:
         places = [j for j in range(len(unit.members)) if at + j in kept]

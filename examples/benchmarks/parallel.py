@@ -1,0 +1,75 @@
+"""What a second process gives, what a cluster costs, and what a checkpoint costs.
+
+    python examples/benchmarks/parallel.py
+
+The same search of a generated table of 10,000 rows in each way, one after the other in
+each round, so that a busy machine is as busy for all: one process, two, two of a Dask
+cluster of this machine, and two with a checkpoint. Workers are started before the time
+is taken. One line a search.
+"""
+
+import tempfile
+import time
+from contextlib import ExitStack
+
+import joblib
+from _lines import Lines, parse_arguments
+from distributed import Client, LocalCluster
+from sklearn.datasets import make_classification
+
+from sknas import NASClassifier
+
+SEEDS = (0, 1, 2)
+WAYS = ("1 process", "2 processes", "2 of Dask", "2, checkpoint")
+CLUSTER = {
+    "n_workers": 2,
+    "threads_per_worker": 1,
+    "processes": True,
+    "dashboard_address": None,
+}
+
+
+def main():
+    arguments = parse_arguments(
+        __doc__,
+        rows={"type": int, "default": 10_000},
+        trials={"type": int, "default": 13},
+    )
+    lines = Lines(arguments.results / "parallel.jsonl")
+    for seed in SEEDS:
+        for way in WAYS:
+            key = {"way": way, "rows": arguments.rows, "seed": seed}
+            lines.measure(key, lambda k=key: run(**k, n_trials=arguments.trials))
+
+
+def run(way, rows, seed, n_trials):
+    """Seconds of a search, its workers at hand."""
+    X, y = make_classification(rows, 20, n_informative=8, random_state=seed)
+    model = NASClassifier(max_trials=n_trials, random_state=seed, n_jobs=2)
+    with ExitStack() as stack:
+        if way == "1 process":
+            model.set_params(n_jobs=1)
+        elif way == "2 of Dask":
+            stack.enter_context(Client(stack.enter_context(LocalCluster(**CLUSTER))))
+            stack.enter_context(joblib.parallel_config(backend="dask"))
+        elif way == "2, checkpoint":
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            model.set_params(checkpoint=folder)
+        if model.n_jobs == 2:
+            warm_up = joblib.Parallel(2)(joblib.delayed(imported)(n) for n in range(8))
+            assert len(warm_up) == 8
+        started = time.perf_counter()
+        model.fit(X, y)
+        return {"fit_s": round(time.perf_counter() - started, 2)}
+
+
+def imported(number):
+    """Keep a worker long enough for the other one to start as well."""
+    import sknas.trainers  # noqa: F401
+
+    time.sleep(0.5)
+    return number
+
+
+if __name__ == "__main__":
+    main()

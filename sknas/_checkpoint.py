@@ -1,0 +1,187 @@
+"""A folder in which searches are kept, and how one finds its own there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from sklearn.base import BaseEstimator
+
+from sknas._checks import reject, warn_user
+from sknas._data import Data
+from sknas._journal import FileJournal, Journal, NoJournal
+from sknas._rows import hash_rows
+from sknas.exceptions import CheckpointError
+from sknas.trainers._member import Best, Member
+from sknas.trainers._network import Checkpoint
+from sknas.trainers._skorch import Single
+from sknas.trainers._unit import Batched
+
+HEADER, LOCK = "search.json", "lock"
+RECORDS = {cls.__name__: cls for cls in (Batched, Best, Checkpoint, Member, Single)}
+DATA, JOINT = ("X", "y", "sample_weight", "groups"), "rows"
+# Parameters on which the trials of a search do not depend, and those told otherwise.
+APART = ("checkpoint", "cv", "n_jobs", "verbose", "warm_start")
+_warned: set[tuple[str, ...]] = set()  # of what, in this process
+
+
+def open_journal(
+    stack: ExitStack, owner: str, folder: Any, parts: Mapping[str, str]
+) -> Journal:
+    """The journal of a search, in a subfolder named after what it depends on.
+
+    Parameters
+    ----------
+    stack : ExitStack
+        Frees the search for other processes in the end.
+    owner : str
+        Name of the estimator, for messages.
+    folder : str, Path or None
+        Where searches are kept; None keeps nothing.
+    parts : mapping of str to str
+        All that a search depends on, as text: the name of the subfolder is a digest.
+
+    Raises
+    ------
+    CheckpointError
+        If a living process uses the same search, or what it wrote is damaged.
+    """
+    if folder is None:
+        return NoJournal()
+    name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    own = Path(folder) / name
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        allowed = "a folder that can be made and written to"
+        reject(owner, "checkpoint", str(folder), allowed, str(error))
+    # The system frees the lock of a process that has ended, however it did.
+    lock = FileLock(own / LOCK)
+    try:
+        stack.enter_context(lock.acquire(timeout=0))
+    except Timeout:
+        raise CheckpointError(
+            f"The search in {str(own)!r} is under way in another process; wait for "
+            f"its end, or give {owner} another 'checkpoint'."
+        ) from None
+    if not (own / HEADER).exists():
+        _warn_of_others(Path(folder), own, parts)
+        _write_header(own, parts)
+    return FileJournal(own, RECORDS)
+
+
+def _write_header(own: Path, parts: Mapping[str, str]) -> None:
+    part = own / f"{HEADER}.part"
+    part.write_text(json.dumps(dict(parts), indent=1), encoding="utf-8")
+    os.replace(part, own / HEADER)
+
+
+def _warn_of_others(folder: Path, own: Path, parts: Mapping[str, str]) -> None:
+    """Say once in what the searches that are there differ from a new one."""
+    found = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob(f"*/{HEADER}"))
+        if path.parent != own
+    ]
+    if not found:
+        return
+    nearest = min((differences(parts, other) for other in found), key=len)
+    told = (str(folder), *nearest)
+    # One that goes on from another differs in that alone, as it should.
+    if told in _warned or nearest == ["begun_from"]:
+        return
+    _warned.add(told)
+    warn_user(
+        f"checkpoint={str(folder)!r} holds no search of this data with these "
+        f"parameters, so a new one is begun; of the {len(found)} there, the nearest "
+        f"differs in {', '.join(nearest)}."
+    )
+
+
+def describe_search(
+    estimator: BaseEstimator, data: Data, device: str
+) -> dict[str, str]:
+    """All that the trials of an estimator's search depend on, as text.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its parameters.
+    data : Data
+        What `fit` read.
+    device : str
+        Where networks are trained.
+    """
+    parameters = estimator.get_params(deep=False)
+    words = {
+        name: _text(value) for name, value in parameters.items() if name not in APART
+    }
+    n, keys = len(data), data.x.keys
+    groups = [] if data.groups is None else [data.groups]
+    splits = [part for split in data.splits or [] for part in split]
+    return {
+        "X": _digest([np.sort(hash_rows(keys, n))]),
+        "y": _digest([np.sort(hash_rows([data.y], n))]),
+        "sample_weight": _digest([np.sort(data.weight)]),
+        "groups": _digest([np.sort(group) for group in groups]),
+        JOINT: _digest([*keys, data.y, data.weight, data.loss_weight, *groups]),
+        "cv": _digest(splits) if splits else _text(parameters["cv"]),
+        **words,
+        "device": device.partition(":")[0],
+        "versions": f"sknas {version('sknas')}, torch {torch.__version__}",
+    }
+
+
+def differences(parts: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Names of what differs between two searches."""
+    names = [name for name in {**parts, **other} if parts.get(name) != other.get(name)]
+    # Rows differ together with what stands in them.
+    is_told = any(name in DATA for name in names)
+    return [name for name in names if not (is_told and name == JOINT)]
+
+
+def _digest(arrays: list[np.ndarray]) -> str:
+    """A digest of the values, types and shapes of arrays."""
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype.str}{array.shape}".encode())
+        # A block at a time: many images are not copied for nothing.
+        for start in range(0, len(array), 4_096):
+            block = np.ascontiguousarray(array[start : start + 4_096])
+            total.update(block.data.cast("B") if block.size else b"")
+    return total.hexdigest()[:16]
+
+
+def _text(value: Any) -> str:
+    """A parameter as text that is the same in another process."""
+    if isinstance(value, BaseEstimator):
+        told = value.get_params(deep=False).items()
+        inside = ", ".join(f"{name}={_text(part)}" for name, part in told)
+        return f"{type(value).__qualname__}({inside})"
+    if isinstance(value, np.random.RandomState):
+        return f"RandomState {joblib.hash(value)}"
+    if isinstance(value, np.ndarray):
+        return f"array {_digest([value])}"
+    if isinstance(value, Mapping):
+        return str({str(key): _text(part) for key, part in value.items()})
+    if isinstance(value, list | tuple):
+        return str([_text(part) for part in value])
+    if callable(value):
+        code = getattr(value, "__code__", None)
+        body = "" if code is None else f" {joblib.hash(code.co_code)}"
+        module = getattr(value, "__module__", "")
+        return f"{module}.{getattr(value, '__qualname__', type(value).__name__)}{body}"
+    if isinstance(value, str | int | float | None):
+        return repr(value)
+    # Such as a splitter of scikit-learn, whose settings its attributes tell.
+    return f"{type(value).__qualname__} {joblib.hash(value)}"

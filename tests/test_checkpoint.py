@@ -1,0 +1,465 @@
+"""A search that was broken off goes on, and ends where it would have ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV, KFold
+
+from sknas import NASClassifier, NASRegressor, _checkpoint
+from sknas._journal import LINES, FileJournal
+from sknas.exceptions import CheckpointError, InvalidParameterError, SearchWarning
+from sknas.spaces import CellSpace, ImageSpace, TableSpace
+from sknas.strategies import STRATEGIES, GradientStrategy
+from sknas.trainers import SkorchTrainer, _skorch, _unit
+
+DIGITS = load_digits()
+IMAGES = DIGITS.images[:90].astype(np.uint8)
+TABLE = DIGITS.data[:204, 18:26].astype(np.float32)  # enough for two rungs
+
+
+class Small(TableSpace):
+    """Small networks of two widths, none known before."""
+
+    points = ({},)
+
+
+SPACES = {
+    "table": Small(
+        depth=(1, 1),
+        width=(8, 16),  # as many shapes as are trained apart
+        block=("plain",),
+        activation=("relu", "silu"),
+        normalisation=("none",),
+        packing=(1,),
+        numeric_scale=("robust",),
+        numeric_embedding=("none",),
+        recipe=("fitted",),
+        optimizer=("adamw",),
+        batch_size=(256,),
+    ),
+    "image": ImageSpace(stages=(1, 2), blocks=(1,), channels=(8,), kernel_size=(3,)),
+    "cell": CellSpace(
+        operation=("none", "skip", "conv_1", "conv_3"), cells=(1,), channels=(8,)
+    ),
+}
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing in the search hears of it."""
+
+
+def search(strategy="bayesian", inputs="table", kind=NASClassifier, **parameters):
+    """A tiny search, and the X and y for it."""
+    if strategy == "gradient":
+        parameters.setdefault("strategy", GradientStrategy(n_epochs=2))
+        inputs = "cell" if inputs == "image" else inputs
+    usual = {
+        "strategy": strategy,
+        "max_trials": 7,
+        "max_epochs": None if inputs == "table" else 4,
+        "search_space": SPACES[inputs],
+        "cv": 2,
+        "n_jobs": 1,
+        "random_state": 0,
+    }
+    X = TABLE if inputs == "table" else IMAGES
+    y = DIGITS.target[: len(X)]
+    y = y % 3 if kind is NASClassifier else y / 3
+    return kind(**{**usual, **parameters}), X, y
+
+
+class Trainings:
+    """Counts trainings from rung to rung, and ends a fit at one of its writes."""
+
+    def __init__(self, monkeypatch):
+        self.done, self.n_puts, self.kill_at = [], 0, None
+        for module, name in ((_unit, "advance"), (_skorch, "advance_single")):
+            self._count(monkeypatch, module, name)
+        put = FileJournal.put
+
+        def killing(journal, key, value):
+            put(journal, key, value)
+            self.n_puts += 1
+            if self.n_puts == self.kill_at:
+                raise Killed
+
+        monkeypatch.setattr(FileJournal, "put", killing)
+
+    def _count(self, monkeypatch, module, name):
+        real = getattr(module, name)
+
+        def counted(unit, space, problem, plan, rung):
+            numbers = tuple(m.proposal.number for m in unit.members)
+            self.done.append((problem.seed, rung, numbers))
+            return real(unit, space, problem, plan, rung)
+
+        monkeypatch.setattr(module, name, counted)
+        for user in ("_population", "_skorch"):
+            owner = sys.modules[f"sknas.trainers.{user}"]
+            if hasattr(owner, name):
+                monkeypatch.setattr(owner, name, counted)
+
+    def fit(self, model, X, y, kill_at=None):
+        """The fitted model, or None if it was killed."""
+        self.n_puts, self.kill_at = 0, kill_at
+        try:
+            return model.fit(X, y)
+        except Killed:
+            return None
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    return Trainings(monkeypatch)
+
+
+def told(model, X):
+    """All that two searches must agree on."""
+    trials = [
+        (t.proposal, t.status, t.score, t.loss, t.fold_scores, t.rung_scores, t.stop)
+        for t in model.history_
+    ]
+    predicted = model.predict_proba if hasattr(model, "classes_") else model.predict
+    return trials, model.best_architecture_, predicted(X).tobytes()
+
+
+# Going on
+
+
+@pytest.mark.parametrize("inputs", ["table", "image"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_killed_again_and_again_it_ends_as_unbroken(
+    strategy, inputs, trainings, tmp_path
+):
+    model, X, y = search(strategy, inputs)
+    unbroken = told(model.fit(X, y), X)
+    once = list(trainings.done)
+    trainings.done.clear()
+    model.set_params(checkpoint=tmp_path)
+    n_kills = 0
+    while trainings.fit(model, X, y, kill_at=5 + n_kills % 3) is None:
+        n_kills += 1
+        assert n_kills < 60
+    assert n_kills > 2
+    assert told(model, X) == unbroken
+    # What was written down is not trained again: no rung is there twice.
+    assert sorted(trainings.done) == sorted(once)
+
+
+@pytest.mark.parametrize("kill_at", (1, 3, 7, 12, 18, 25))
+def test_killed_at_any_write_it_ends_as_unbroken(kill_at, trainings, tmp_path):
+    model, X, y = search(max_trials=5)
+    unbroken = told(model.fit(X, y), X)
+    once = len(trainings.done)
+    trainings.done.clear()
+    model.set_params(checkpoint=tmp_path)
+    trainings.fit(model, X, y, kill_at)
+    assert told(model.fit(X, y), X) == unbroken
+    assert len(trainings.done) == once
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"trainer": SkorchTrainer(), "max_trials": 4},
+        {"kind": NASRegressor},
+        {"ensemble_size": 1, "max_trials": 16},
+        {"max_time": 60.0, "max_epochs": 220},
+        {"scoring": "roc_auc_ovr", "constraints": {"n_params": 100_000}},
+        {"cv": KFold(3, shuffle=True, random_state=1), "n_jobs": 2},
+    ],
+    ids=lambda parameters: "-".join(parameters),
+)
+def test_other_searches_go_on_too(parameters, trainings, tmp_path):
+    model, X, y = search(**parameters)
+    unbroken = told(model.fit(X, y), X)
+    model.set_params(checkpoint=tmp_path)
+    assert trainings.fit(model, X, y, kill_at=12) is None
+    trainings.done.clear()
+    assert trainings.fit(model, X, y, kill_at=5) is None
+    assert told(model.fit(X, y), X) == unbroken
+    assert len(set(trainings.done)) == len(trainings.done)
+
+
+def test_a_finished_search_is_read_and_not_trained(trainings, tmp_path):
+    model, X, y = search(checkpoint=tmp_path)
+    first = told(model.fit(X, y), X)
+    trainings.done.clear()
+    assert told(model.fit(X, y), X) == first
+    assert not trainings.done
+
+
+def test_a_search_without_a_seed_goes_on_with_the_one_it_had(trainings, tmp_path):
+    model, X, y = search(random_state=None, checkpoint=tmp_path)
+    assert trainings.fit(model, X, y, kill_at=12) is None
+    first = told(model.fit(X, y), X)
+    assert told(model.fit(X, y), X) == first
+
+
+def test_time_before_a_kill_counts(trainings, tmp_path, monkeypatch):
+    model, X, y = search(checkpoint=tmp_path, max_time=30.0, max_trials=None)
+    assert trainings.fit(model, X, y, kill_at=12) is None
+    # As if the first sitting had taken all the time there is.
+    real = FileJournal._read
+
+    def late(journal):
+        real(journal)
+        journal.seconds = 29.9
+
+    monkeypatch.setattr(FileJournal, "_read", late)
+    started = time.monotonic()
+    model.fit(X, y)
+    assert time.monotonic() - started < 10
+    assert model.stop_reason_ == "max_time"
+    assert model.score(X, y) > 0.5
+
+
+def test_ctrl_c_keeps_what_is_done_and_a_second_fit_goes_on(trainings, tmp_path):
+    model, X, y = search()
+    unbroken = told(model.fit(X, y), X)
+    model.set_params(checkpoint=tmp_path)
+    real, calls = FileJournal.put, []
+
+    def interrupting(journal, key, value):
+        real(journal, key, value)
+        calls.append(key)
+        if key.startswith("trial:3"):
+            raise KeyboardInterrupt
+
+    FileJournal.put = interrupting
+    try:
+        model.fit(X, y)
+    finally:
+        FileJournal.put = real
+    assert model.stop_reason_ == "interrupted"
+    assert told(model.fit(X, y), X) == unbroken
+
+
+# What lies in the folder
+
+
+def test_every_trial_is_on_disk_before_it_is_announced(tmp_path, monkeypatch):
+    model, X, y = search(checkpoint=tmp_path)
+    numbers = []
+
+    def show(progress, history):
+        (path,) = tmp_path.glob(f"*/{LINES}")
+        written = path.read_text()
+        numbers.extend(t.proposal.number for t in history)
+        for trial in history:
+            assert f'"key": "trial:{trial.proposal.number}"' in written
+
+    monkeypatch.setattr("sknas._progress.Progress.show", show)
+    model.fit(X, y)
+    assert set(numbers) == set(range(7))
+    (path,) = tmp_path.glob(f"*/{LINES}")
+    lines = [text.partition(" ")[2] for text in path.read_text().splitlines()]
+    keys = [json.loads(line)["key"] for line in lines]
+    assert sum(key.startswith("trial:") for key in keys) == 7
+
+
+def test_the_folder_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr("sknas._search.N_KEPT", 5)
+    model, X, y = search(checkpoint=tmp_path, max_trials=40)
+    model.fit(X, y)
+    files = list(tmp_path.glob("*/*.pt"))
+    # The networks of the best trials are left, and none of the states of a cohort.
+    assert len(files) == 5
+    assert all(path.name.startswith("networks") for path in files)
+
+
+def test_each_search_has_a_folder_of_its_own(tmp_path):
+    model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SearchWarning)
+        grid = GridSearchCV(model, {"max_epochs": [1, 2]}, cv=2, n_jobs=2).fit(X, y)
+    assert len(list(tmp_path.iterdir())) == 2 * 2 + 1
+    again = GridSearchCV(model, {"max_epochs": [1, 2]}, cv=2).fit(X, y)
+    assert again.best_score_ == grid.best_score_
+    assert len(list(tmp_path.iterdir())) == 2 * 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"max_trials": 3}, "max_trials"),
+        ({"scoring": "balanced_accuracy"}, "scoring"),
+        ({"strategy": GradientStrategy("gdas", n_epochs=1)}, "strategy"),
+        ({"cv": 3}, "cv"),
+        ({"random_state": 1}, "random_state"),
+    ],
+)
+def test_a_warning_names_once_what_differs(changes, differs, tmp_path):
+    model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=1)
+    model.fit(X, y)
+    model.set_params(n_jobs=2, verbose=0).fit(X, y)  # these change nothing
+    text = rf"a new one is begun; of the 1 there, the nearest differs in {differs}\.$"
+    with pytest.warns(SearchWarning, match=text) as caught:
+        model.set_params(**changes).fit(X, y)
+    assert caught[0].filename == __file__
+    model.fit(X, y)  # its own is there now
+    X[0, 0] += 1
+    try:
+        with pytest.warns(SearchWarning, match=r"of the 2 there, .* differs in X\.$"):
+            model.fit(X, y)
+    finally:
+        X[0, 0] -= 1
+
+
+def test_data_are_told_apart(tmp_path):
+    model, X, y = search()
+    model._check_parameters(X)
+
+    def parts(X, y, weight=None, groups=None):
+        data, *_ = model._read_training_data(X, y, weight, groups)
+        return _checkpoint.describe_search(model, data, "cpu")
+
+    def differing(*other):
+        here, there = parts(X, y), parts(*other)
+        return {name for name in here if here[name] != there[name]}
+
+    assert differing(X.copy(), y.tolist()) == set()
+    assert differing(X[::-1], y[::-1]) == set()  # the order of rows has no say
+    assert differing(X * np.float32(1.001), y) == {"X", "rows"}
+    assert differing(X, 2 - y) == {"y", "rows"}
+    assert "rows" in differing(X, np.roll(y, 1))  # the same values, in other places
+    assert differing(X, y, np.linspace(1, 2, len(y))) == {"sample_weight", "rows"}
+    assert "groups" in differing(X, y, None, np.arange(len(y)) // 2)
+
+
+def test_parameters_are_told_in_words_that_last():
+    text = _checkpoint._text
+
+    def scorer(estimator, X, y):
+        return 0.0
+
+    def other(estimator, X, y):
+        return 1.0 + len(X)
+
+    strategy = GradientStrategy("gdas")
+    for value in (scorer, strategy, KFold(3), {"n_params": 5}, np.arange(3), None):
+        assert "0x" not in text(value)
+        assert text(value) == text(value)
+    assert text(scorer) != text(other)
+    assert text(KFold(3)) != text(KFold(4))
+    assert text(strategy) != text(GradientStrategy("darts"))
+
+
+def test_a_living_process_keeps_others_out(tmp_path):
+    model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=1)
+    model.fit(X, y)
+    (own,) = tmp_path.iterdir()
+    code = (
+        "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]);"
+        "lock.acquire(); print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, own / "lock"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(CheckpointError, match="is under way in another process"):
+            model.fit(X, y)
+    finally:
+        holder.kill()
+        holder.wait()
+        holder.stdout.close()
+    model.fit(X, y)  # taken over from the dead one
+
+
+def test_damage_is_told_and_nothing_is_deleted(tmp_path):
+    model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=1)
+    model.fit(X, y)
+    (path,) = tmp_path.glob(f"*/{LINES}")
+    lines = path.read_text().splitlines(keepends=True)
+    lines[2] = lines[2].replace("1", "2")
+    path.write_text("".join(lines))
+    with pytest.raises(CheckpointError, match=r"^Line 3 of .* is damaged"):
+        model.fit(X, y)
+    assert path.read_text() == "".join(lines)
+
+
+@pytest.mark.parametrize("checkpoint", [3, True, b"folder", ["a"]])
+def test_what_is_no_folder_is_refused(checkpoint):
+    model, X, y = search(checkpoint=checkpoint)
+    with pytest.raises(InvalidParameterError, match="'checkpoint' parameter"):
+        model.fit(X, y)
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    model, X, y = search(checkpoint=tmp_path / "file" / "folder")
+    with pytest.raises(InvalidParameterError, match="can be made and written to"):
+        model.fit(X, y)
+
+
+def test_nothing_is_written_without_a_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, X, y = search(max_trials=2, max_epochs=1)
+    model.fit(X, y)
+    assert not list(tmp_path.iterdir())
+
+
+# Real processes
+
+SCRIPT = """
+import sys
+import numpy as np
+from sklearn.datasets import load_digits
+from sknas import NASClassifier
+
+X, y = load_digits(return_X_y=True)
+model = NASClassifier(
+    max_trials=18, max_epochs=10, cv=2, n_jobs=1, random_state=0, checkpoint=sys.argv[1]
+)
+print("begun", flush=True)
+model.fit(X[:300], y[:300])
+print(model.stop_reason_, model.predict_proba(X).tobytes().hex()[:64], flush=True)
+"""
+
+
+def begun(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, folder], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+def n_lines(folder):
+    return sum(
+        len(p.read_bytes().splitlines()) for p in Path(folder).glob(f"*/{LINES}")
+    )
+
+
+def ended(process):
+    with process.stdout:
+        said = process.stdout.read().split()
+    process.wait(60)
+    return said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_process_that_is_killed_and_one_that_is_asked_to_end(tmp_path):
+    folder = tmp_path / "searches"
+    for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
+        process, before = begun(folder), n_lines(folder)
+        until = time.monotonic() + 60
+        while n_lines(folder) < before + 4 and time.monotonic() < until:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert ended(process) == []
+        assert process.returncode == status
+    model = NASClassifier(max_trials=18, max_epochs=10, cv=2, n_jobs=1, random_state=0)
+    model.fit(DIGITS.data[:300], DIGITS.target[:300])
+    predicted = model.predict_proba(DIGITS.data).tobytes().hex()[:64]
+    assert ended(begun(folder)) == ["max_trials", predicted]
