@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,12 @@ from sknas.trainers import (
     train_network,
 )
 from sknas.trainers._cohort import CohortTrainer
-from sknas.trainers._network import evaluate, failure_reason, training_of
+from sknas.trainers._network import (
+    evaluate,
+    failure_reason,
+    restored,
+    training_of,
+)
 from sknas.trainers._workers import run_tasks
 
 N_ROUNDS = 40  # members drawn, with replacement
@@ -340,13 +345,12 @@ def refit(
     assert full is not None
     planned = _in_time(chosen, problem)
     trainings = [_training(trial, space, problem, full) for trial in planned.trials]
-    tasks = [(training,) for training in trainings]
     on_all = replace(problem, folds=(full,))
     seconds = sum(refit_seconds(trial) for trial in planned.trials)
     outcomes: list[TrainedNetwork | str] = []
     is_interrupted = False
     try:
-        for outcome in run_tasks(_train_or_tell, tasks, on_all, seconds):
+        for outcome in _outcomes(trainings, on_all, seconds):
             outcomes.append(outcome)
     except KeyboardInterrupt:
         is_interrupted = True
@@ -369,6 +373,26 @@ def refit(
         )
     ensemble = _ensemble(members, [full], problem, chosen.temperature)
     return Refitted(ensemble, failures, is_interrupted)
+
+
+def _outcomes(
+    trainings: Sequence[Training], problem: Problem, seconds: float
+) -> Iterator[TrainedNetwork | str]:
+    """What becomes of trainings, in order; what the journal holds is done already."""
+    journal = problem.journal
+    keys = [f"refit:{training.seed}:{training.stop}" for training in trainings]
+    states = [journal.get(key) for key in keys]
+    left = zip(trainings, states, strict=True)
+    tasks = [(training,) for training, state in left if state is None]
+    fresh = iter(run_tasks(_train_or_tell, tasks, problem, seconds))
+    for training, key, state in zip(trainings, keys, states, strict=True):
+        if state is not None:
+            yield restored(training, state)
+            continue
+        outcome = next(fresh)
+        if isinstance(outcome, TrainedNetwork) and not outcome.is_cut:
+            journal.put(key, outcome.checkpoint.state)
+        yield outcome
 
 
 def _train_or_tell(problem: Problem, training: Training) -> TrainedNetwork | str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, KFold
 
-from sknas import NASClassifier, NASRegressor, _checkpoint
+from sknas import NASClassifier, NASRegressor, _checkpoint, _ensemble
 from sknas._journal import LINES, FileJournal
 from sknas.exceptions import CheckpointError, InvalidParameterError, SearchWarning
 from sknas.spaces import CellSpace, ImageSpace, TableSpace
@@ -198,6 +199,29 @@ def test_a_finished_search_is_read_and_not_trained(trainings, tmp_path):
     assert not trainings.done
 
 
+def test_networks_of_all_rows_are_not_trained_again(trainings, tmp_path, monkeypatch):
+    # Half of the rows train each fold: the answer is trained on all of them.
+    model, X, y = search(max_trials=4)
+    unbroken = told(model.fit(X, y), X)
+    n_members = len(model.ensemble_)
+    count, real = [], _ensemble._train_or_tell
+
+    def counted(*arguments):
+        count.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(_ensemble, "_train_or_tell", counted)
+    model.set_params(checkpoint=tmp_path)
+    assert trainings.fit(model, X, y, kill_at=10_000) is not None
+    n_puts = trainings.n_puts
+    assert len(count) == n_members > 1
+    folder = tmp_path / "again"
+    model.set_params(checkpoint=folder)
+    assert trainings.fit(model, X, y, kill_at=n_puts - n_members + 1) is None
+    assert told(model.fit(X, y), X) == unbroken
+    assert len(count) == 2 * n_members
+
+
 def test_a_search_without_a_seed_goes_on_with_the_one_it_had(trainings, tmp_path):
     model, X, y = search(random_state=None, checkpoint=tmp_path)
     assert trainings.fit(model, X, y, kill_at=12) is None
@@ -272,9 +296,10 @@ def test_the_folder_is_bounded(tmp_path, monkeypatch):
     model, X, y = search(checkpoint=tmp_path, max_trials=40)
     model.fit(X, y)
     files = list(tmp_path.glob("*/*.pt"))
-    # The networks of the best trials are left, and none of the states of a cohort.
-    assert len(files) == 5
-    assert all(path.name.startswith("networks") for path in files)
+    # The networks of the best trials are left, and those that predict, and none of the
+    # states of a cohort.
+    kinds = Counter(path.name.partition("-")[0] for path in files)
+    assert kinds == {"networks": 5, "refit": len(model.ensemble_)}
 
 
 def test_each_search_has_a_folder_of_its_own(tmp_path):

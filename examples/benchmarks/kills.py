@@ -33,11 +33,17 @@ from sknas import NASClassifier
 X, y = load_digits(return_X_y=True)
 folder = None if sys.argv[2] == "none" else sys.argv[2]
 model = NASClassifier(
-    max_trials=24, cv=2, n_jobs=1, random_state=int(sys.argv[1]), checkpoint=folder
+    max_trials=16,
+    max_epochs=40,
+    cv=2,
+    n_jobs=1,
+    random_state=int(sys.argv[1]),
+    checkpoint=folder,
 )
 print("begun", flush=True)
-model.fit(X[:400], y[:400])
-print(hashlib.sha256(model.predict_proba(X).tobytes()).hexdigest(), flush=True)
+model.fit(X[:300, 20:30], y[:300])
+predicted = model.predict_proba(X[:, 20:30])
+print(hashlib.sha256(predicted.tobytes()).hexdigest(), flush=True)
 """
 _lock = Lock()
 

@@ -392,6 +392,18 @@ def train_network(
         return _train(training, train, valid_x, start)
 
 
+def restored(training: Training, state: dict[str, Tensor]) -> TrainedNetwork:
+    """What came of a training that ended in a state, without another one."""
+    with isolated(0, "cpu"):
+        architecture = Architecture(training.architecture)
+        module = training.space.build([architecture], training.task)
+        module.load_state_dict(state)
+    n_params = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    end = Checkpoint(0, state, [], random_state("cpu"), 0)
+    net = handed_out(module, architecture, training.task)
+    return TrainedNetwork(net, [], False, n_params, end)
+
+
 def _train(
     training: Training,
     train: Rows,
