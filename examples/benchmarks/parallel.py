@@ -33,7 +33,7 @@ def main():
     arguments = parse_arguments(
         __doc__,
         rows={"type": int, "default": 10_000},
-        trials={"type": int, "default": 13},
+        trials={"type": int, "default": 6},
     )
     lines = Lines(arguments.results / "parallel.jsonl")
     for seed in SEEDS:

@@ -86,7 +86,7 @@ SECTIONS = (
         "parallel",
         "Workers, clusters and checkpoints",
         "",
-        "Seconds of one search of 13 trials of 10,000 rows, workers at hand, "
+        "Seconds of one search of 6 trials of 10,000 rows, workers at hand, "
         "mean over seeds; `ratio` is the mean over the seeds of the seconds of 2 "
         "processes divided by those.",
     ),
