@@ -7,8 +7,10 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from types import CodeType, FunctionType
 from typing import Any
 
 import joblib
@@ -176,12 +178,31 @@ def _text(value: Any) -> str:
         return str({str(key): _text(part) for key, part in value.items()})
     if isinstance(value, list | tuple):
         return str([_text(part) for part in value])
+    if isinstance(value, partial):
+        return f"partial {[_text(p) for p in (value.func, value.args, value.keywords)]}"
+    if isinstance(value, FunctionType):
+        held = [_code(cell.cell_contents) for cell in value.__closure__ or ()]
+        usual = _text([value.__defaults__, value.__kwdefaults__])
+        return f"{_name(value)} {_code(value)} {usual} {held}"
     if callable(value):
-        code = getattr(value, "__code__", None)
-        body = "" if code is None else f" {joblib.hash(code.co_code)}"
-        module = getattr(value, "__module__", "")
-        return f"{module}.{getattr(value, '__qualname__', type(value).__name__)}{body}"
+        is_object = hasattr(value, "__dict__") and not isinstance(value, type)
+        told = _text(vars(value)) if is_object else _name(value)
+        return f"{_name(type(value))} {told}"
     if isinstance(value, str | int | float | None):
         return repr(value)
     # Such as a splitter of scikit-learn, whose settings its attributes tell.
     return f"{type(value).__qualname__} {joblib.hash(value)}"
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
+
+
+def _code(value: Any) -> str:
+    """What a function does, or a constant in it; functions in it by what they do."""
+    code = value.__code__ if isinstance(value, FunctionType) else value
+    if not isinstance(code, CodeType):
+        parts = sorted(map(repr, code)) if isinstance(code, frozenset) else code
+        return _text(parts)
+    constants = [_code(constant) for constant in code.co_consts]
+    return str(joblib.hash((code.co_code, code.co_names, constants)))

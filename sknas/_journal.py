@@ -144,7 +144,15 @@ class FileJournal(Journal):
         return self._restored(packed)
 
     def put(self, key: str, value: Any) -> None:
-        packed = _packed(value)
+        try:
+            self._put(key, _packed(value))
+        except OSError as error:
+            raise CheckpointError(
+                f"The checkpoint {str(self.folder)!r} can't be written, {error}: what "
+                "was done before is there; make room and call fit again."
+            ) from error
+
+    def _put(self, key: str, packed: Any) -> None:
         line: dict[str, Any] = {"key": key}
         if _has_tensors(packed):
             line |= self._write_file(key, packed)
@@ -192,6 +200,11 @@ class FileJournal(Journal):
         for number, text in enumerate(lines, 1):
             line = _checked(text)
             if line is not None:
+                if Path(line.get("file", LINES)).name != line.get("file", LINES):
+                    raise CheckpointError(
+                        f"Line {number} of {str(path)!r} names a file outside of its "
+                        "folder, and sknas did not write it; begin with another folder."
+                    )
                 self._lines[line["key"]] = line
                 self.seconds = max(self.seconds, line["seconds"])
             elif not text.endswith(TORN):

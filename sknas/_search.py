@@ -268,6 +268,8 @@ class Search:
         n = self.n_side
         if queue:
             new = self._numbered(queue.pop(0), history, left)
+            if not new:  # all of them were tried before
+                return history
         else:
             n = batch["n"] if batch else self._n_in_time(history, deadline)
             if not n:
@@ -275,8 +277,6 @@ class Search:
             new = self._proposed(history, int(min(n, left)))
             if not new and batch is None:
                 return self._ended(history, self._end_of_proposals())
-        if not new and batch is None:
-            return history
         return self._trained(new, history, deadline, self.problem, n)
 
     @property
@@ -352,7 +352,7 @@ class Search:
         is_interrupted = any(trial.reason == INTERRUPTED for trial in trials)
         history = history.extended(begun)
         if not known and not is_interrupted:  # a search begun again goes on with these
-            self._keep_all(number, trials)
+            self._keep_all(number, begun)
         kept = history.without_predictions(N_KEPT)
         for before, after in zip(history, kept, strict=True):
             if before.networks is not None and after.networks is None:
@@ -381,7 +381,10 @@ class Search:
     def _keep(self, trial: Trial) -> None:
         """Write a trial down, its networks and predictions first."""
         number = trial.proposal.number
-        if trial.reason == INTERRUPTED or self.journal.get(f"trial:{number}"):
+        is_begun = trial.status != "stopped" or trial.seconds
+        if trial.reason == INTERRUPTED or not is_begun:
+            return
+        if self.journal.get(f"trial:{number}") == trial.bare():
             return
         if trial.networks is not None or trial.predictions is not None:
             told = {"networks": trial.networks, "predictions": trial.predictions}

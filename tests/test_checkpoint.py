@@ -8,11 +8,13 @@ import sys
 import time
 import warnings
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.metrics import accuracy_score, f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV, KFold
 
 from sknas import NASClassifier, NASRegressor, _checkpoint, _ensemble
@@ -266,6 +268,28 @@ def test_ctrl_c_keeps_what_is_done_and_a_second_fit_goes_on(trainings, tmp_path)
         FileJournal.put = real
     assert model.stop_reason_ == "interrupted"
     assert told(model.fit(X, y), X) == unbroken
+    assert told(model.fit(X, y), X) == unbroken  # as it is read, too
+
+
+@pytest.mark.parametrize("at", [3, 4])
+def test_ctrl_c_in_a_training_leaves_no_half_done_trial(
+    at, trainings, tmp_path, monkeypatch
+):
+    model, X, y = search()
+    unbroken = told(model.fit(X, y), X)
+    real, calls = _unit._Training.run, []
+
+    def interrupted(training, rung):
+        calls.append(rung)
+        if len(calls) == at:
+            raise KeyboardInterrupt
+        return real(training, rung)
+
+    model.set_params(checkpoint=tmp_path)
+    monkeypatch.setattr(_unit._Training, "run", interrupted)
+    assert model.fit(X, y).stop_reason_ == "interrupted"
+    for _ in range(2):  # gone on with, and read
+        assert told(model.fit(X, y), X) == unbroken
 
 
 # What lies in the folder
@@ -376,6 +400,23 @@ def test_parameters_are_told_in_words_that_last():
         assert text(value) == text(value)
     assert text(scorer) != text(other)
     assert text(KFold(3)) != text(KFold(4))
+
+    def bounded(n):
+        return lambda a: a["n"] < n
+
+    pairs = [
+        (make_scorer(f1_score), make_scorer(accuracy_score)),
+        (make_scorer(f1_score), make_scorer(f1_score, average="macro")),
+        (lambda a: a["n"] < 1_000, lambda a: a["n"] < 2_000),
+        (lambda a: len(a), lambda a: sum(a)),
+        (bounded(3), bounded(4)),
+        (partial(f1_score, average="macro"), partial(f1_score, average="micro")),
+        (lambda a, n=3: n, lambda a, n=4: n),
+    ]
+    for one, other in pairs:
+        assert text(one) != text(other)
+        assert "0x" not in text(one)
+    assert text(bounded(3)) == text(bounded(3))
     assert text(strategy) != text(GradientStrategy("darts"))
 
 

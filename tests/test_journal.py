@@ -1,5 +1,6 @@
 """What a journal keeps, and what it makes of damage."""
 
+import json
 import zlib
 from dataclasses import dataclass
 
@@ -181,6 +182,30 @@ def test_files_that_would_run_code_are_refused(journal, tmp_path):
     line["crc"] = zlib.crc32(path.read_bytes())
     with pytest.raises(CheckpointError, match="it holds more than tensors"):
         journal.get("key")
+
+
+def test_files_elsewhere_are_neither_read_nor_deleted(journal, tmp_path):
+    # Somebody else's checkpoint, with checksums that fit.
+    other = tmp_path / "other.pt"
+    other.write_bytes(b"precious")
+    folder = tmp_path / "own"
+    folder.mkdir()
+    line = {"key": "cohort:0:0", "file": str(other), "crc": 0, "seconds": 0.0}
+    text = json.dumps(line)
+    crc = f"{zlib.crc32(text.encode()):08x}"
+    (folder / LINES).write_text(f"{crc} {text}\n")
+    with pytest.raises(CheckpointError, match=r"^Line 1 .* names a file outside"):
+        FileJournal(folder)
+    assert other.read_bytes() == b"precious"
+
+
+def test_a_full_disk_is_told(journal, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sknas._journal.os.fsync", full)
+    with pytest.raises(CheckpointError, match=r"can't be written, .*No space left"):
+        journal.put("key", 1)
 
 
 def test_seconds_of_earlier_searches_count(tmp_path, monkeypatch):

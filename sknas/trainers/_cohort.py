@@ -9,6 +9,7 @@ from typing import Any
 
 from sknas._history import AGAIN, INTERRUPTED, OUT_OF_TIME, Proposal, Trial
 from sknas._problem import Problem
+from sknas.exceptions import CheckpointError
 from sknas.spaces import Space
 from sknas.trainers._base import Trainer
 from sknas.trainers._halving import is_halving, survivors
@@ -81,7 +82,12 @@ class CohortTrainer(Trainer):
             is_over = rung == n_rungs - 1 or _must_stop(units, problem)
             units, dropped = _without_failures(units)
             if is_over:
-                dropped += [member for unit in units for member in unit.members]
+                left = [member for unit in units for member in unit.members]
+                is_cut = any(member.reason == INTERRUPTED for member in dropped)
+                # What came far enough beside them is not at its end, either.
+                dropped += [
+                    replace(m, reason=INTERRUPTED) if is_cut else m for m in left
+                ]
                 units = []
             elif self.halving and is_halving(_share(rung, plans)):
                 units, weaker = _halved(units, n_halvings, problem, plans)
@@ -150,6 +156,8 @@ class CohortTrainer(Trainer):
                     break
         except KeyboardInterrupt:
             pass
+        except CheckpointError:
+            raise
         except Exception as error:  # of workers that could not be started
             reason = failure_reason(error)
         ends = {key: [stopped(unit, reason)] for key, unit in left.items()}

@@ -199,8 +199,13 @@ class _Training:
             elif member.best is not None and not member.reason:
                 member.rung_scores += (member.best.score,)
                 member.rung_losses += (member.best.loss,)
-        unit.state = {name: t.detach() for name, t in self.net.state_dict().items()}
-        unit.moments = self.optimizer.moments()
+        # On the CPU: it may go on on another device, or be joined with others.
+        state = self.net.state_dict()
+        unit.state = {name: t.detach().cpu() for name, t in state.items()}
+        unit.moments = [
+            {name: t.cpu() for name, t in moments.items()}
+            for moments in self.optimizer.moments()
+        ]
 
     def _step(self, number: int) -> None:
         features, y, weight = self.batches.at(number)
