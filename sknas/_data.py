@@ -168,7 +168,7 @@ def encode_fold(
 ) -> Fold:
     """Encode a split by the statistics of its training rows alone."""
     train, weight = split.train, data.weight[split.train] * split.train_share
-    encoder = data.x.take(train).encoder(weight)
+    encoder = _taken(data.x, train).encoder(weight)
     scale, restore = _target_maps(data.y[train], weight, target)
     task = encoder.spec(
         kind=target.kind_,
@@ -178,7 +178,7 @@ def encode_fold(
     )
 
     def encoded(rows: np.ndarray, share: np.ndarray | float) -> Rows:
-        x = encoder.transform(data.x.take(rows))
+        x = encoder.transform(_taken(data.x, rows))
         if x.dtype != np.uint8:  # images of 8 bits stay as small as they are
             x = x.astype(np.float32, copy=False)
         return Rows(x, scale(data.y[rows]), data.loss_weight[rows] * share)
@@ -186,6 +186,11 @@ def encode_fold(
     inside = encoded(train, split.train_share)
     outside = encoded(split.valid, split.valid_share)
     return Fold(task, inside, outside, split.valid, restore, encoder)
+
+
+def _taken(x: Samples, rows: np.ndarray) -> Samples:
+    """Rows in ascending order; all of them are not copied."""
+    return x if len(rows) == len(x) else x.take(rows)
 
 
 def _target_maps(

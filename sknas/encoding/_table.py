@@ -26,6 +26,7 @@ N_EDGES = 49  # quantiles kept of a numeric column: 48 bins, which 8 and 16 divi
 MAX_LEVELS = 255  # levels a category keeps; rarer ones share code 0
 MIN_COUNT = 2.0  # a level seen less often than this is rare
 CLIP = 3.0  # where the smooth clipping saturates
+CHUNK = 2**14  # rows that are encoded at once: on the way they take more room
 
 
 @dataclass(frozen=True, eq=False)
@@ -387,6 +388,15 @@ class TableEncoder(Encoder):
 
     def transform(self, table: Table) -> np.ndarray:
         """Encode rows: (N, F) in the precision of the table's numbers."""
+        n_columns = self.n_numeric + self.n_binary + len(self.cardinalities_)
+        encoded = np.empty((len(table), n_columns), dtype=table.numeric.dtype)
+        for start in range(0, len(table), CHUNK):
+            rows = slice(start, start + CHUNK)
+            part = Table(table.numeric[rows], table.codes[rows])
+            encoded[rows] = self._transform(part)
+        return encoded
+
+    def _transform(self, table: Table) -> np.ndarray:
         numeric = table.numeric
         parts = [self._scale(numeric[:, self.numeric_])]
         parts.append(self._sign(numeric[:, self.two_valued_]))
@@ -436,8 +446,15 @@ class TableEncoder(Encoder):
     def _scale(self, kept: np.ndarray) -> np.ndarray:
         """Robust scaling and smooth clipping; 0 where missing."""
         with np.errstate(all="ignore"):
-            z = np.clip((kept / self.unit_ - self.center_) / self.scale_, -1e6, 1e6)
-        return np.nan_to_num(z / np.sqrt(1 + (z / CLIP) ** 2)).astype(kept.dtype)
+            z = kept / self.unit_
+            z -= self.center_  # in place: this is done for all rows at once
+            z /= self.scale_
+            np.clip(z, -1e6, 1e6, out=z)
+        root = z / CLIP
+        root *= root
+        root += 1
+        z /= np.sqrt(root, out=root)
+        return np.nan_to_num(z, copy=False).astype(kept.dtype, copy=False)
 
     def _fit_codes(self, codes: np.ndarray, weight: np.ndarray) -> None:
         self.remaps_, self.pairs_ = [], []
@@ -506,13 +523,13 @@ def weighted_quantiles(
     NaN for a column without a number.
     """
     quantiles = np.full((len(levels), values.shape[1]), np.nan)
-    order = np.argsort(values, axis=0, kind="stable")  # NaN last
     for j in range(values.shape[1]):
-        column = values[order[:, j], j]
+        order = np.argsort(values[:, j], kind="stable")  # NaN last
+        column = values[order, j]
         n_known = int(np.sum(~np.isnan(column)))
         if not n_known:
             continue
-        total = np.cumsum(weight[order[:n_known, j]])
+        total = np.cumsum(weight[order[:n_known]])
         # The tolerance keeps sums of weights and counts of repeats on the same row.
         at = np.searchsorted(total, levels * total[-1] * (1 - 1e-12))
         quantiles[:, j] = column[np.minimum(at, n_known - 1)]
