@@ -13,7 +13,14 @@ import torch
 from torch import nn
 
 from sknas._calibration import fit_temperature, tempered
-from sknas._history import Architecture, History, Trial
+from sknas._checks import warn_user
+from sknas._history import (
+    IN_HALVES,
+    OUT_OF_MEMORY,
+    Architecture,
+    History,
+    Trial,
+)
 from sknas._isolation import one_thread
 from sknas._problem import Fold, Problem
 from sknas._scoring import score_many
@@ -26,6 +33,7 @@ from sknas.trainers import (
     train_network,
 )
 from sknas.trainers._cohort import CohortTrainer
+from sknas.trainers._memory import release
 from sknas.trainers._network import (
     evaluate,
     failure_reason,
@@ -366,6 +374,7 @@ def refit(
         training = _training(trial, space, problem, full)
         outcomes.append(_train_or_tell(on_all, training))
         members = _members(Chosen((trial,)), outcomes[-1:])
+    _warn_of_halves(outcomes)
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, str))
     if not members:
         raise SearchFailedError(
@@ -396,7 +405,10 @@ def _outcomes(
 
 
 def _train_or_tell(problem: Problem, training: Training) -> TrainedNetwork | str:
-    """A network trained on the one fold of a problem, or why there is none."""
+    """A network trained on the one fold of a problem, or why there is none.
+
+    Where memory runs out it is trained again, with each batch in two halves.
+    """
     (full,) = problem.folds
     # Its deadline is on the clock of the machine that trains it.
     training = replace(
@@ -407,7 +419,22 @@ def _train_or_tell(problem: Problem, training: Training) -> TrainedNetwork | str
     try:
         return train_network(training, full.train)
     except Exception as error:
-        return failure_reason(error)
+        reason = failure_reason(error)
+    # Outside of the handler: the error holds on to all that filled the memory.
+    if reason != OUT_OF_MEMORY or training.is_halved:
+        return reason
+    release(training.device)
+    return _train_or_tell(problem, replace(training, is_halved=True))
+
+
+def _warn_of_halves(outcomes: list[TrainedNetwork | str]) -> None:
+    nets = [o.net for o in outcomes if isinstance(o, TrainedNetwork)]
+    n_halved = sum(net.n_parts > 1 for net in nets)
+    if n_halved:
+        warn_user(
+            f"{n_halved} of {len(nets)} networks were trained on all rows in halves of "
+            "a batch, as memory ran out."
+        )
 
 
 def _members(
@@ -444,5 +471,5 @@ def _in_time(chosen: Chosen, problem: Problem) -> Chosen:
 
 
 def _training(trial: Trial, space: Space, problem: Problem, full: Fold) -> Training:
-    told = {"stop": trial.stop, "is_final": True}
-    return training_of(trial.proposal, space, full, problem, **told)
+    told = {"stop": trial.stop, "is_halved": trial.reason == IN_HALVES}
+    return training_of(trial.proposal, space, full, problem, is_final=True, **told)

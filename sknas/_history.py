@@ -16,9 +16,12 @@ Value = Any  # bool, int, float, str or None: what JSON keeps
 # Reasons of trials without a score that others ask for.
 OUT_OF_TIME = "out of time"
 INTERRUPTED = "interrupted"
+OUT_OF_MEMORY = "out of memory"
 AGAIN = "re-score"  # origin of a trial that scores an architecture again
 DIVERGED = "the loss became infinite or NaN"
 UNDEFINED = "the score is NaN or infinite"
+# Of a trial that has a score, and that others may ask for.
+IN_HALVES = f"trained in halves of a batch: {OUT_OF_MEMORY}"
 
 
 class Architecture(Mapping[str, Value]):
@@ -122,7 +125,7 @@ class Trial:
     seconds : float, default=0.0
         Seconds of training and scoring, all folds together.
     reason : str, default=""
-        Why there is no score.
+        Why there is no score, or what was unusual on the way to it.
     rung_scores : tuple of float, default=()
         The best score up to each rung that was reached.
     predictions : ndarray of shape (n_rows, n_outputs) or None

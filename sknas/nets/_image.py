@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sknas._problem import ImageSpec
+from sknas.nets._draws import Draws
 
 CUTOUT_SHARE = 0.5  # of the side of an image, that of the square cut out of it
 
@@ -54,29 +55,33 @@ class ImageInput(nn.Module):
         self.is_flipped = is_flipped
         self.shift = shift
         self.is_cut = is_cut
+        self.draws = Draws()
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x.to(self.mean.dtype) - self.mean) / self.deviation
         if not self.training:
             return x
         if self.is_flipped:
-            x = torch.where(_coins(x), x.flip(3), x)
+            x = torch.where(_drawn(x, self.draws) < 0.5, x.flip(3), x)
         if self.shift:
-            x = shifted(x, self.shift)
-        return cut_out(x) if self.is_cut else x
+            x = shifted(x, self.shift, self.draws)
+        return cut_out(x, self.draws) if self.is_cut else x
 
 
-def _coins(x: Tensor) -> Tensor:
-    """True or False for each image, (N, 1, 1, 1)."""
-    return torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
+def _drawn(x: Tensor, draws: Draws) -> Tensor:
+    """A number for each image, (N, 1, 1, 1)."""
+    return draws(len(x), lambda n: torch.rand(n, 1, 1, 1, device=x.device))
 
 
-def shifted(x: Tensor, most: int) -> Tensor:
+def shifted(x: Tensor, most: int, draws: Draws) -> Tensor:
     """Images moved by up to `most` pixels along each side, each its own way."""
     n, _, height, width = x.shape
     padded = functional.pad(x, [most] * 4)
-    tops = torch.randint(2 * most + 1, (n, 1), device=x.device)
-    lefts = torch.randint(2 * most + 1, (n, 1), device=x.device)
+
+    def moves(n: int) -> Tensor:
+        return torch.randint(2 * most + 1, (n, 1), device=x.device)
+
+    tops, lefts = draws(n, moves), draws(n, moves)
     rows = tops + torch.arange(height, device=x.device)  # (N, height)
     columns = lefts + torch.arange(width, device=x.device)  # (N, width)
     images = torch.arange(n, device=x.device)
@@ -85,13 +90,13 @@ def shifted(x: Tensor, most: int) -> Tensor:
     return moved.permute(0, 3, 1, 2).contiguous()
 
 
-def cut_out(x: Tensor) -> Tensor:
+def cut_out(x: Tensor, draws: Draws) -> Tensor:
     """Images without a square around a random place, which may hang over the edge."""
-    n, _, height, width = x.shape
+    height, width = x.shape[2:]
     half = CUTOUT_SHARE * min(height, width) / 2
     inside = []
     for size in (height, width):
-        centres = torch.rand(n, 1, device=x.device) * size
+        centres = _drawn(x, draws).flatten(1) * size
         places = torch.arange(size, device=x.device) + 0.5
         inside.append((places - centres).abs() < half)  # (N, size)
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :]

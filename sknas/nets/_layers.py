@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from sknas.nets._draws import Draws
 
 T = TypeVar("T")
 
@@ -269,11 +271,14 @@ class Dropout(nn.Module):
         self.is_active = any(p)
         self.strength = 1.0
         self.generator: torch.Generator | None = None
+        self.draws = Draws()
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and self.is_active and self.strength):
             return x
-        draw = torch.rand(x.shape[1:], generator=self.generator, device=x.device)
+        n, width = x.shape[1:]
+        told: Any = {"generator": self.generator, "device": x.device}
+        draw = self.draws(n, lambda n: torch.rand(n, width, **told))
         parts = x.split([count for _, count in self.runs])
         pairs = zip(self.runs, parts, strict=True)
         kept = [part * self._mask(draw, p).to(x.dtype) for (p, _), part in pairs]

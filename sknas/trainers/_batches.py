@@ -12,6 +12,7 @@ from sknas._problem import Problem
 from sknas.nets import Features, TableNet
 from sknas.trainers._plan import Plan
 
+CHUNK = 2_048  # rows that are answered at once
 MAX_STORED = 2**28  # features held ready; those of larger tables are made by batch
 N_STARTING = 2**12  # rows, in an order of chance, that weights may start from
 MIN_HALF_ROWS = 4_000  # of the table from which products run in half precision
@@ -58,8 +59,9 @@ class FoldBatches:
             shape = (sum(self.lengths), n_features)
             self.stored = torch.empty(shape, dtype=self.dtype, device=self.device)
             for part, feature, start in zip(parts, features, self.starts, strict=True):
-                rows = feature(self._tensor(part.x))
-                self.stored[start : start + len(part)] = rows
+                for at in range(0, len(part), CHUNK):  # on the way they take more room
+                    rows = feature(self._tensor(part.x[at : at + CHUNK]))
+                    self.stored[start + at :][: len(rows)] = rows
         else:
             self.tables = [self._tensor(part.x) for part in parts]
         self.size = -(-max(self.lengths) // plan.n_parts)

@@ -7,7 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sknas._history import AGAIN, INTERRUPTED, OUT_OF_TIME, Proposal, Trial
+from sknas._history import (
+    AGAIN,
+    IN_HALVES,
+    INTERRUPTED,
+    OUT_OF_TIME,
+    Proposal,
+    Trial,
+)
 from sknas._problem import Problem
 from sknas.exceptions import CheckpointError
 from sknas.spaces import Space
@@ -202,10 +209,17 @@ def _trial(member: Member, plans: Plans, problem: Problem) -> Trial:
         rung_scores=member.rung_scores,
         predictions=best.predictions,
         networks=best.networks,
-        # A search has to hear of Ctrl-C, though a score is there from the rung before.
-        reason=INTERRUPTED if member.reason == INTERRUPTED else "",
+        reason=_what_was_unusual(member),
         **told,
     )
+
+
+def _what_was_unusual(member: Member) -> str:
+    """The reason of a trial with a score."""
+    # A search has to hear of Ctrl-C, though a score is there from the rung before.
+    if member.reason == INTERRUPTED:
+        return INTERRUPTED
+    return IN_HALVES if member.is_halved else ""
 
 
 def _why_unscored(problem: Problem) -> str:

@@ -51,7 +51,13 @@ class Best:
 
 @dataclass(eq=False)
 class Member:
-    """An architecture in training, and what came of it so far."""
+    """An architecture in training, and what came of it so far.
+
+    Parameters
+    ----------
+    is_halved : bool, default=False
+        Whether each batch is taken in two halves, as memory ran out.
+    """
 
     proposal: Proposal
     best: Best | None = None
@@ -59,6 +65,7 @@ class Member:
     rung_losses: tuple[float, ...] = ()
     seconds: float = 0.0
     reason: str = ""
+    is_halved: bool = False
 
     @property
     def value(self) -> float:

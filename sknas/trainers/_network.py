@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sknas._budget import Length, training_length
-from sknas._history import DIVERGED, Architecture, Proposal
+from sknas._history import DIVERGED, OUT_OF_MEMORY, Architecture, Proposal
 from sknas._isolation import isolated, random_state, set_random_state
 from sknas._optim import (
     Batches,
@@ -27,9 +28,10 @@ from sknas._optim import (
 )
 from sknas._problem import Fold, Problem, Rows, TaskSpec
 from sknas.nets import Dropout, TableModule, start_weights
+from sknas.nets._draws import in_parts
 from sknas.nets._loss import WeightedLoss
 from sknas.spaces import Space
-from sknas.trainers._batches import half_precision
+from sknas.trainers._batches import N_STARTING, half_precision
 
 ROWS_AT_ONCE = 1_024
 PIXELS_AT_ONCE = 2**19  # of images; a map of 64 channels of them is 128 MiB
@@ -45,7 +47,7 @@ def failure_reason(error: Exception) -> str:
         return str(error)
     is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
     if is_memory or "can't allocate memory" in str(error):
-        return "out of memory"
+        return OUT_OF_MEMORY
     return f"{type(error).__name__}: {error}"
 
 
@@ -62,6 +64,7 @@ class TensorNet(NeuralNet):
     """
 
     precision: torch.dtype | None = None  # of products in training
+    n_parts = 1  # that each batch is taken in
 
     @property
     def _default_callbacks(self) -> list[Any]:
@@ -94,14 +97,18 @@ class TensorNet(NeuralNet):
         return self.criterion_(y_pred, y, weight)
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
-        x, y, weight = batch
         self.optimizer_.zero_grad(set_to_none=True)
-        with self._precision():
-            y_pred = self.infer(x, **fit_params)
-        loss = self.get_loss(y_pred, (y, weight), X=x, training=True)
-        loss.backward()
+        n_rows = len(batch[0])
+        losses, answers = [], []
+        for part in in_parts(self.module_, n_rows, self.n_parts):
+            x, y, weight = (tensor[part] for tensor in batch)
+            with self._precision():
+                answers.append(self.infer(x, **fit_params))
+            loss = self.get_loss(answers[-1], (y, weight), X=x, training=True)
+            losses.append(loss * (len(x) / n_rows))
+            losses[-1].backward()
         self.optimizer_.step()
-        return {"loss": loss, "y_pred": y_pred}
+        return {"loss": torch.stack(losses).sum(), "y_pred": torch.cat(answers, dim=1)}
 
     def _precision(self) -> Any:
         """Products in half precision, where the training asks for it."""
@@ -204,7 +211,7 @@ class Conductor(Callback):
 
     def _look(self, net: TensorNet, valid_x: Tensor) -> None:
         net._set_training(False)
-        output = evaluate(net.module_, valid_x)
+        output = evaluate(net.module_, valid_x, net.n_parts)
         net._set_training(True)
         if not np.isfinite(output).all():
             raise DivergedError(DIVERGED)
@@ -295,6 +302,8 @@ class Training:
         Annealed points that are left where to stop; None to stop at a share.
     precision : torch.dtype or None, default=None
         Of products in training, where it is not that of the weights.
+    is_halved : bool, default=False
+        Whether each batch is taken in two halves, as memory ran out.
     is_final : bool, default=False
         Whether the schedule gives way to the deadline, so that a network for which
         the time is short ends with a learning rate of zero all the same. Networks to
@@ -312,6 +321,7 @@ class Training:
     stop: float = 1.0
     rungs_left: int | None = None
     precision: torch.dtype | None = None
+    is_halved: bool = False
     is_final: bool = False
 
 
@@ -464,7 +474,7 @@ def _started(training: Training, x: Tensor, start: Checkpoint | None) -> nn.Modu
         module.load_state_dict(start.state)
     elif isinstance(module, TableModule):
         recipe = find_recipe(architecture)
-        start_weights(module.net, recipe.start, module.features(x))
+        start_weights(module.net, recipe.start, module.features(x[:N_STARTING]))
     return module
 
 
@@ -473,6 +483,7 @@ def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> Te
     told = {"callbacks": [("conductor", conductor)], "device": training.device}
     net = _wrapped(module, training.architecture, training.task, **told)
     net.precision = training.precision
+    net.n_parts = 1 + training.is_halved
     return net
 
 
@@ -509,10 +520,19 @@ def _at_rest(net: TensorNet) -> TensorNet:
 
 
 @torch.no_grad()
-def evaluate(module: nn.Module, x: Tensor) -> np.ndarray:
-    """Answers (N, C) of one network to rows (N, ...), a bounded number at a time."""
-    n_rows = ROWS_AT_ONCE
-    if x.ndim > 2:  # maps of images have many channels
-        n_rows = max(1, min(n_rows, PIXELS_AT_ONCE // x[0].numel()))
+def evaluate(module: nn.Module, x: Tensor, n_parts: int = 1) -> np.ndarray:
+    """Answers (N, C) of one network to rows (N, ...), a bounded number at a time.
+
+    That number is the smaller the more parts a batch is taken in.
+    """
+    n_rows = max(1, rows_at_once(x.shape[1:]) // n_parts)
     parts = [module(part)[0] for part in x.split(n_rows)]
     return torch.cat(parts).cpu().numpy()
+
+
+def rows_at_once(shape: Sequence[int]) -> int:
+    """Rows of a shape that are answered at once."""
+    if len(shape) == 1:
+        return ROWS_AT_ONCE
+    # Maps of images have many channels.
+    return max(1, min(ROWS_AT_ONCE, PIXELS_AT_ONCE // math.prod(shape)))

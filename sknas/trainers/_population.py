@@ -127,7 +127,7 @@ class PopulationTrainer(CohortTrainer):
         full = []
         for unit in units:
             first = unit.members[0].proposal
-            key = (*self._key(first, plans[first.number]), unit.step)
+            key = (*self._key(first, plans[first.number]), unit.step, unit.is_halved)
             if key in kinds:
                 other = kinds.pop(key)
                 most = self._unit_size(first, problem)

@@ -11,13 +11,20 @@ from typing import Any
 import numpy as np
 
 from sknas._budget import alone_seconds
-from sknas._history import INTERRUPTED, OUT_OF_TIME, Proposal, Trial
+from sknas._history import (
+    INTERRUPTED,
+    OUT_OF_MEMORY,
+    OUT_OF_TIME,
+    Proposal,
+    Trial,
+)
 from sknas._isolation import isolated
 from sknas._problem import Problem
 from sknas._scoring import score_networks
 from sknas.spaces import Space
 from sknas.trainers._cohort import CohortTrainer, Plans
 from sknas.trainers._member import Best, Member, stopped
+from sknas.trainers._memory import bytes_free, bytes_needed, release, too_large
 from sknas.trainers._network import (
     Checkpoint,
     TensorNet,
@@ -120,20 +127,27 @@ class SkorchTrainer(CohortTrainer):
 def advance_single(
     unit: Single, space: Space, problem: Problem, plan: Plan, rung: int
 ) -> list[Single]:
-    """Train a unit up to a rung; whatever goes wrong becomes a reason."""
+    """Train a unit up to a rung; whatever goes wrong becomes a reason.
+
+    Where memory runs out it is trained again, with each batch in two halves.
+    """
     if problem.seconds_left <= 0:
         return [stopped(unit, OUT_OF_TIME)]
     started = time.monotonic()
     (member,) = unit.members
+    if not (unit.step or member.is_halved):
+        needed = bytes_needed(space, member.proposal.architecture, problem)
+        free = bytes_free(problem.device)
+        if needed > free:
+            return [stopped(unit, too_large(needed, free))]
     starts = unit.checkpoints or (None,) * len(problem.folds)
     rungs_left = len(plan.rungs) - 1 - rung
     trained: list[TrainedNetwork] = []
     reason = ""
     try:
         for fold, start in zip(problem.folds, starts, strict=True):
-            training = training_of(
-                member.proposal, space, fold, problem, rungs_left=rungs_left
-            )
+            told = {"rungs_left": rungs_left, "is_halved": member.is_halved}
+            training = training_of(member.proposal, space, fold, problem, **told)
             trained.append(train_network(training, fold.train, fold.valid.x, start))
             if trained[-1].is_cut:
                 reason = OUT_OF_TIME
@@ -143,6 +157,12 @@ def advance_single(
         reason = INTERRUPTED
     except Exception as error:
         reason = failure_reason(error)
+    # Outside of the handler: the error holds on to all that filled the memory.
+    if reason == OUT_OF_MEMORY and not member.is_halved:
+        trained.clear()
+        release(problem.device)
+        again = replace(unit, members=[replace(member, is_halved=True)])
+        return advance_single(again, space, problem, plan, rung)
     seconds = member.seconds + time.monotonic() - started
     member = replace(member, seconds=seconds, reason=reason)
     if reason:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gc
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,20 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sknas._history import DIVERGED, INTERRUPTED, OUT_OF_TIME
+from sknas._history import DIVERGED, INTERRUPTED, OUT_OF_MEMORY, OUT_OF_TIME
 from sknas._isolation import isolated
 from sknas._optim import Optimizer, find_recipe, mixed_seed
 from sknas._problem import Problem
 from sknas._scoring import NetworkScores, score_networks
 from sknas.nets import Dropout, start_weights
+from sknas.nets._draws import in_parts
 from sknas.nets._loss import WeightedLoss
 from sknas.spaces import TableSpace
-from sknas.trainers._batches import FoldBatches
+from sknas.trainers._batches import CHUNK, FoldBatches
 from sknas.trainers._member import Best, Member, State, stopped
+from sknas.trainers._memory import bytes_free, bytes_needed, release, too_large
 from sknas.trainers._network import failure_reason
 from sknas.trainers._plan import Plan
-
-CHUNK = 2_048  # rows that are answered at once
+from sknas.trainers._workers import count_useful
 
 
 @dataclass(eq=False)
@@ -58,6 +59,11 @@ class Batched:
     def architectures(self) -> list[Any]:
         """One a member."""
         return [member.proposal.architecture for member in self.members]
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether each batch is taken in two halves."""
+        return any(member.is_halved for member in self.members)
 
     def kept(self, places: Sequence[int]) -> Batched:
         """The unit with some of its members alone."""
@@ -95,11 +101,17 @@ def advance(
 ) -> list[Batched]:
     """Train a unit up to a rung; whatever goes wrong becomes a reason.
 
-    The unit itself stays what it was. Where memory runs out, half of the members are
-    trained after the other half, as two units.
+    The unit itself stays what it was. Where memory is short, or runs out, half of the
+    members are trained after the other half, as two units; one that is alone is trained
+    again with each batch in two halves.
     """
     if problem.seconds_left <= 0:
         return [stopped(unit, OUT_OF_TIME)]
+    needed, free = _memory(unit, space, problem)
+    if needed > free and len(unit.members) > 1:
+        return _in_two(unit, space, problem, plan, rung)
+    if needed > free:
+        return [stopped(unit, too_large(needed, free))]
     started = time.monotonic()
     done = replace(unit, members=[replace(member) for member in unit.members])
     reason = ""
@@ -111,15 +123,13 @@ def advance(
     except Exception as error:
         reason = failure_reason(error)
     # Outside of the handler: the error holds on to all that filled the memory.
-    if reason == "out of memory" and len(unit.members) > 1:
-        _free_memory(problem.device)
-        half = len(unit.members) // 2
-        parts = [range(half), range(half, len(unit.members))]
-        return [
-            part_done
-            for part in parts
-            for part_done in advance(unit.kept(part), space, problem, plan, rung)
-        ]
+    if reason == OUT_OF_MEMORY:
+        release(problem.device)
+        if len(unit.members) > 1:
+            return _in_two(unit, space, problem, plan, rung)
+        if not unit.is_halved:
+            halved = [replace(member, is_halved=True) for member in unit.members]
+            return advance(replace(unit, members=halved), space, problem, plan, rung)
     if reason:
         return [stopped(unit, reason)]
     share = (time.monotonic() - started) / len(unit.members)
@@ -128,10 +138,32 @@ def advance(
     return [done]
 
 
-def _free_memory(device: str) -> None:
-    gc.collect()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
+def _in_two(
+    unit: Batched, space: TableSpace, problem: Problem, plan: Plan, rung: int
+) -> list[Batched]:
+    """Advance half of the members after the other half."""
+    half = len(unit.members) // 2
+    return [
+        done
+        for places in (range(half), range(half, len(unit.members)))
+        for done in advance(unit.kept(places), space, problem, plan, rung)
+    ]
+
+
+def _memory(unit: Batched, space: TableSpace, problem: Problem) -> tuple[float, float]:
+    """Bytes that a unit needs, and those that are free for it.
+
+    Several members leave room for other workers. One that is alone has all that there
+    is, and no need where it was begun before.
+    """
+    n = len(unit.members)
+    if n == 1 and (unit.step or unit.is_halved):
+        return 0.0, math.inf
+    needed = bytes_needed(space, unit.architectures[0], problem, n, is_batched=True)
+    free = bytes_free(problem.device)
+    return needed, free / count_useful(
+        problem, n_tasks=problem.n_jobs
+    ) if n > 1 else free
 
 
 class _Training:
@@ -142,6 +174,7 @@ class _Training:
     ) -> None:
         self.unit, self.problem, self.plan = unit, problem, plan
         self.device = problem.device
+        self.n_parts = 1 + unit.is_halved  # of a batch
         first = unit.architectures[0]
         tasks = [fold.task for fold in problem.folds]
         layout = space.layout(first, tasks)
@@ -217,7 +250,10 @@ class _Training:
             dropout.strength = self.optimizer.fade
         self.net.precision = self.batches.precision
         self.optimizer.zero_grad()
-        self.loss(self.net(features), y, weight).backward()
+        n_rows = weight.shape[1]
+        for part in in_parts(self.net, n_rows, self.n_parts):
+            loss = self.loss(self.net(features[:, part]), y[:, part], weight[:, part])
+            (loss * ((part.stop - part.start) / n_rows)).backward()
         self.optimizer.step()
 
     @torch.no_grad()
@@ -240,8 +276,9 @@ class _Training:
         """Answers (A, N, C) of the networks of each fold to its validation rows."""
         lengths = [len(fold.valid) for fold in self.problem.folds]
         parts = []
-        for start in range(0, max(lengths), CHUNK):
-            rows = self.batches.valid_features(start, start + CHUNK)  # (G, N, D)
+        size = CHUNK // self.n_parts
+        for start in range(0, max(lengths), size):
+            rows = self.batches.valid_features(start, start + size)  # (G, N, D)
             parts.append(self.net(rows).float().cpu())
         answers = torch.cat(parts, dim=1).numpy()  # (K, N, C)
         n_folds = len(lengths)
