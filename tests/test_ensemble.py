@@ -10,6 +10,7 @@ import torch
 from sklearn.datasets import make_classification, make_regression
 from sklearn.model_selection import ShuffleSplit
 
+import sknas._ensemble as ensemble_module
 from sknas import NASClassifier, NASRegressor
 from sknas._budget import plan_budget
 from sknas._calibration import tempered
@@ -23,9 +24,9 @@ from sknas._ensemble import (
     refit,
     refit_seconds,
 )
-from sknas._history import History, Proposal, Trial
+from sknas._history import IN_HALVES, History, Proposal, Trial
 from sknas.encoding import TableReader
-from sknas.exceptions import SearchFailedError
+from sknas.exceptions import SearchFailedError, SearchWarning
 from sknas.spaces import TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
 from sknas.trainers._network import evaluate
@@ -337,6 +338,32 @@ def test_refit_leaves_out_what_fails_and_what_has_no_time():
     (member,) = made.ensemble.members
     assert member.weight == 1.0 and member.architecture["width"] == 128
     assert made.failures == ("KeyError: 'no such layer'",)
+
+
+def test_refit_goes_on_in_halves_of_a_batch_where_memory_runs_out(monkeypatch):
+    plain, halves = ensemble_module.train_network, []
+
+    def starving(training, rows):
+        halves.append(training.is_halved)
+        if not training.is_halved and training.architecture["width"] == 32:
+            raise MemoryError
+        return plain(training, rows)
+
+    chosen = chosen_of(trial_of(128, 0), trial_of(32, 1))
+    expected = refit(chosen, [], SPACE, LONG).ensemble.predict(TABLE)
+    monkeypatch.setattr(ensemble_module, "train_network", starving)
+    with pytest.warns(
+        SearchWarning, match="1 of 2 networks were trained on all rows in"
+    ):
+        made = refit(chosen, [], SPACE, LONG)
+    assert halves == [False, False, True] and made.failures == ()
+    np.testing.assert_allclose(made.ensemble.predict(TABLE), expected, atol=1e-4)
+    # What was in halves when it was scored begins so.
+    halves.clear()
+    marked = replace(trial_of(32, 1), reason=IN_HALVES)
+    with pytest.warns(SearchWarning, match="1 of 1 networks"):
+        refit(chosen_of(marked), [], SPACE, LONG)
+    assert halves == [True]
 
 
 def test_refit_falls_back_on_spare_trials():

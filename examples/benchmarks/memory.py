@@ -1,9 +1,9 @@
-"""Peak memory of a short fit, beside the size of X.
+"""Peak memory of a short fit beside X, and of a training beside its estimate.
 
     python examples/benchmarks/memory.py
 
-One training of one epoch, in one process. Each fit runs in a process of its own, after
-a small one that brings in all libraries.
+One training of one epoch, in one process. Each measurement runs in a process of its
+own, after a small one that brings in all libraries.
 """
 
 import json
@@ -11,77 +11,153 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from _lines import Lines, parse_arguments
 
-N_COLUMNS, SIDE = 10, 28
+SIDE = 28  # of an image of one channel
 N_FIRST = 200  # rows of the small fit
-SIZES = {
-    "table": (1_000, 10_000, 100_000, 1_000_000),
-    "images": (1_000, 4_000, 16_000, 60_000),
+FITS = {  # columns or pixels of X: rows
+    10: (1_000, 10_000, 100_000, 1_000_000),
+    SIDE**2: (1_000, 4_000, 16_000, 60_000),
 }
+TRAININGS = (  # trainer, rows, columns, members, choices that differ from the default
+    ("population", 10_000, 10, 1, {}),
+    ("population", 10_000, 10, 4, {}),
+    ("population", 100_000, 10, 1, {}),
+    ("population", 4_000, 1_000, 1, {}),
+    ("population", 10_000, 10, 1, {"width": 512, "depth": 4, "normalisation": "layer"}),
+    ("population", 10_000, 10, 1, {"packing": 32, "width": 256}),
+    ("skorch", 4_000, 1_000, 1, {}),
+    ("skorch", 2_000, SIDE**2, 1, {}),
+    ("skorch", 20_000, SIDE**2, 1, {}),
+    ("skorch", 2_000, SIDE**2, 1, {"block": "residual", "channels": 64}),
+    ("skorch", 2_000, SIDE**2, 1, {"block": "separable", "channels": 64}),
+)
+N_STEPS = 4
 
 
 def main():
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(measure(sys.argv[2], int(sys.argv[3]))))
+        print(json.dumps(globals()[sys.argv[2]](*json.loads(sys.argv[3]))))
         return
-    lines = Lines(parse_arguments(__doc__).results / "memory.jsonl")
-    for data, sizes in SIZES.items():
+    folder = parse_arguments(__doc__).results
+    lines = Lines(folder / "memory.jsonl")
+    for n_columns, sizes in FITS.items():
         for n_rows in sizes:
-            key = {"data": data, "rows": n_rows}
-            lines.measure(key, lambda d=data, n=n_rows: apart(d, n))
+            key = {"data": kind_of(n_columns), "rows": n_rows, "columns": n_columns}
+            lines.measure(key, lambda given=(n_rows, n_columns): apart(fit, *given))
+    lines = Lines(folder / "memory_estimate.jsonl")
+    for case in TRAININGS:
+        trainer, n_rows, n_columns, n_members, choices = case
+        key = {"trainer": trainer, "rows": n_rows, "columns": n_columns}
+        told = ", ".join(f"{name} {value}" for name, value in choices.items())
+        key |= {"members": n_members, "choices": told or "default"}
+        lines.measure(key, lambda given=case: apart(train, *given))
 
 
-def apart(data, n_rows):
+def kind_of(n_columns):
+    return "images" if n_columns == SIDE**2 else "table"
+
+
+def apart(function, *arguments):
     """A measurement in a process of its own."""
-    command = [sys.executable, __file__, "--one", data, str(n_rows)]
-    output = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, __file__, "--one", function.__name__]
+    output = subprocess.run(
+        [*command, json.dumps(arguments)], capture_output=True, text=True, check=True
+    )
     return json.loads(output.stdout)
 
 
-def measure(data, n_rows):
-    fit(*generate(data, N_FIRST))
-    X, y = generate(data, n_rows)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = in_status("VmRSS")
-    started = time.monotonic()
-    model = fit(X, y)
-    peak = in_status("VmHWM") - before
+def fit(n_rows, n_columns):
+    """A fit of one trial."""
+    from sknas import NASClassifier
+
+    model = NASClassifier(max_trials=1, max_epochs=1, n_jobs=1, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(*generate(N_FIRST, n_columns))
+        X, y = generate(n_rows, n_columns)
+        started = time.monotonic()
+        peak = growth(lambda: model.fit(X, y))
     return {
         "folds": len(model.history_[0].fold_scores),
         "fit_s": round(time.monotonic() - started, 1),
-        "x_mb": round(X.nbytes / 2**20, 1),
-        "peak_mb": round(peak / 2**20),
+        "x_mb": megabytes(X.nbytes),
+        "peak_mb": megabytes(peak),
         "peak_over_x": round(peak / X.nbytes, 1),
     }
 
 
-def generate(data, n_rows):
-    """Rows of ten floats, or images of 8 bits, whose first number tells the class."""
+def train(name, n_rows, n_columns, n_members, choices):
+    """A training of some members of one shape, and its estimate."""
+    from sknas.spaces import ImageSpace, TableSpace
+    from sknas.strategies import Proposal
+    from sknas.trainers import TRAINERS
+    from sknas.trainers._memory import bytes_needed
+
+    space = ImageSpace() if kind_of(n_columns) == "images" else TableSpace()
+    trainer = TRAINERS[name](halving=False)
+    trainer.setup(space)
+    for n in (N_FIRST, n_rows):
+        problem = make_problem(n, n_columns)
+        usual = space.for_task(problem.task).default_architecture()
+        architecture = space.fill({**usual, **choices})
+        asked = [Proposal(architecture, number=j, seed=j) for j in range(n_members)]
+        peak = growth(lambda p=problem, a=asked: trainer.train(a, p))
+    told = {"is_batched": name == "population"}
+    needed = bytes_needed(space, architecture, problem, n_members, **told)
+    return {
+        "folds": len(problem.folds),
+        "peak_mb": megabytes(peak),
+        "estimate_mb": megabytes(needed),
+        "ratio": round(needed / peak, 2),
+    }
+
+
+def make_problem(n_rows, n_columns):
+    """What an estimator would train on, but few steps."""
+    from sknas import NASClassifier
+    from sknas._budget import plan_budget
+
+    model = NASClassifier(n_jobs=1, random_state=0)
+    X, y = generate(n_rows, n_columns)
+    model._check_parameters(X)
+    data, seed, X = model._read_training_data(X, y, None, None)
+    n_pixels = n_columns if kind_of(n_columns) == "images" else None
+    budget = plan_budget(n_rows, None, None, n_pixels=n_pixels)
+    _, problem = model._make_problem(data, budget, seed, X, time.monotonic())
+    return replace(problem, n_steps=N_STEPS)
+
+
+def generate(n_rows, n_columns):
+    """Rows of floats, or images of 8 bits, whose first number tells the class."""
     rng = np.random.default_rng(0)
-    if data == "table":
-        X = rng.standard_normal((n_rows, N_COLUMNS))
+    if kind_of(n_columns) == "table":
+        X = rng.standard_normal((n_rows, n_columns))
         return X, X[:, 0] > 0
     X = rng.integers(0, 256, (n_rows, SIDE, SIDE), dtype=np.uint8)
     return X, X[:, 0, 0] > 127
 
 
-def fit(X, y):
-    from sknas import NASClassifier
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = NASClassifier(max_trials=1, max_epochs=1, n_jobs=1, random_state=0)
-        return model.fit(X, y)
+def growth(work):
+    """Bytes by which this process grows at most while some work is done."""
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = in_status("VmRSS")
+    work()
+    return in_status("VmHWM") - before
 
 
 def in_status(name):
     """Bytes that the system says of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(x.split()[1]) for x in lines if x.startswith(name))
+
+
+def megabytes(n_bytes):
+    return round(n_bytes / 2**20, 1)
 
 
 if __name__ == "__main__":

@@ -187,10 +187,11 @@ def _kept(net: nn.Module, x: Tensor) -> list[int]:
 def bytes_free(device: str) -> float:
     """Bytes that are free on a device; infinite where nobody tells."""
     if device.startswith("cuda"):
-        free, _ = torch.cuda.mem_get_info(device)
+        place = torch.device(device).index  # None is the current one
+        free, _ = torch.cuda.mem_get_info(place)
         # What torch holds ready is free, too.
-        ready = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + ready
+        held = torch.cuda.memory_reserved(place)
+        return free + held - torch.cuda.memory_allocated(place)
     return max(0.0, min([_available(), *_left_in_groups()]))
 
 

@@ -16,7 +16,9 @@ import sknas.trainers._population as population
 import sknas.trainers._skorch as skorch_module
 import sknas.trainers._unit as unit_module
 from sknas import NASClassifier
+from sknas._checkpoint import RECORDS
 from sknas._history import IN_HALVES, Proposal
+from sknas._journal import FileJournal
 from sknas._problem import Fold, ImageSpec, Rows, TaskSpec
 from sknas.encoding._target import softmax
 from sknas.nets import ConvNet, Linear, TableInput, TableNet
@@ -24,6 +26,7 @@ from sknas.spaces import CellSpace, ImageSpace, Integer, Space, TableSpace
 from sknas.trainers import TRAINERS
 from sknas.trainers._member import Member
 from sknas.trainers._memory import bytes_free, bytes_needed, too_large
+from sknas.trainers._skorch import Single
 from sknas.trainers._unit import Batched
 
 GB = 1e9
@@ -124,6 +127,15 @@ def test_limits_of_control_groups_of_version_1(tmp_path):
 def test_free_memory_is_never_less_than_none(monkeypatch):
     monkeypatch.setattr(memory, "_left_in_groups", lambda: iter([-5.0]))
     assert bytes_free("cpu") == 0
+
+
+@pytest.mark.parametrize(("device", "place"), [("cuda", None), ("cuda:1", 1)])
+def test_what_torch_holds_ready_on_a_gpu_is_free(device, place, monkeypatch):
+    told = {"mem_get_info": (5, 9), "memory_reserved": 4, "memory_allocated": 1}
+    for name, answer in told.items():
+        answers = {place: answer}
+        monkeypatch.setattr(torch.cuda, name, answers.__getitem__)
+    assert bytes_free(device) == 5 + 4 - 1
 
 
 def test_a_reason_says_how_much():
@@ -433,6 +445,16 @@ def test_members_in_halves_do_not_join_others():
     joined = trainer._regrouped(units, problem, plans)
     numbers = [[m.proposal.number for m in unit.members] for unit in joined]
     assert sorted(numbers) == [[0, 2], [1]]
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_mark_outlives_a_search_that_was_broken_off(trainer, tmp_path):
+    (asked,) = ask(make_problem(), [{}])
+    kind = {"population": Batched, "skorch": Single}[trainer]
+    unit = kind([Member(asked, is_halved=True)])
+    FileJournal(tmp_path, RECORDS).put("unit", [unit])
+    (found,) = FileJournal(tmp_path, RECORDS).get("unit")
+    assert found.members[0].is_halved
 
 
 def test_the_mark_stands_in_cv_results(monkeypatch):
