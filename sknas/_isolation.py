@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -66,3 +67,16 @@ def set_random_state(device: torch.device | str, state: Tensor) -> None:
         torch.cuda.set_rng_state(state, device)
     else:
         torch.set_rng_state(state)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
+    is_told = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_told or "can't allocate memory" in str(error)
+
+
+def free_memory(device: str) -> None:
+    """Give back what is held of a device's memory without need."""
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()

@@ -160,6 +160,8 @@ class FileJournal(Journal):
             line["value"] = packed
         self.seconds = self._before + time.monotonic() - self._started
         self._write_line(line | {"seconds": round(self.seconds, 3)})
+        if self._lines.get(key, {}).get("file") != line.get("file"):
+            self.drop(key)  # the file of the former value
         self._lines[key] = line
 
     def drop(self, key: str) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,62 +12,46 @@ from torch import Tensor, nn
 
 from sknas._isolation import random_state, set_random_state
 from sknas.nets import Relaxed, Weights
+from sknas.strategies._clock import Clock
 from sknas.strategies._descent import (
     ArchOptimizer,
     WeightOptimizer,
-    dominant_eigenvalue,
+    power_step,
     unrolled_gradient,
     usual_arch_lr,
 )
-from sknas.strategies._halves import Answer, Halves
+from sknas.strategies._halves import Answer, Halves, endless
 from sknas.strategies._logits import Logits
 from sknas.strategies._presets import Preset
 from sknas.strategies._regularisers import REGULARISERS, Moment
 from sknas.strategies._relaxations import RELAXATIONS
+from sknas.strategies._snapshots import Snapshots
 
 N_RECORDS = 100  # of the weights of options, in a search
 STEPS_A_LOOK, MAX_LOOKS = 100, 5  # at the sharpness
+PRODUCTS = 4  # with the Hessian, in a look
 SETTLED_FROM, SETTLED_FOR = 0.5, 0.1  # shares of a search
 
-
-@dataclass
-class Clock:
-    """How far a training is: by its steps, or by its seconds if they are shorter.
-
-    Parameters
-    ----------
-    n_steps : int
-        Steps to make.
-    seconds : float
-        Time to make them in, from now on.
-    step : int
-        Steps that are made.
-    """
-
-    n_steps: int
-    seconds: float
-    step: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def progress(self) -> float:
-        """The share that is done, from 0 to 1."""
-        is_bounded = self.seconds < math.inf
-        passed = 1 - self.seconds_left / max(self.seconds, 1e-9) if is_bounded else 0.0
-        return min(max(self.step / max(self.n_steps, 1), passed), 1.0)
-
-    @property
-    def seconds_left(self) -> float:
-        """Of its time."""
-        return self.started + self.seconds - time.monotonic()
-
-    @property
-    def expected(self) -> int:
-        """Steps that it will come to, as far as one can tell."""
-        progress = self.progress
-        if self.step == 0 or self.step / max(self.n_steps, 1) >= progress:
-            return self.n_steps
-        return max(1, int(self.step / progress))
+# What a training changes: attributes of its parts, and its own.
+OF_PARTS: dict[str, tuple[str, ...]] = {
+    "net": (),
+    "logits": ("flat", "kept"),
+    "arch_optimizer": ("mean", "square", "n_steps"),
+    "optimizer": ("means", "squares", "counts"),
+    "clock": ("step", "used"),
+    "weight_batches": ("step",),
+    "arch_batches": ("step",),
+}
+OWN = (
+    "records",
+    "entropies",
+    "sharpnesses",
+    "is_settled",
+    "_towards",
+    "_stage",
+    "_derived",
+    "_same_since",
+)
 
 
 class Bilevel:
@@ -88,6 +70,8 @@ class Bilevel:
         Its rows.
     clock : Clock
         How long.
+    snapshots : Snapshots
+        Keep what it came to, and tell what it had come to before.
     is_adaptive : bool
         Whether the weights are moved by AdamW, not by SGD.
     arch_lr : float or None
@@ -98,8 +82,8 @@ class Bilevel:
 
     Attributes
     ----------
-    records : list of dict
-        The shares of all decisions on the way.
+    records : ndarray of shape (n_records, A)
+        The shares of the options of all decisions on the way.
     entropies, sharpnesses : list of float
         How undecided the shares are at each record, and the dominant eigenvalue of
         the Hessian of the logits at each look.
@@ -111,13 +95,14 @@ class Bilevel:
         settings: Preset,
         halves: Halves,
         clock: Clock,
+        snapshots: Snapshots,
         *,
         is_adaptive: bool,
         arch_lr: float | None,
         derive: Callable[[dict[str, np.ndarray]], Any] | None = None,
     ) -> None:
         self.net, self.settings, self.halves, self.clock = net, settings, halves, clock
-        self.arch_lr, self.derive = arch_lr, derive
+        self.snapshots, self.arch_lr, self.derive = snapshots, arch_lr, derive
         net.dropout = settings.dropout
         relaxation = RELAXATIONS[settings.relaxation]
         device = str(halves.x.device)
@@ -129,7 +114,9 @@ class Bilevel:
         size = settings.batch_size
         self.weight_batches = halves.batches(halves.weight_rows, size)
         self.arch_batches = halves.batches(halves.arch_rows, size)
-        self.records: list[dict[str, np.ndarray]] = []
+        self._weight_rows = endless(self.weight_batches)
+        self._arch_rows = endless(self.arch_batches)
+        self.records = np.empty((0, len(self.logits.flat)), np.float32)
         self.entropies: list[float] = []
         self.sharpnesses: list[float] = []
         self._towards = torch.randn(len(self.logits.flat)).to(device)
@@ -137,11 +124,15 @@ class Bilevel:
         self._derived: Any = None
         self._same_since = 0.0
         self.is_settled = False
+        for name, attributes in OF_PARTS.items():
+            snapshots.follow(name, getattr(self, name), *attributes)
+        snapshots.follow("training", self, *OWN)
 
-    def run(self) -> None:
-        """Train to the end of the clock, or until the loss is not finite any more."""
+    def run(self) -> bool:
+        """Train to the end of the clock, or until a loss is not finite: then False."""
         self.net.train()
-        self._record()
+        if not len(self.records):
+            self._record()
         while self.clock.progress < 1:
             moment = self._moment()
             self._enter(moment.stage)
@@ -149,7 +140,7 @@ class Bilevel:
             if moment.stage_progress >= self.settings.warmup and not self.is_settled:
                 self._move_logits(moment, lr)
             if not self._move_weights(moment, lr):
-                break
+                return False
             self.clock.step += 1
             progress = self.clock.progress
             if int(progress * N_RECORDS) >= len(self.records):
@@ -157,6 +148,15 @@ class Bilevel:
                 self._settle(moment)
             if int(progress * self._n_looks) > len(self.sharpnesses):
                 self._look()
+            self.snapshots.offer()
+        return True
+
+    @property
+    def trajectory(self) -> dict[str, np.ndarray]:
+        """The records of each decision, (n_records, n_options)."""
+        sizes = [len(decision.options) for decision in self.net.decisions.values()]
+        parts = np.split(self.records, np.cumsum(sizes)[:-1], axis=1)
+        return dict(zip(self.net.decisions, parts, strict=True))
 
     @property
     def _n_looks(self) -> int:
@@ -213,11 +213,11 @@ class Bilevel:
         return loss + self.regulariser.penalty(logits, moment)
 
     def _move_logits(self, moment: Moment, lr: float) -> None:
-        rows, flat = next(self.arch_batches), self.logits.flat
+        rows, flat = next(self._arch_rows), self.logits.flat
         if self.settings.order == 1:
             (gradient,) = torch.autograd.grad(self._arch_loss(rows, moment), flat)
         else:
-            ahead = next(self.weight_batches)
+            ahead = next(self._weight_rows)
             gradient = unrolled_gradient(
                 lambda: self._arch_loss(rows, moment),
                 lambda: self._weight_loss(ahead, moment),
@@ -233,25 +233,20 @@ class Bilevel:
 
     def _move_weights(self, moment: Moment, lr: float) -> bool:
         """Whether the loss was finite, and the weights were moved."""
-        loss = self._weight_loss(next(self.weight_batches), moment)
-        return self._descend(loss, self.parameters, self.optimizer, lr)
+        loss = self._weight_loss(next(self._weight_rows), moment)
+        return self._descend(loss, self.optimizer, lr)
 
-    def _descend(
-        self,
-        loss: Tensor,
-        parameters: Sequence[Tensor],
-        optimizer: WeightOptimizer,
-        lr: float,
-    ) -> bool:
-        """Whether a loss was finite, and parameters took a step down."""
+    def _descend(self, loss: Tensor, optimizer: WeightOptimizer, lr: float) -> bool:
+        """Whether a loss was finite, and weights took a step down."""
         if not torch.isfinite(loss):
             return False
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, optimizer.parameters, allow_unused=True)
         optimizer.step(gradients, lr, self.settings.weight_decay)
         return True
 
     def _record(self) -> None:
-        self.records.append(self.logits.shares())
+        shares = np.concatenate(list(self.logits.shares().values()))
+        self.records = np.vstack([self.records, shares])
         self.entropies.append(self.logits.entropy())
 
     def _settle(self, moment: Moment) -> None:
@@ -261,7 +256,7 @@ class Bilevel:
         is_moving = moment.stage_progress >= self.settings.warmup
         if self.derive is None or not (is_last and is_moving):
             return
-        derived = self.derive(self.records[-1])
+        derived = self.derive(self.logits.shares())
         if derived != self._derived:
             self._derived, self._same_since = derived, moment.progress
         since = max(self._same_since, SETTLED_FROM)
@@ -281,30 +276,49 @@ class Bilevel:
             return torch.autograd.grad(loss, at)[0]
 
         at = self.logits.flat.detach()
-        value, self._towards = dominant_eigenvalue(gradient, at, self._towards)
+        for _ in range(PRODUCTS):
+            value, self._towards = power_step(gradient, at, self._towards)
+            if self.clock.seconds_left <= 0:  # each takes as long as a step
+                break
         self.sharpnesses.append(value)
 
     def answer(self, weights: Mapping[str, Weights]) -> Answer:
         """The network at some weights of its options."""
         return lambda x: self.net(x, weights)
 
-    def tune(self, weights: Mapping[str, Weights], clock: Clock, lr: float) -> None:
-        """Train the network's own weights, those of the options fixed."""
-        self.net.train()
-        answer, is_finite = self.answer(weights), True
-        while is_finite and clock.progress < 1:
-            loss = self.halves.loss(answer, next(self.weight_batches))
-            is_finite = self._descend(loss, self.parameters, self.optimizer, lr)
-            clock.step += 1
+    def tune(self, weights: Mapping[str, Weights], clock: Clock, lr: float) -> bool:
+        """Train the network's own weights, those of the options fixed.
+
+        False if a loss was not finite.
+        """
+        return self._train(self.net, self.answer(weights), self.optimizer, clock, lr)
 
     def fit(self, net: nn.Module, clock: Clock) -> None:
         """Train another network on the rows of the weights."""
         parameters = [p for p in net.parameters() if p.requires_grad]
         optimizer = WeightOptimizer(parameters, self.optimizer.is_adaptive)
-        is_finite = True
+        self.snapshots.follow("fitted", net)
+        self.snapshots.follow("moments", optimizer, *OF_PARTS["optimizer"])
+        self._train(net, net, optimizer, clock, None)
+        self.snapshots.forget("fitted", "moments")
+
+    def _train(
+        self,
+        net: nn.Module,
+        answer: Answer,
+        optimizer: WeightOptimizer,
+        clock: Clock,
+        lr: float | None,
+    ) -> bool:
+        """Train a network at a rate, or at those of a search; False as `tune` does."""
         net.train()
+        self.snapshots.follow("part", clock, "step")
+        is_finite = True
         while is_finite and clock.progress < 1:
-            loss = self.halves.loss(net, next(self.weight_batches))
-            lr = self._lr(clock.progress)
-            is_finite = self._descend(loss, parameters, optimizer, lr)
+            loss = self.halves.loss(answer, next(self._weight_rows))
+            rate = self._lr(clock.progress) if lr is None else lr
+            is_finite = self._descend(loss, optimizer, rate)
             clock.step += 1
+            self.snapshots.offer()
+        self.snapshots.forget("part")
+        return is_finite

@@ -192,10 +192,12 @@ def unrolled_gradient(
     return direct - lr * (sides[0] - sides[1]) / (2 * size)
 
 
-def dominant_eigenvalue(
-    gradient: Callable[[Tensor], Tensor], at: Tensor, towards: Tensor, n_steps: int = 4
+def power_step(
+    gradient: Callable[[Tensor], Tensor], at: Tensor, towards: Tensor
 ) -> tuple[float, Tensor]:
-    """The eigenvalue of a Hessian that is largest in size, by power iteration.
+    """One product with a Hessian, of two gradients.
+
+    Repeated, its direction is that of the eigenvalue that is largest in size.
 
     Parameters
     ----------
@@ -204,26 +206,21 @@ def dominant_eigenvalue(
     at : Tensor of shape (A,)
         Where the Hessian is taken.
     towards : Tensor of shape (A,)
-        The first direction.
-    n_steps : int, default=4
-        Products with the Hessian, of two gradients each.
+        A direction.
 
     Returns
     -------
     value : float
-        The eigenvalue.
+        The eigenvalue, as far as the direction is right.
     towards : Tensor of shape (A,)
-        Its direction, of length 1: where to go on from.
+        A better direction, of length 1.
     """
-    value, towards = 0.0, towards / towards.norm().clamp(min=1e-12)
-    for _ in range(n_steps):
-        above = gradient(at + PERTURBATION * towards)
-        below = gradient(at - PERTURBATION * towards)
-        product = (above - below) / (2 * PERTURBATION)
-        value = float(towards @ product)
-        norm = product.norm()
-        if not torch.isfinite(norm) or norm < 1e-12:
-            break
+    towards = towards / towards.norm().clamp(min=1e-12)
+    above = gradient(at + PERTURBATION * towards)
+    below = gradient(at - PERTURBATION * towards)
+    product = (above - below) / (2 * PERTURBATION)
+    value, norm = float(towards @ product), product.norm()
+    if torch.isfinite(norm) and norm >= 1e-12:
         towards = product / norm
     return value, towards
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,13 +13,15 @@ from sknas._history import Architecture
 from sknas._problem import TaskSpec
 from sknas.nets import Decision, Relaxed, Weights
 from sknas.spaces import Space
-from sknas.strategies._bilevel import Bilevel, Clock
+from sknas.strategies._bilevel import Bilevel
+from sknas.strategies._clock import Clock
 
 DISCRETISATIONS = ("argmax", "perturbation", "retrain")
 MAX_PASSING = 2  # passing options of a group, such as the skips of a cell
 N_RETRAINED = 3
 TUNING_RATE = 0.1  # beside the rate of the search
 TUNING_SHARE = 0.5  # of the time of a decision
+FIT_SHARE = 0.9  # of the time of an architecture that is trained again
 
 Chosen = Mapping[str, int]
 Shares = Mapping[str, np.ndarray]
@@ -122,7 +125,7 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
     chosen, shares = dict(first.chosen), dict(first.shares)
     names = list(decisions)
     n_tuning = max(1, clock.n_steps // len(names))
-    order = torch.randperm(len(names)).tolist()
+    order = training.snapshots.once(lambda: torch.randperm(len(names)).tolist())
     for number, place in enumerate(order):
         name = names[place]
         harm = _harm(training, weights, name, training.logits.kept[name], clock)
@@ -132,7 +135,8 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
         shares[name] = _above_least(harm)
         weights[name] = _only(weights[name], chosen[name])
         seconds = clock.seconds_left / (len(names) - number)  # for each that is left
-        training.tune(weights, Clock(n_tuning, TUNING_SHARE * seconds), lr)
+        tuning = Clock(n_tuning, TUNING_SHARE * seconds)
+        training.snapshots.once(partial(training.tune, weights, tuning, lr))
     for name in names:  # where only some edges are kept, those whose loss hurts
         harm = _harm(training, weights, name, [chosen[name]], clock)
         if harm is None:
@@ -143,7 +147,7 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
 
 def _above_least(harm: np.ndarray) -> np.ndarray:
     """By how much more each option's removal hurts than that of the least of them."""
-    least = harm[np.isfinite(harm)].min()
+    least = harm[np.isfinite(harm)].min(initial=np.inf)
     return np.where(np.isfinite(harm), harm - least, 0.0)
 
 
@@ -154,20 +158,28 @@ def _harm(
     places: Sequence[int],
     clock: Clock,
 ) -> np.ndarray | None:
-    """By how much the loss grows without some options; None if there is no time.
+    """By how much the loss grows without some options.
 
-    Options that are not asked about have -inf.
+    Options that are not asked about have -inf. None if time is over, or the loss is not
+    finite even with all options.
     """
-    if clock.seconds_left <= 0:
-        return None
+
+    def measured(weights: dict[str, Weights]) -> float | None:
+        answer = training.answer(weights)
+        loss = partial(training.halves.measured, answer, clock)
+        found: float | None = training.snapshots.once(loss)
+        return found
+
     training.net.eval()
-    usual = training.halves.measured(training.answer(weights))
+    usual = measured(weights)
+    if usual is None or not np.isfinite(usual):
+        return None
     harm = np.full(len(weights[name].values), -np.inf)
     for place in places:
-        if clock.seconds_left <= 0:
+        loss = measured({**weights, name: _without(weights[name], place)})
+        if loss is None:
             return None
-        without = {**weights, name: _without(weights[name], place)}
-        harm[place] = training.halves.measured(training.answer(without)) - usual
+        harm[place] = np.nan_to_num(loss, nan=np.inf) - usual
     return harm
 
 
@@ -192,19 +204,26 @@ def retrained(
     training: Bilevel,
     clock: Clock,
 ) -> list[Architecture]:
-    """The first architectures by their loss after a short training, then the others.
+    """Architectures by their loss after a short training, if there is time for it.
 
     Each gets the same steps on the rows of the weights; losses are those of the rows of
     the logits.
     """
-    first = list(architectures[:N_RETRAINED])
-    n_steps = max(1, clock.n_steps // max(len(first), 1))
-    losses = []
-    for number, architecture in enumerate(first):
+    n_steps = max(1, clock.n_steps // max(len(architectures), 1))
+
+    def loss(architecture: Architecture, n_left: int) -> float | None:
         if clock.seconds_left <= 0:
-            return list(architectures)
+            return None
         net = space.build([architecture], task).to(training.halves.x.device)
-        training.fit(net, Clock(n_steps, clock.seconds_left / (len(first) - number)))
-        losses.append(training.halves.measured(net.eval()))
+        training.fit(net, Clock(n_steps, FIT_SHARE * clock.seconds_left / n_left))
+        return training.halves.measured(net.eval(), clock)
+
+    losses = []
+    for number, architecture in enumerate(architectures):
+        n_left = len(architectures) - number
+        found = training.snapshots.once(partial(loss, architecture, n_left))
+        if found is None:
+            return list(architectures)
+        losses.append(found)
     order = np.argsort(np.nan_to_num(losses, nan=np.inf), kind="stable")
-    return [first[place] for place in order] + list(architectures[len(first) :])
+    return [architectures[place] for place in order]

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from sknas._budget import default_batch_size
-from sknas._checks import check_integer, check_positive, check_word, reject
+from sknas._checks import (
+    check_integer,
+    check_positive,
+    check_word,
+    reject,
+    warn_user,
+)
 from sknas._history import Architecture, Proposal, Trial
-from sknas._isolation import isolated
+from sknas._isolation import free_memory, is_out_of_memory, isolated
 from sknas._problem import Problem
 from sknas.nets import Relaxed
 from sknas.spaces import Space, UnseenSampler
 from sknas.strategies._base import Strategy
-from sknas.strategies._bilevel import Bilevel, Clock
+from sknas.strategies._bilevel import Bilevel
+from sknas.strategies._clock import Clock
 from sknas.strategies._descent import STEEPER
 from sknas.strategies._discretisations import (
     DISCRETISATIONS,
+    N_RETRAINED,
     Derived,
     capped,
     flipped,
@@ -31,6 +40,7 @@ from sknas.strategies._halves import Halves
 from sknas.strategies._presets import PRESETS, Preset
 from sknas.strategies._regularisers import REGULARISERS
 from sknas.strategies._relaxations import RELAXATIONS
+from sknas.strategies._snapshots import SNAPSHOT, Snapshots
 
 DEFAULT_PRESET = "drnas"
 TIME_SHARE = 1 / 3  # of the time that is left, for the relaxed network
@@ -38,6 +48,7 @@ SEARCH_SHARE = 0.7  # of that, where more is trained to derive architectures
 UNDECIDED = 0.95  # entropy above which the logits have told nothing
 TABLE_LR, TABLE_WEIGHT_DECAY = 1e-3, 1e-4  # of AdamW
 DRAWS = 4  # neighbours drawn for each one that is asked for
+RELAXED = "relaxed"  # key of a journal: what came of the relaxed network
 WORDS: dict[str, Iterable[str]] = {
     "relaxation": RELAXATIONS,
     "regulariser": REGULARISERS,
@@ -118,7 +129,8 @@ class GradientStrategy(Strategy):
         architecture is often worse than its relaxed network. None for "gumbel-st",
         which never computes all options at once.
     derived_ : list of Architecture or None
-        What was derived, the best first; None where the search ended before.
+        What was derived, the best first; empty where memory did not suffice, and None
+        where the search ended before.
 
     References
     ----------
@@ -209,7 +221,8 @@ class GradientStrategy(Strategy):
 
     def propose(self, n: int) -> list[Proposal]:
         if self.derived_ is None:
-            self.derived_ = self._search()
+            self._search()
+        assert self.derived_ is not None
         new = self.sampler_.unseen(self.derived_, n)
         self.sampler_.mark(new)
         if len(new) < n and not self.is_undecided_:
@@ -276,40 +289,88 @@ class GradientStrategy(Strategy):
             )
         return float(value)
 
-    def _search(self) -> list[Architecture]:
-        """Train the relaxed network, and derive architectures from it."""
-        problem, settings = self.problem_, self.settings_
-        fold = problem.folds[0]
-        seconds = TIME_SHARE * max(problem.seconds_left, 0.0)
-        with isolated(int(self.rng_.integers(2**31)), problem.device):
-            net = self.space_.relaxed(fold.task, settings.partial_channels)
+    def _search(self) -> None:
+        """Train the relaxed network and derive architectures, or take what was found.
+
+        One number is drawn in either case, so that those drawn later are the same.
+        """
+        seed, journal = int(self.rng_.integers(2**31)), self.problem_.journal
+        found = journal.get(RELAXED)
+        if found is None:
+            found = self._found(seed)
+            journal.put(RELAXED, found)
+        journal.drop(SNAPSHOT)
+        for name, value in found.items():
+            setattr(self, name, value)
+
+    def _found(self, seed: int) -> dict[str, Any]:
+        """What came of the relaxed network, by the names of attributes.
+
+        Where memory runs out, it is trained again with batches of half the size.
+        """
+        size = min(self.settings_.batch_size, len(self.problem_.folds[0].train))
+        for batch_size in (size, max(size // 2, 1)):
+            try:
+                return self._trained(seed, batch_size)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Outside of the handler: the error holds on to all that filled the memory.
+            free_memory(self.problem_.device)
+        warn_user(
+            "Memory ran out in the relaxed network, even with batches of "
+            f"{batch_size} rows: architectures are drawn at random; search a smaller "
+            "space, or take another strategy."
+        )
+        none = np.array([])
+        told: dict[str, Any] = {"entropy_": none, "sharpness_": none}
+        return told | {"trajectory_": {}, "derived_": [], "is_undecided_": True}
+
+    def _trained(self, seed: int, batch_size: int) -> dict[str, Any]:
+        """What came of it with batches of some size."""
+        problem = self.problem_
+        settings = replace(self.settings_, batch_size=batch_size)
+        fold, device = problem.folds[0], problem.device
+        is_plain = settings.discretisation == "argmax"
+        share = 1.0 if is_plain else SEARCH_SHARE
+        snapshots = Snapshots(problem.journal, device, batch_size)
+        seconds = TIME_SHARE * max(problem.seconds_left + snapshots.seconds, 0.0)
+        rng = np.random.default_rng(seed)
+        with isolated(seed, device):
+            net = self.space_.relaxed(fold.task, settings.partial_channels).to(device)
             halves = Halves(
-                fold.train,
-                fold.task,
-                problem.device,
-                self.rng_,
-                settings.is_single_level,
+                fold.train, fold.task, device, rng, settings.is_single_level
             )
-            n_steps = self._n_steps(halves)
-            is_plain = settings.discretisation == "argmax"
-            share = 1.0 if is_plain else SEARCH_SHARE
+            n_steps = self._n_steps(halves.n_batches(halves.weight_rows, batch_size))
             training = Bilevel(
-                net.to(problem.device),
+                net,
                 settings,
                 halves,
                 Clock(n_steps, share * seconds),
+                snapshots,
                 is_adaptive=fold.task.image is None,
                 arch_lr=self.arch_lr,
                 derive=self._deriver(net) if self.guards and is_plain else None,
             )
-            training.run()
+            if not snapshots.once(training.run):
+                warn_user(
+                    f"After {training.clock.step} of {n_steps} steps the loss of the "
+                    "relaxed network was infinite or NaN: architectures are derived "
+                    "from what it was before; give a smaller 'lr'."
+                )
             rest = Clock(n_steps, (1 - share) * seconds)
-            derived = self._derive(training, rest)
-        self._keep(training)
-        return derived
+            snapshots.follow("rest", rest, "used")
+            derived, is_undecided = self._derive(training, rest)
+        return {
+            "trajectory_": training.trajectory,
+            "entropy_": np.array(training.entropies),
+            "sharpness_": np.array(training.sharpnesses),
+            "derived_": derived,
+            "is_undecided_": is_undecided,
+        }
 
-    def _n_steps(self, halves: Halves) -> int:
-        n_batches = halves.n_batches(halves.weight_rows, self.settings_.batch_size)
+    def _n_steps(self, n_batches: int) -> int:
+        """Steps to train, given the batches of an epoch."""
         if self.n_epochs is not None:
             return self.n_epochs * n_batches
         n_steps, max_epochs = self.problem_.n_steps, self.problem_.max_epochs
@@ -326,17 +387,18 @@ class GradientStrategy(Strategy):
 
         return derive
 
-    def _derive(self, training: Bilevel, clock: Clock) -> list[Architecture]:
-        """Architectures of a trained network, the best first."""
-        net = training.net
+    def _derive(
+        self, training: Bilevel, clock: Clock
+    ) -> tuple[list[Architecture], bool]:
+        """Architectures of a trained network, the best first; if it told nothing."""
+        net, is_undecided = training.net, False
         if self.settings_.discretisation == "perturbation":
             derived = perturbed(training, clock)
         else:
             derived = strongest(net.decisions, training.logits.shares())
-            is_even = training.logits.entropy() > UNDECIDED
-            self.is_undecided_ = self.guards and is_even
+            is_undecided = self.guards and training.logits.entropy() > UNDECIDED
         first = self._guarded(net, derived)
-        changes = [] if self.is_undecided_ else flipped(net, first)
+        changes = [] if is_undecided else flipped(net, first)
         filled: dict[str, Architecture] = {}
         for one in [first, *(self._guarded(net, change) for change in changes)]:
             values = net.architecture(one.chosen, one.shares)
@@ -344,19 +406,13 @@ class GradientStrategy(Strategy):
             filled.setdefault(architecture.key, architecture)
         architectures = list(filled.values())
         if self.settings_.discretisation == "retrain":
-            allowed = [a for a in architectures if self.problem_.feasible(a)]
+            allowed = filter(self.problem_.feasible, architectures)
+            best = list(islice(allowed, N_RETRAINED))
+            others = [a for a in architectures if a not in best]
             task = self.problem_.folds[0].task
-            architectures = retrained(allowed, self.space_, task, training, clock)
-        return architectures
+            best = retrained(best, self.space_, task, training, clock)
+            architectures = best + others
+        return architectures, is_undecided
 
     def _guarded(self, net: Relaxed, derived: Derived) -> Derived:
         return capped(net, derived) if self.guards else derived
-
-    def _keep(self, training: Bilevel) -> None:
-        """What is told of a search."""
-        records = training.records
-        self.trajectory_ = {
-            name: np.stack([record[name] for record in records]) for name in records[0]
-        }
-        self.entropy_ = np.array(training.entropies)
-        self.sharpness_ = np.array(training.sharpnesses)

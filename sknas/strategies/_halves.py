@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sknas._optim import Batches
 from sknas._problem import Rows, TaskSpec
 from sknas.nets._loss import WeightedLoss
+from sknas.strategies._clock import Clock
 
 SINGLE_BELOW = 600  # rows below which one half would be too few for either
 UNEVEN_BELOW = 2_000
@@ -32,7 +34,7 @@ class Halves:
     device : str
         Where they are kept.
     rng : numpy.random.Generator
-        Deals them out.
+        Deals them out, and seeds the order of batches.
     is_single_level : bool
         Whether both get all rows; they do where rows are few.
     """
@@ -53,6 +55,7 @@ class Halves:
             for array in (rows.x, rows.y, weight)
         )
         self.loss_of = WeightedLoss(task.kind).to(device)
+        self.rng = rng
         n = len(rows)
         everything = rng.permutation(n)
         if is_single_level or n < SINGLE_BELOW:
@@ -65,12 +68,10 @@ class Halves:
             torch.as_tensor(part, device=device) for part in parts
         )
 
-    def batches(self, rows: Tensor, batch_size: int) -> Iterator[Tensor]:
-        """Rows of batches without end, in a new order each epoch."""
-        n_batches = self.n_batches(rows, batch_size)
-        while True:
-            order = rows[torch.randperm(len(rows), device=rows.device)]
-            yield from torch.tensor_split(order, n_batches)
+    def batches(self, rows: Tensor, batch_size: int) -> Batches:
+        """Some rows in batches, in a new order each epoch."""
+        seed = int(self.rng.integers(2**31))
+        return Batches((rows,), self.n_batches(rows, batch_size), seed)
 
     def n_batches(self, rows: Tensor, batch_size: int) -> int:
         """Batches of an epoch."""
@@ -81,13 +82,22 @@ class Halves:
         return self.loss_of(answer(self.x[rows]), self.y[rows], self.weight[rows])
 
     @torch.no_grad()
-    def measured(self, answer: Answer) -> float:
-        """The loss on the logits' rows, or on some of them."""
+    def measured(self, answer: Answer, clock: Clock) -> float | None:
+        """The loss on the logits' rows, or on some of them; None if time is over."""
         rows = self.arch_rows[:MAX_MEASURED]
         total = 0.0
         for part in rows.tensor_split(self.n_batches(rows, CHUNK)):
+            if clock.seconds_left <= 0:
+                return None
             total += float(self.loss(answer, part)) * len(part)
         return total / len(rows)
+
+
+def endless(batches: Batches) -> Iterator[Tensor]:
+    """The rows of batches, epoch after epoch."""
+    while True:
+        for (rows,) in batches:
+            yield rows
 
 
 def deal(
