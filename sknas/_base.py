@@ -27,9 +27,11 @@ from sknas._baselines import default_score, simple_scores
 from sknas._budget import Budget, plan_budget
 from sknas._checkpoint import describe_search, open_journal
 from sknas._checks import (
+    brief,
     check_integer,
     check_positive,
     check_word,
+    is_word,
     reject,
     warn_user,
 )
@@ -63,6 +65,7 @@ from sknas.encoding import (
     Reader,
     TableReader,
     TargetReader,
+    as_array,
     n_dimensions,
 )
 from sknas.exceptions import SearchFailedError
@@ -261,6 +264,7 @@ class BaseNAS(BaseEstimator, ABC):
             reject(owner, "random_state", self.random_state, allowed)
         self._find_strategy()
         self._space = self._find_space(X)
+        self._space.check()
         self._make_reader()
         self._find_trainer()
         self.scorer_ = find_scorer(owner, self.scoring, self._is_classifier)
@@ -272,7 +276,7 @@ class BaseNAS(BaseEstimator, ABC):
         if np.isnan(score) and why:
             raise ValueError(
                 f"The 'scoring' parameter of {type(self).__name__} must fit y, "
-                f"got {self.scoring!r}: {why.rstrip('.')}."
+                f"got {brief(self.scoring)}: {why.rstrip('.')}."
             )
 
     def _find_space(self, X: Any) -> Space:
@@ -298,14 +302,13 @@ class BaseNAS(BaseEstimator, ABC):
         )
         columns = self.categorical_features
         if reads == "image":
-            is_usual = isinstance(columns, str) and columns == "from_dtype"
-            if columns is not None and not is_usual:
+            if columns is not None and not is_word(columns, "from_dtype"):
                 allowed = "'from_dtype' or None for images"
                 reject(owner, "categorical_features", columns, allowed)
             return ImageReader(owner, self.image_shape, self.channel_axis)
         if self.image_shape is not None:
             reject(owner, "image_shape", self.image_shape, "None for a table")
-        if self.channel_axis != "auto":
+        if not is_word(self.channel_axis, "auto"):
             reject(owner, "channel_axis", self.channel_axis, "'auto' for a table")
         return TableReader(owner, columns)
 
@@ -322,11 +325,11 @@ class BaseNAS(BaseEstimator, ABC):
         return find_part(name, "trainer", self.trainer, known, Trainer)
 
     def _find_device(self) -> str:
-        if self.device == "auto":
+        if is_word(self.device, "auto"):
             return "cuda" if torch.cuda.is_available() else "cpu"
         try:
             device = torch.device(self.device)
-        except (RuntimeError, TypeError):
+        except (RuntimeError, TypeError, ValueError):
             device = torch.device("meta")
         known = ["cpu"]
         if torch.cuda.is_available():
@@ -349,7 +352,7 @@ class BaseNAS(BaseEstimator, ABC):
         self._reader = self._make_reader()
         X = self._reader.check(self, X, reset=True)
         if not hasattr(y, "to_numpy"):  # a series or frame keeps its dtype
-            y = np.asarray(y)
+            y = as_array(y)
         check_consistent_length(X, y, groups)
         weight = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True

@@ -25,8 +25,11 @@ def reject(
 
 
 def brief(value: Any) -> str:
-    """The repr of a value, shortened where it is long."""
-    text = repr(value)
+    """The repr of a value on one line, shortened where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # the user's own may fail
+        text = f"an object of {type(value).__name__}"
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
 
 
@@ -34,6 +37,11 @@ def did_you_mean(value: Any, known: Iterable[str]) -> str:
     """The nearest known word as a question, or an empty string."""
     near = difflib.get_close_matches(str(value), list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else ""
+
+
+def is_word(value: Any, word: str) -> bool:
+    """Whether a value of any type, such as an array, is a certain word."""
+    return isinstance(value, str) and value == word
 
 
 def check_word(owner: str, name: str, value: Any, known: Iterable[str]) -> str:
@@ -63,10 +71,17 @@ def check_positive(
     """A finite number above zero (None too where `optional`)."""
     if value is None and optional:
         return None
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or not 0 < value < float("inf"):
+    if isinstance(value, bool) or not 0 < as_float(value) < float("inf"):
         reject(owner, name, value, "a finite number > 0" + " or None" * optional)
     return float(value)
+
+
+def as_float(value: Any) -> float:
+    """A real number as a float, infinite if it is too large, NaN if it is none."""
+    try:
+        return float(value) if isinstance(value, Real) else float("nan")
+    except OverflowError:
+        return float("inf")
 
 
 def warn_user(message: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sknas._checks import did_you_mean, reject
+from sknas._checks import brief, did_you_mean, reject
 from sknas._history import Architecture
 from sknas._problem import TaskSpec
 from sknas.spaces import Space
@@ -50,7 +50,7 @@ def _keeps(
     if constraints is None:
         return lambda architecture: True
     if callable(constraints):
-        return lambda architecture: bool(constraints(architecture))
+        return _Answer(owner, constraints)
     if not isinstance(constraints, Mapping):
         reject(
             owner, "constraints", constraints, "a dict of bounds, a callable or None"
@@ -76,6 +76,21 @@ def _known(space: Space, task: TaskSpec | None) -> list[str]:
     rng = np.random.default_rng(0)
     choices = space.choices.items()
     return [name for name, c in choices if isinstance(c.sample(rng), Real)]
+
+
+class _Answer:
+    """What a function of the user says of an architecture."""
+
+    def __init__(self, owner: str, allows: Callable[[Architecture], Any]) -> None:
+        self.owner, self.allows = owner, allows
+
+    def __call__(self, architecture: Architecture) -> bool:
+        try:
+            return bool(self.allows(architecture))
+        except Exception as error:
+            allowed = "a function of an architecture that returns True or False"
+            advice = f"it ended in {type(error).__name__}: {brief(error)}"
+            reject(self.owner, "constraints", self.allows, allowed, advice)
 
 
 class _Bounds:

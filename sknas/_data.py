@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.utils import _safe_indexing
 
-from sknas._checks import reject
+from sknas._checks import as_float, is_word, reject
 from sknas._folds import Pair, Split, given_splits, is_split_by_us, made_splits
 from sknas._metrics import find_metric
 from sknas._problem import Fold, Rows
@@ -81,7 +80,7 @@ def read_data(
     codes = target.fit_read(y)
     parts = [*x.keys, codes]
     if groups is not None:
-        groups = pd.factorize(np.asarray(_safe_indexing(groups, rows)), sort=True)[0]
+        groups = _group_numbers(_safe_indexing(groups, rows))
         parts.append(groups)
     if splits is not None:
         parts.append(_membership(splits, len(rows)))
@@ -102,6 +101,17 @@ def read_data(
         splits=splits,
         first=rows[first],
     )
+
+
+def _group_numbers(groups: Any) -> np.ndarray:
+    """The group of each row as a number."""
+    groups = np.asarray(groups)
+    if groups.ndim != 1:
+        raise ValueError(
+            f"groups must hold one label a row, got an array of shape {groups.shape}: "
+            "number the groups."
+        )
+    return pd.factorize(groups, sort=True)[0]
 
 
 def _membership(splits: list[Pair], n_rows: int) -> np.ndarray:
@@ -131,7 +141,7 @@ def class_factor(
     if target.kind_ == "multilabel":
         reject(owner, "class_weight", class_weight, "None for multi-label targets")
     counts = np.bincount(y, weight, minlength=target.n_outputs_)
-    if class_weight == "balanced":
+    if is_word(class_weight, "balanced"):
         return (weight.sum() / (np.count_nonzero(counts) * counts))[y]
     if not isinstance(class_weight, Mapping):
         reject(owner, "class_weight", class_weight, allowed)
@@ -139,9 +149,7 @@ def class_factor(
     strangers = [label for label in class_weight if label not in known]
     if strangers:
         reject(owner, "class_weight", class_weight, f"a dict with labels of y, {known}")
-    weights = [class_weight.get(label, 1.0) for label in known]
-    are_numbers = all(isinstance(weight, Real) for weight in weights)
-    factor = np.array([float(weight) if are_numbers else -1.0 for weight in weights])
+    factor = np.array([as_float(class_weight.get(label, 1.0)) for label in known])
     is_right = (factor >= 0).all() and np.isfinite(factor).all()
     if not is_right or not factor[y].any():
         reject(owner, "class_weight", class_weight, f"{allowed}, weights >= 0")
@@ -185,7 +193,8 @@ def encode_fold(
 
     inside = encoded(train, split.train_share)
     outside = encoded(split.valid, split.valid_share)
-    return Fold(task, inside, outside, split.valid, restore, encoder)
+    is_single = not isinstance(scale, TargetScale) or scale.fits_single
+    return Fold(task, inside, outside, split.valid, restore, encoder, is_single)
 
 
 def _taken(x: Samples, rows: np.ndarray) -> Samples:

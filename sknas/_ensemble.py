@@ -97,6 +97,8 @@ class Ensemble:
         Where it was trained.
     temperature : float, default=1.0
         What calibrates its probabilities.
+    is_single : bool, default=True
+        Whether single precision can hold predictions.
     """
 
     members: tuple[Member, ...]
@@ -104,6 +106,7 @@ class Ensemble:
     kind: str
     device: str
     temperature: float = 1.0
+    is_single: bool = True
     _copies: dict[Any, list[list[nn.Module]]] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
@@ -145,7 +148,8 @@ class Ensemble:
                         answer = restore(evaluate(module, rows))
                     answer = tempered(answer, member.temperature, self.kind)
                     total = total + member.weight / len(own) * answer
-        precision = np.float64 if x.dtype == np.float64 else np.float32
+        is_double = x.dtype == np.float64 or not self.is_single
+        precision = np.float64 if is_double else np.float32
         return tempered(total, self.temperature, self.kind).astype(precision)
 
 
@@ -311,8 +315,10 @@ def _ensemble(
     temperature: float,
 ) -> Ensemble:
     encodings = tuple((fold.encoder, fold.restore) for fold in folds)
-    kind = folds[0].task.kind
-    return Ensemble(tuple(members), encodings, kind, problem.device, temperature)
+    kind, is_single = folds[0].task.kind, all(fold.is_single for fold in folds)
+    return Ensemble(
+        tuple(members), encodings, kind, problem.device, temperature, is_single
+    )
 
 
 @dataclass(frozen=True, eq=False)

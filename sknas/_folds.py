@@ -20,7 +20,7 @@ from sklearn.model_selection import (
     check_cv,
 )
 
-from sknas._checks import reject, warn_user
+from sknas._checks import brief, reject, warn_user
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,9 @@ def check_folds(owner: str, cv: Any) -> None:
     if is_split_by_us(cv):
         is_wrong = cv != "auto" and (isinstance(cv, str) or cv < 2)
     else:
-        is_splitter = hasattr(cv, "split") and not isinstance(cv, type)
-        is_wrong = not (is_splitter or isinstance(cv, Iterable))
+        is_splitter = hasattr(cv, "split") or isinstance(cv, Iterable)
+        # These have a method of that name too.
+        is_wrong = not is_splitter or isinstance(cv, type | bytes | bytearray)
     if is_wrong:
         reject(owner, "cv", cv, _ALLOWED)
 
@@ -100,7 +101,7 @@ def given_splits(
         splits.append((number[train[kept[train]]], number[test[kept[test]]]))
     if not any(len(train) and len(test) for train, test in splits):
         raise ValueError(
-            f"The splits of cv={cv!r} leave no rows to train or to validate on, give "
+            f"The splits of cv={brief(cv)} leave no rows to train or to validate on, give "
             "splits with both."
         )
     return [(train, test) for train, test in splits if len(train) and len(test)]
@@ -145,7 +146,7 @@ def made_splits(
         If there are fewer rows (or groups) than an explicit `cv` asks for.
     """
     n_folds = n_folds if cv == "auto" else int(cv)
-    counts = np.clip(weight.astype(int), 1, 2 * max(n_folds, MIN_UNITS))
+    counts = np.clip(weight, 1, 2 * max(n_folds, MIN_UNITS)).astype(int)
     rows = np.repeat(np.arange(len(y)), counts)  # (units,)
     dealt = None if groups is None else groups[rows]
     pairs = _deal(owner, cv, y[rows], dealt, stratify, n_folds, seed)

@@ -345,7 +345,8 @@ def _place(trial: Trial) -> tuple[bool, tuple[float, ...]]:
 def _row_statistic(statistic: Any, values: np.ndarray) -> np.ndarray:
     """Mean or deviation of each row's known values, NaN where there are none."""
     known = [row[~np.isnan(row)] for row in values]
-    return np.array([statistic(row) if len(row) else np.nan for row in known])
+    with np.errstate(over="ignore"):  # scores may be squares of huge targets
+        return np.array([statistic(row) if len(row) else np.nan for row in known])
 
 
 def _parameter_columns(trials: list[Trial]) -> dict[str, np.ma.MaskedArray]:

@@ -121,6 +121,8 @@ class Fold:
         Network output (..., C) -> predictions: probabilities or target values.
     encoder : Encoder
         What encoded the rows.
+    is_single : bool, default=True
+        Whether single precision can hold predictions.
     """
 
     task: TaskSpec
@@ -129,6 +131,7 @@ class Fold:
     valid_rows: np.ndarray
     restore: Callable[[np.ndarray], np.ndarray]
     encoder: Any = None
+    is_single: bool = True
 
 
 def _always(architecture: Architecture) -> bool:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+MAX_TOTAL = 2.0**53  # rows that a double can count one by one
+
 
 @dataclass(frozen=True, eq=False)
 class MergedRows:
@@ -74,7 +76,21 @@ def check_weight(sample_weight: np.ndarray) -> np.ndarray:
 
     Weights that sum to 1 are common too; nothing could be trained on a table of
     one row, so such weights are read as shares.
+
+    Raises
+    ------
+    ValueError
+        If their sum is too large to be counted.
     """
-    total = sample_weight.sum()
+    with np.errstate(over="ignore"):
+        total = sample_weight.sum()
+    if total > MAX_TOTAL:
+        raise ValueError(
+            f"Sample weights must sum to at most {MAX_TOTAL:g}, got {total:g}: divide "
+            "them by a large number."
+        )
     n_rows = np.count_nonzero(sample_weight)
-    return sample_weight * (n_rows / total) if total < n_rows else sample_weight
+    if total >= n_rows:
+        return sample_weight
+    shares = sample_weight / sample_weight.max()  # tiny ones have no inverse
+    return shares * (n_rows / shares.sum())

@@ -20,10 +20,10 @@ from sklearn.utils import _safe_indexing
 from sknas._checks import did_you_mean, reject
 from sknas._metrics import MAX_REPEATED
 from sknas._problem import Problem
+from sknas.encoding._target import fits_single
 
 LEAST_SHARE = 1e-7  # probability of the right class that the log-loss still tells
 LOSS_SHARE = 0.1  # of the loss beside a score that reads labels
-MAX_SINGLE = 1e30  # predictions below are kept in single precision
 
 
 def find_scorer(owner: str, scoring: Any, is_classifier: bool) -> Callable[..., float]:
@@ -154,12 +154,14 @@ class RowScorer:
         self.reason = ""
         weight = self.weight[rows] if weight is None else weight
         weight = np.round(weight, 9)  # shares of whole weights are whole again
-        if len(rows) == 1:  # R2 wants two rows
-            weight = np.array([2.0])
+        if len(rows) == 1:
+            # R2 wants two rows; where there are others, it has all of them together.
+            n_times = 2 if len(self.y) == 1 else 1
+            return self._score(predictions.repeat(n_times, 0), rows.repeat(n_times), {})
         is_whole = bool(np.all(weight % 1 == 0))
         if np.all(weight == 1):
             return self._score(predictions, rows, {})
-        if self._takes_weight and len(rows) > 1:
+        if self._takes_weight:
             score = self._score(predictions, rows, {"sample_weight": weight})
             # Some metrics take weights only to refuse them.
             if not (np.isnan(score) and "sample_weight" in self.reason):
@@ -192,14 +194,17 @@ class RowScorer:
             # would say for each fold of each trial.
             warnings.simplefilter("ignore", UserWarning)
             try:
-                score = self.scorer(
-                    cls(predictions, self.classes), X, self.y[rows], **options
+                return float(
+                    self.scorer(
+                        cls(predictions, self.classes), X, self.y[rows], **options
+                    )
                 )
-            except ValueError as error:
+            except Exception as error:
                 # A fold may lack a class that the metric needs; see `score_folds`.
-                self.reason = str(error)
+                is_usual = isinstance(error, ValueError)
+                kind = "" if is_usual else f"{type(error).__name__}: "
+                self.reason = kind + " ".join(str(error).split())
                 return float("nan")
-        return float(score)
 
 
 class RowLoss:
@@ -299,11 +304,12 @@ def score_folds(
         count[places] += 1
     with np.errstate(invalid="ignore"):
         averaged = total / count[:, None]
-    if np.abs(total).max() < MAX_SINGLE:
-        averaged = averaged.astype(np.float32)
+    averaged = compact(averaged)
     known = [value for value in scores if np.isfinite(value)]
     if known:
-        return FoldScores(float(np.mean(known)), scores, seconds, averaged)
+        with np.errstate(over="ignore"):
+            mean = float(np.mean(known))
+        return FoldScores(mean, scores, seconds, averaged)
     seen = np.flatnonzero(count)
     return FoldScores(score(averaged[seen], seen), scores, seconds, averaged)
 
@@ -367,9 +373,8 @@ def score_networks(problem: Problem, outputs: list[np.ndarray]) -> NetworkScores
         losses.append(problem.loss(predicted, rows, weight))
     by_fold = np.stack(scores, axis=1)  # (K, folds)
     known = np.isfinite(by_fold)
-    total = np.where(known, by_fold, 0.0).sum(axis=1)
-    with np.errstate(invalid="ignore"):
-        mean = total / known.sum(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = np.where(known, by_fold, 0.0).sum(axis=1) / known.sum(axis=1)
     told = problem.folds[0].task
     result = NetworkScores(
         mean,
@@ -402,6 +407,12 @@ def score_many(
     return np.array([score(each, *told) for each in predictions])
 
 
+def compact(predictions: np.ndarray) -> np.ndarray:
+    """Predictions (N, C) in single precision, where that can hold them."""
+    seen = predictions[~np.isnan(predictions).any(axis=1)]
+    return predictions.astype(np.float32) if fits_single(seen) else predictions
+
+
 def out_of_fold(predictions: list[np.ndarray], problem: Problem) -> np.ndarray:
     """Mean prediction (N, C) for each row, NaN where no fold validates it."""
     total = np.zeros((problem.n_rows, predictions[0].shape[1]))
@@ -411,4 +422,4 @@ def out_of_fold(predictions: list[np.ndarray], problem: Problem) -> np.ndarray:
         count[fold.valid_rows] += 1
     with np.errstate(invalid="ignore"):
         averaged = total / count[:, None]
-    return averaged.astype(np.float32) if np.abs(total).max() < MAX_SINGLE else averaged
+    return compact(averaged)

@@ -135,8 +135,8 @@ SECTIONS = (
         "Peak memory",
         "",
         "One training of one epoch in one process, after a small fit that brings in "
-        "all libraries: what the process grew by beside the size of X, tables of floats in "
-        "double precision and images of 8 bits. What does not grow with X is that of "
+        "all libraries: what the process grew by beside the size of X, tables of "
+        "floats in double precision and images of 8 bits. What does not grow with X is that of "
         "batches and of rows that are answered at once.",
     ),
     (

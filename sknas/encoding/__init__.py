@@ -3,7 +3,7 @@
 from sknas.encoding._base import Encoder, Reader, Samples, n_dimensions
 from sknas.encoding._image import ImageEncoder, ImageReader, Images
 from sknas.encoding._table import Table, TableEncoder, TableReader
-from sknas.encoding._target import TargetReader, TargetScale
+from sknas.encoding._target import TargetReader, TargetScale, as_array
 
 __all__ = [
     "Encoder",
@@ -17,5 +17,6 @@ __all__ = [
     "TableReader",
     "TargetReader",
     "TargetScale",
+    "as_array",
     "n_dimensions",
 ]

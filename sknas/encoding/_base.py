@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from sknas._checks import brief
 from sknas._problem import TaskSpec
 
 
@@ -95,6 +96,8 @@ def dense_rows(owner: str, X: Any) -> Any:
     ------
     TypeError
         If it is sparse or lazy.
+    ValueError
+        If two columns of a frame have the same name.
     """
     if sparse.issparse(X):
         raise TypeError(
@@ -102,6 +105,12 @@ def dense_rows(owner: str, X: Any) -> Any:
         )
     if hasattr(X, "collect") and hasattr(X, "lazy"):
         raise TypeError("X is a lazy frame, give its rows: X.collect().")
+    if isinstance(X, pd.DataFrame) and not X.columns.is_unique:
+        twice = X.columns[X.columns.duplicated()][0]
+        raise ValueError(
+            f"Columns of X must have different names, {brief(twice)} is there more "
+            "than once: rename them."
+        )
     if not isinstance(X, pd.DataFrame) and hasattr(X, "get_column"):  # polars
         return pd.DataFrame({name: X.get_column(name).to_numpy() for name in X.columns})
     return X

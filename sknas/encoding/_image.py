@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_array, validate_data
 
-from sknas._checks import reject
+from sknas._checks import is_word, reject
 from sknas._problem import ImageSpec, TaskSpec
 from sknas.encoding._base import Encoder, Reader, Samples, dense_rows
 
@@ -132,7 +132,9 @@ class ImageReader(Reader):
             pixels = pixels[:, None]
         else:
             pixels = np.moveaxis(pixels, self.axis_, 1)
-        return Images(np.ascontiguousarray(pixels))
+        pixels = np.ascontiguousarray(pixels)
+        # An axis of length 1 may still run backwards, which torch does not take.
+        return Images(pixels if min(pixels.strides) >= 0 else pixels.copy())
 
     def forget(self, encoders: Sequence[Any]) -> None:
         """Nothing: a layout is all that is kept."""
@@ -144,7 +146,8 @@ class ImageReader(Reader):
         given = _checked_shape(self.owner, self.image_shape)
         axis = self.channel_axis
         is_axis = isinstance(axis, Integral) and not isinstance(axis, bool)
-        if axis != "auto" and not (is_axis and axis in (1, 3, -1)):
+        is_auto = is_word(axis, "auto")
+        if not is_auto and not (is_axis and axis in (1, 3, -1)):
             reject(self.owner, "channel_axis", axis, AXES)
         if len(shape) == 2 and given is not None:
             if math.prod(given) != shape[1]:
@@ -163,10 +166,10 @@ class ImageReader(Reader):
                 f"{shape} and image_shape={self.image_shape!r}."
             )
         if len(layout) == 2:
-            if axis != "auto":
+            if not is_auto:
                 reject(self.owner, "channel_axis", axis, "'auto' for images in grey")
             return layout, None
-        return layout, _find_axis(layout) if axis == "auto" else (1 if axis == 1 else 3)
+        return layout, _find_axis(layout) if is_auto else (1 if axis == 1 else 3)
 
 
 def _checked_shape(owner: str, given: Any) -> tuple[int, ...] | None:
@@ -271,17 +274,22 @@ class _Values:
         Whether all are whole numbers.
     is_float : bool
         Whether they are stored as floats, or as True and False.
+    has_dark : bool
+        Whether one of several images looks by itself as if it were scaled to 1.
     """
 
     low: float
     high: float
     is_whole: bool
     is_float: bool
+    has_dark: bool
 
     @classmethod
     def of(cls, array: np.ndarray) -> _Values:
         """Look at all pixels."""
-        low, high = float(array.min()), float(array.max())
+        pixels = tuple(range(1, array.ndim))
+        lows, highs = array.min(axis=pixels), array.max(axis=pixels)
+        low, high = float(lows.min()), float(highs.max())
         if max(-low, high) > MAX_PIXEL:
             raise ValueError(
                 f"X holds numbers beyond {MAX_PIXEL:g}, whose squares are infinite: "
@@ -291,7 +299,8 @@ class _Values:
         is_whole = array.dtype.kind != "f" or all(
             np.array_equal(array[rows], np.rint(array[rows])) for rows in _chunks(array)
         )
-        return cls(low, high, is_whole, is_float)
+        is_dark = (lows >= 0) & (highs <= 1) & (highs > 0)
+        return cls(low, high, is_whole, is_float, is_float and bool(is_dark.any()))
 
     @property
     def is_unit(self) -> bool:
@@ -308,6 +317,8 @@ class _Values:
         """
         # Integers up to 1 are dark pictures, floats up to 1 are scaled ones.
         is_scaled = self.is_unit and self.is_float and self.high > 0
+        # Some that fit saw look scaled too, as long as they are alone.
+        is_scaled &= not (fitted.has_dark and self.is_whole >= fitted.is_whole)
         if fitted.is_unit:
             is_wrong = self.is_whole and self.high > 1
         elif fitted.is_whole and fitted.low >= 0:
@@ -316,7 +327,8 @@ class _Values:
             is_integer = self.is_whole and not self.is_float
             is_beyond = self.is_whole and self.high > 2 * fitted.high
             is_dark = is_scaled and fitted.high > UNUSUAL
-            is_wrong = is_beyond or is_dark or (is_integer and fitted.low < 0)
+            is_other = is_integer and not fitted.is_whole and fitted.low < 0
+            is_wrong = is_beyond or is_dark or is_other
         if is_wrong:
             raise ValueError(
                 f"X is in the range {self.low:g} to {self.high:g}, fit saw "

@@ -187,7 +187,7 @@ class TableReader(Reader):
                 _reject_dates(_column(X, place), name)
             places = range(len(self.names_))
             return [place for place in places if _is_categorical(_column(X, place))]
-        if not isinstance(given, Iterable):
+        if not isinstance(given, Iterable) or not getattr(given, "ndim", 1):
             self._reject_categorical(given)
         listed = list(given)
         n_columns = len(self.names_)
@@ -216,9 +216,19 @@ class TableReader(Reader):
 
 
 def _array_of_cells(X: Any) -> np.ndarray:
-    """Rows of a list as an array; cells keep their types where some are strings."""
-    array = np.asarray(X)
-    return np.array(X, dtype=object) if array.dtype.kind in "US" else array
+    """Rows of a list as an array; cells of different types keep them.
+
+    A cell must not depend on the rows beside it: True stays True beside 1.5.
+    """
+    try:
+        cells = np.array(X, dtype=object)
+        types = {type(cell) for cell in cells.ravel()}
+        return cells if len(types) > 1 or types <= {str, bytes} else np.asarray(X)
+    except ValueError as error:
+        raise ValueError(
+            "X must hold rows of one length, whose cells are numbers, words or "
+            "missing, got a list of lists of different lengths."
+        ) from error
 
 
 def _column_names(X: np.ndarray | pd.DataFrame) -> list[str]:
@@ -298,7 +308,8 @@ def _numbers(column: pd.Series | np.ndarray, name: str) -> np.ndarray:
         return column
     target = np.float32 if str(dtype).lower() in _SMALL else np.float64
     try:
-        return pd.Series(column).to_numpy(dtype=target, na_value=np.nan)
+        with np.errstate(over="ignore"):  # what is too large becomes infinity
+            return pd.Series(column).to_numpy(dtype=target, na_value=np.nan)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Column {name!r} of X must hold numbers as it did in fit, or be named in "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
 
 MAX_TARGET = 1e150  # regression targets beyond have no squared error
+MAX_SCALED = 1e15  # the square of a larger one is infinite in single precision
+MAX_ROUNDING = 1e-4  # of the range of values, that single precision may cost
 
 
 @dataclass(eq=False)
@@ -43,7 +45,10 @@ class TargetReader:
         return self._read_classes(y) if self.is_classifier else self._read_values(y)
 
     def _read_values(self, y: np.ndarray) -> np.ndarray:
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        try:
+            y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        except OverflowError:  # ints of Python's own
+            _reject_huge()
         if y.ndim > 2:
             raise ValueError(
                 f"y must be of shape (n_samples,) or (n_samples, n_targets), got "
@@ -52,10 +57,7 @@ class TargetReader:
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if np.abs(y).max() > MAX_TARGET:
-            raise ValueError(
-                f"y holds values beyond {MAX_TARGET:g}, whose squares are infinite: "
-                "divide it by a large number."
-            )
+            _reject_huge()
         self.is_column_ = y.ndim == 1
         self.kind_ = "regression"
         values = y.reshape(len(y), -1)
@@ -82,7 +84,14 @@ class TargetReader:
         return self._read_labels(y)
 
     def _read_labels(self, y: np.ndarray) -> np.ndarray:
-        self.classes_, codes = np.unique(y, return_inverse=True)
+        try:
+            self.classes_, codes = np.unique(y, return_inverse=True)
+        except TypeError as error:
+            kinds = sorted({type(label).__name__ for label in y})
+            raise ValueError(
+                f"Labels of y must be of one type, got {' and '.join(kinds)}: turn "
+                "them all into strings."
+            ) from error
         if len(self.classes_) < 2:
             raise ValueError(
                 "y must hold at least two classes to train a classifier, got one "
@@ -92,6 +101,30 @@ class TargetReader:
         self.kind_ = "binary" if len(self.classes_) == 2 else "multiclass"
         self.n_outputs_ = len(self.classes_)
         return codes.astype(np.int64)
+
+
+def _reject_huge() -> NoReturn:
+    raise ValueError(
+        f"y holds values beyond {MAX_TARGET:g}, whose squares are infinite: divide it "
+        "by a large number."
+    )
+
+
+def as_array(y: Any) -> np.ndarray:
+    """y as an array.
+
+    Raises
+    ------
+    ValueError
+        If it is a list of lists of different lengths.
+    """
+    try:
+        return np.asarray(y)
+    except ValueError as error:
+        raise ValueError(
+            "y must hold one target a row, or as many in each row, got a list of "
+            "lists of different lengths."
+        ) from error
 
 
 def _plain(y: Any) -> np.ndarray:
@@ -143,12 +176,33 @@ class TargetScale:
 
     def __call__(self, y: np.ndarray) -> np.ndarray:
         """Targets as the loss sees them."""
-        return ((y - self.mean) / self.std).astype(np.float32)
+        with np.errstate(over="ignore"):
+            scaled = (y - self.mean) / self.std
+        # Rows that the statistics did not see, or hardly, may lie far away.
+        return np.clip(scaled, -MAX_SCALED, MAX_SCALED).astype(np.float32)
+
+    @property
+    def fits_single(self) -> bool:
+        """Whether single precision can hold predictions."""
+        return fits_single(np.stack([self.low, self.high]))
 
     def restore(self, output: np.ndarray) -> np.ndarray:
         """Network outputs (N, C) as target values."""
         values = output.astype(np.float64) * self.std + self.mean
         return np.clip(values, self.low, self.high)
+
+
+def fits_single(values: np.ndarray) -> bool:
+    """Whether single precision still tells the values of each column (N, C) apart."""
+    if not len(values):
+        return True
+    low, high = values.min(axis=0), values.max(axis=0)
+    largest = np.maximum(-low, high)
+    info = np.finfo(np.float32)
+    rounding = np.maximum(info.eps * largest, info.smallest_subnormal)
+    unit = np.where(high > low, high - low, largest)
+    is_near = (largest < info.max) & (rounding <= MAX_ROUNDING * unit)
+    return bool(np.all(is_near | (largest == 0)))
 
 
 def softmax(output: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,13 @@ TITLES = {
     "momentum": "SGD with momentum",
     "sgd": "SGD",
 }
+
+
+@cache
+def _defaults(space: type[Space]) -> dict[str, Any]:
+    """The defaults of a space's parameters; to look at a signature takes long."""
+    parameters = inspect.signature(space.__init__).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}
 
 
 class ListedSpace(Space):
@@ -107,8 +115,7 @@ class ListedSpace(Space):
 
         What the user lists is drawn evenly.
         """
-        parameter = inspect.signature(type(self).__init__).parameters.get(name)
-        usual = None if parameter is None else parameter.default
+        usual = _defaults(type(self)).get(name)
         if name not in self._prior or tuple(getattr(self, name)) != usual:
             return None
         return [self._prior[name].get(value, 1.0) for value in values]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sknas._budget import alone_seconds
+from sknas._checks import reject
 from sknas._history import (
     INTERRUPTED,
     OUT_OF_MEMORY,
@@ -21,7 +22,7 @@ from sknas._history import (
 from sknas._isolation import isolated
 from sknas._problem import Problem
 from sknas._scoring import score_networks
-from sknas.spaces import Space
+from sknas.spaces import DictSpace, Space
 from sknas.trainers._cohort import CohortTrainer, Plans
 from sknas.trainers._member import Best, Member, stopped
 from sknas.trainers._memory import bytes_free, bytes_needed, release, too_large
@@ -92,6 +93,12 @@ class SkorchTrainer(CohortTrainer):
     """
 
     n_side = 8
+
+    def setup(self, space: Space) -> None:
+        if isinstance(space, DictSpace):
+            allowed = "a Space that builds networks, which a dict of choices does not"
+            reject("SkorchTrainer", "search_space", space, allowed)
+        super().setup(space)
 
     @property
     def _advance(self) -> Callable[..., list[Any]]:

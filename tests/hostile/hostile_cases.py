@@ -1,0 +1,248 @@
+"""What a generated case is, and what came of it: a result that holds, or one sentence.
+
+`make_case` makes a case of one integer, so that it can be made again from that alone.
+"""
+
+import copy
+import linecache
+import traceback
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import sklearn
+from sklearn.exceptions import DataConversionWarning, NotFittedError
+
+import sknas
+from sknas.exceptions import SearchFailedError, SearchWarning
+
+TINY = {"max_trials": 1, "max_epochs": 1, "cv": 2, "n_jobs": 1, "random_state": 0}
+SKNAS, SKLEARN = Path(sknas.__file__).parent, Path(sklearn.__file__).parent
+LONGEST = 1_000  # characters of a message
+CLOSE = 1e-4  # of the range of the predictions, between rows alone and together
+
+# A trial may fail in these ways; another reason is a crash that was caught.
+REASONS = ("diverged", "undefined", "memory")
+CRASHES = (
+    *("IndexError", "KeyError", "RuntimeError", "AssertionError", "AttributeError"),
+    *("ZeroDivisionError", "OverflowError", "UnicodeError", "TypeError", "ValueError"),
+    *("Unicode", "NotImplementedError", "RecursionError", "MemoryError"),
+)
+
+
+@dataclass
+class Case:
+    """One call of `fit`, and the tables to predict afterwards.
+
+    `may_fail` says that an error is a right answer; where it is False, one is a fault.
+    `story` names what is odd about the case.
+    """
+
+    seed: int
+    estimator: object
+    X: object
+    y: object
+    fit: dict = field(default_factory=dict)
+    new: list = field(default_factory=list)  # (X, whether it may be refused)
+    may_fail: bool = False
+    story: list = field(default_factory=list)
+
+    def __str__(self):
+        shown = {k: v for k, v in self.fit.items() if v is not None}
+        told = f"{brief(self.estimator)}, fit {sorted(shown)}: {'; '.join(self.story)}"
+        return f"case {self.seed}: {told}"
+
+
+def brief(value):
+    text = " ".join(repr(value).split())
+    return text[:200].encode("ascii", "backslashreplace").decode()
+
+
+class Fault(AssertionError):
+    """What must not happen."""
+
+
+def outcome(case):
+    """ "correct", "refused in predict", or the name of a documented error.
+
+    Raises
+    ------
+    Fault
+        With the reason, if it is none of these.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            return _outcome(case)
+        finally:
+            _check_warnings(caught)
+
+
+def _outcome(case):
+    given = (case.X, case.y)
+    before = _copied(given)
+    try:
+        model = case.estimator.fit(case.X, case.y, **case.fit)
+    except Exception as error:
+        name = documented(error)
+        if not case.may_fail:
+            raise Fault(f"refused what is right: {brief(error)}") from error
+        return name
+    finally:
+        if not _same(given, before):
+            raise Fault("X or y was changed by fit")
+    check_search(model)
+    name = "correct"
+    for X, may_fail in case.new:
+        try:
+            check_predictions(model, X, case)
+        except Fault:
+            raise
+        except Exception as error:
+            documented(error)
+            if not may_fail:
+                told = f"refused what is right in predict: {brief(error)}"
+                raise Fault(told) from error
+            name = "refused in predict"
+    return name
+
+
+def documented(error):
+    """The name of an error that is documented.
+
+    Raises
+    ------
+    Fault
+        If it comes from inside a library, or is no sentence.
+    """
+    name, text = type(error).__name__, str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    place, line = Path(frame.filename), linecache.getline(frame.filename, frame.lineno)
+    where = f"{name} at {place.name}:{frame.lineno}: {brief(text)}"
+    if isinstance(error, SearchFailedError):
+        if any(crash in text for crash in CRASHES):
+            raise Fault(f"trials crashed: {where}") from error
+        return name
+    if not isinstance(error, ValueError | TypeError):
+        raise Fault(f"undocumented: {where}") from error
+    is_ours = SKNAS in place.parents
+    is_raised = line.strip().startswith("raise") or "reject(" in line
+    if not (SKLEARN in place.parents or (is_ours and is_raised)):
+        raise Fault(f"from inside: {where}") from error
+    is_sentence = " " in text.strip() and len(text) < LONGEST
+    if not is_sentence or (is_ours and "\n" in text):
+        raise Fault(f"no sentence: {where}") from error
+    return "NotFittedError" if isinstance(error, NotFittedError) else name
+
+
+def _check_warnings(caught):
+    for warning in caught:
+        kind, text = warning.category, str(warning.message)
+        if issubclass(kind, SearchWarning):
+            if any(crash in text for crash in CRASHES):
+                raise Fault(f"trials crashed: {brief(text)}")
+        elif not (issubclass(kind, DataConversionWarning) or _is_of_sklearn(warning)):
+            place = Path(warning.filename).name
+            raise Fault(f"{kind.__name__} at {place}:{warning.lineno}: {brief(text)}")
+
+
+def _is_of_sklearn(warning):
+    """Whether scikit-learn itself says something about y, or about a scorer."""
+    is_plain = warning.category in (UserWarning, FutureWarning)
+    is_there = SKLEARN in Path(warning.filename).parents
+    return is_plain and (is_there or "number of unique classes" in str(warning.message))
+
+
+def check_search(model):
+    """Nothing that a search left is a silent NaN."""
+    for trial in model.history_:
+        if trial.status == "failed" and any(c in trial.reason for c in CRASHES):
+            raise Fault(f"a trial crashed: {brief(trial.reason)}")
+    if model.history_.succeeded and not np.isfinite(model.best_score_):
+        raise Fault(f"best_score_ is {model.best_score_}")
+    weights = [member.weight for member in model.ensemble_.members]
+    if not np.isclose(sum(weights), 1):
+        raise Fault(f"weights of members are {weights}")
+
+
+def check_predictions(model, X, case):
+    """The right shape, finite, and the same for rows in any order or alone."""
+    n = len(X) if hasattr(X, "__len__") else 1
+    together = _answers(model, X, n)
+    rows = np.arange(n)[::-1]
+    _check_close(_answers(model, _take(X, rows), n)[rows], together, "reversed")
+    alone = np.random.default_rng(case.seed).integers(n, size=min(n, 2))
+    for row in alone:
+        one = _answers(model, _take(X, np.array([row])), 1)
+        _check_close(one, together[row : row + 1], "alone")
+
+
+def _answers(model, X, n):
+    """Probabilities or values, checked."""
+    predicted = model.predict(X)
+    if len(predicted) != n:
+        raise Fault(f"{len(predicted)} predictions for {n} rows")
+    if not hasattr(model, "classes_"):
+        if not np.isfinite(predicted).all():
+            raise Fault(f"predictions are not finite: {brief(predicted)}")
+        return predicted
+    shares = model.predict_proba(X)
+    if not (np.isfinite(shares).all() and (shares >= 0).all() and (shares <= 1).all()):
+        raise Fault(f"probabilities are {brief(shares)}")
+    if isinstance(model.classes_, list):
+        is_right = predicted.shape == shares.shape == (n, len(model.classes_))
+        is_right &= bool(np.isin(predicted, [0, 1]).all())
+    else:
+        is_right = shares.shape == (n, len(model.classes_))
+        is_right &= predicted.shape == (n,)
+        is_right &= bool(np.allclose(shares.sum(axis=1), 1, atol=1e-5))
+        is_right &= set(predicted.tolist()) <= set(model.classes_.tolist())
+    if not is_right:
+        raise Fault(f"classes {brief(predicted)} of {brief(shares)}")
+    return shares
+
+
+def _check_close(found, wanted, how):
+    with np.errstate(all="ignore"):
+        unit = np.abs(wanted).max() or 1.0
+        if not np.allclose(found / unit, wanted / unit, rtol=0, atol=CLOSE):
+            raise Fault(f"other predictions {how}: {brief(found)} {brief(wanted)}")
+
+
+def _take(X, rows):
+    if hasattr(X, "iloc"):
+        return X.iloc[rows]
+    if isinstance(X, list | tuple):
+        return type(X)(X[row] for row in rows)
+    return np.asanyarray(X)[rows]
+
+
+def _copied(given):
+    """A copy to compare with; None of what can't be copied."""
+    try:
+        return copy.deepcopy(given)
+    except Exception:  # a memory view
+        return None
+
+
+def _same(given, before):
+    if before is None:
+        return True
+    return all(_equal(a, b) for a, b in zip(given, before, strict=True))
+
+
+def _equal(a, b):
+    if isinstance(a, pd.DataFrame):
+        same = a.dtypes.equals(b.dtypes) and a.index.equals(b.index)
+        return same and _equal(a.to_numpy(object), b.to_numpy(object))
+    if isinstance(a, pd.Series):
+        return a.dtype == b.dtype and _equal(a.to_numpy(object), b.to_numpy(object))
+    if isinstance(a, np.ndarray) and a.dtype != object:
+        return a.tobytes() == b.tobytes() and a.shape == b.shape
+    if isinstance(a, np.ndarray):
+        a, b = a.tolist(), b.tolist()  # the repr of an array is cut
+    if isinstance(a, memoryview):
+        return a.tobytes() == b.tobytes()
+    return repr(a) == repr(b)
