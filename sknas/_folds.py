@@ -101,8 +101,8 @@ def given_splits(
         splits.append((number[train[kept[train]]], number[test[kept[test]]]))
     if not any(len(train) and len(test) for train, test in splits):
         raise ValueError(
-            f"The splits of cv={brief(cv)} leave no rows to train or to validate on, give "
-            "splits with both."
+            f"The splits of cv={brief(cv)} leave no rows to train or to validate on, "
+            "give splits with both."
         )
     return [(train, test) for train, test in splits if len(train) and len(test)]
 

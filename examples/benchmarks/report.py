@@ -136,8 +136,8 @@ SECTIONS = (
         "",
         "One training of one epoch in one process, after a small fit that brings in "
         "all libraries: what the process grew by beside the size of X, tables of "
-        "floats in double precision and images of 8 bits. What does not grow with X is that of "
-        "batches and of rows that are answered at once.",
+        "floats in double precision and images of 8 bits. What does not grow with X is "
+        "that of batches and of rows that are answered at once.",
     ),
     (
         "memory_estimate",

@@ -69,6 +69,8 @@ class TargetReader:
             assert_all_finite(y, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
+        if y.dtype == object and y.ndim == 1:
+            _reject_mixed(y)
         check_classification_targets(y)
         if type_of_target(y) == "multilabel-indicator":
             self.kind_ = "multilabel"
@@ -84,14 +86,7 @@ class TargetReader:
         return self._read_labels(y)
 
     def _read_labels(self, y: np.ndarray) -> np.ndarray:
-        try:
-            self.classes_, codes = np.unique(y, return_inverse=True)
-        except TypeError as error:
-            kinds = sorted({type(label).__name__ for label in y})
-            raise ValueError(
-                f"Labels of y must be of one type, got {' and '.join(kinds)}: turn "
-                "them all into strings."
-            ) from error
+        self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 "y must hold at least two classes to train a classifier, got one "
@@ -101,6 +96,17 @@ class TargetReader:
         self.kind_ = "binary" if len(self.classes_) == 2 else "multiclass"
         self.n_outputs_ = len(self.classes_)
         return codes.astype(np.int64)
+
+
+def _reject_mixed(y: np.ndarray) -> None:
+    try:
+        np.unique(y)
+    except TypeError as error:
+        kinds = sorted({type(label).__name__ for label in y})
+        raise ValueError(
+            f"Labels of y must be of one type, got {' and '.join(kinds)}: turn "
+            "them all into strings."
+        ) from error
 
 
 def _reject_huge() -> NoReturn:

@@ -60,7 +60,7 @@ def brief(value):
     return text[:200].encode("ascii", "backslashreplace").decode()
 
 
-class Fault(AssertionError):
+class FaultError(AssertionError):
     """What must not happen."""
 
 
@@ -69,7 +69,7 @@ def outcome(case):
 
     Raises
     ------
-    Fault
+    FaultError
         With the reason, if it is none of these.
     """
     with warnings.catch_warnings(record=True) as caught:
@@ -88,23 +88,23 @@ def _outcome(case):
     except Exception as error:
         name = documented(error)
         if not case.may_fail:
-            raise Fault(f"refused what is right: {brief(error)}") from error
+            raise FaultError(f"refused what is right: {brief(error)}") from error
         return name
     finally:
         if not _same(given, before):
-            raise Fault("X or y was changed by fit")
+            raise FaultError("X or y was changed by fit")
     check_search(model)
     name = "correct"
     for X, may_fail in case.new:
         try:
             check_predictions(model, X, case)
-        except Fault:
+        except FaultError:
             raise
         except Exception as error:
             documented(error)
             if not may_fail:
                 told = f"refused what is right in predict: {brief(error)}"
-                raise Fault(told) from error
+                raise FaultError(told) from error
             name = "refused in predict"
     return name
 
@@ -114,7 +114,7 @@ def documented(error):
 
     Raises
     ------
-    Fault
+    FaultError
         If it comes from inside a library, or is no sentence.
     """
     name, text = type(error).__name__, str(error)
@@ -123,17 +123,17 @@ def documented(error):
     where = f"{name} at {place.name}:{frame.lineno}: {brief(text)}"
     if isinstance(error, SearchFailedError):
         if any(crash in text for crash in CRASHES):
-            raise Fault(f"trials crashed: {where}") from error
+            raise FaultError(f"trials crashed: {where}") from error
         return name
     if not isinstance(error, ValueError | TypeError):
-        raise Fault(f"undocumented: {where}") from error
+        raise FaultError(f"undocumented: {where}") from error
     is_ours = SKNAS in place.parents
     is_raised = line.strip().startswith("raise") or "reject(" in line
     if not (SKLEARN in place.parents or (is_ours and is_raised)):
-        raise Fault(f"from inside: {where}") from error
+        raise FaultError(f"from inside: {where}") from error
     is_sentence = " " in text.strip() and len(text) < LONGEST
     if not is_sentence or (is_ours and "\n" in text):
-        raise Fault(f"no sentence: {where}") from error
+        raise FaultError(f"no sentence: {where}") from error
     return "NotFittedError" if isinstance(error, NotFittedError) else name
 
 
@@ -142,10 +142,12 @@ def _check_warnings(caught):
         kind, text = warning.category, str(warning.message)
         if issubclass(kind, SearchWarning):
             if any(crash in text for crash in CRASHES):
-                raise Fault(f"trials crashed: {brief(text)}")
+                raise FaultError(f"trials crashed: {brief(text)}")
         elif not (issubclass(kind, DataConversionWarning) or _is_of_sklearn(warning)):
             place = Path(warning.filename).name
-            raise Fault(f"{kind.__name__} at {place}:{warning.lineno}: {brief(text)}")
+            raise FaultError(
+                f"{kind.__name__} at {place}:{warning.lineno}: {brief(text)}"
+            )
 
 
 def _is_of_sklearn(warning):
@@ -159,12 +161,12 @@ def check_search(model):
     """Nothing that a search left is a silent NaN."""
     for trial in model.history_:
         if trial.status == "failed" and any(c in trial.reason for c in CRASHES):
-            raise Fault(f"a trial crashed: {brief(trial.reason)}")
+            raise FaultError(f"a trial crashed: {brief(trial.reason)}")
     if model.history_.succeeded and not np.isfinite(model.best_score_):
-        raise Fault(f"best_score_ is {model.best_score_}")
+        raise FaultError(f"best_score_ is {model.best_score_}")
     weights = [member.weight for member in model.ensemble_.members]
     if not np.isclose(sum(weights), 1):
-        raise Fault(f"weights of members are {weights}")
+        raise FaultError(f"weights of members are {weights}")
 
 
 def check_predictions(model, X, case):
@@ -183,14 +185,14 @@ def _answers(model, X, n):
     """Probabilities or values, checked."""
     predicted = model.predict(X)
     if len(predicted) != n:
-        raise Fault(f"{len(predicted)} predictions for {n} rows")
+        raise FaultError(f"{len(predicted)} predictions for {n} rows")
     if not hasattr(model, "classes_"):
         if not np.isfinite(predicted).all():
-            raise Fault(f"predictions are not finite: {brief(predicted)}")
+            raise FaultError(f"predictions are not finite: {brief(predicted)}")
         return predicted
     shares = model.predict_proba(X)
     if not (np.isfinite(shares).all() and (shares >= 0).all() and (shares <= 1).all()):
-        raise Fault(f"probabilities are {brief(shares)}")
+        raise FaultError(f"probabilities are {brief(shares)}")
     if isinstance(model.classes_, list):
         is_right = predicted.shape == shares.shape == (n, len(model.classes_))
         is_right &= bool(np.isin(predicted, [0, 1]).all())
@@ -200,7 +202,7 @@ def _answers(model, X, n):
         is_right &= bool(np.allclose(shares.sum(axis=1), 1, atol=1e-5))
         is_right &= set(predicted.tolist()) <= set(model.classes_.tolist())
     if not is_right:
-        raise Fault(f"classes {brief(predicted)} of {brief(shares)}")
+        raise FaultError(f"classes {brief(predicted)} of {brief(shares)}")
     return shares
 
 
@@ -208,7 +210,7 @@ def _check_close(found, wanted, how):
     with np.errstate(all="ignore"):
         unit = np.abs(wanted).max() or 1.0
         if not np.allclose(found / unit, wanted / unit, rtol=0, atol=CLOSE):
-            raise Fault(f"other predictions {how}: {brief(found)} {brief(wanted)}")
+            raise FaultError(f"other predictions {how}: {brief(found)} {brief(wanted)}")
 
 
 def _take(X, rows):

@@ -145,6 +145,8 @@ NEAR = {
     "device": ("cpu", "cpu:0", "cuda:99", "meta", "CPU", "mps", "xla"),
     "n_jobs": (1, -1, -2, -99, np.int64(1)),
     "random_state": (0, 2**32 - 1, 2**32, np.random.RandomState(0), np.random, [1, 2]),
+    "checkpoint": (3, True, b"folder", ["a"]),
+    "warm_start": (True, 1, "yes"),
     "verbose": (0, False),
 }
 PARTS = {
