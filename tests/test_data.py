@@ -319,6 +319,28 @@ def test_many_images_stay_as_small_as_they_are(rng):
     assert peak < 3 * X.nbytes  # those of the fold; floats would be 8 times as large
 
 
+def test_large_tables_take_a_bounded_multiple_of_their_size(rng):
+    X = rng.standard_normal((60_000, 20))
+    y = (X[:, 0] > 0).astype(int)
+    tracemalloc.start()
+    try:
+        data, target = read(X, y)
+        encode(data, target, np.arange(len(X)), np.arange(0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The rows in their order and encoded, and what narrows them: not each step whole.
+    assert peak < 4 * X.nbytes
+
+
+def test_all_rows_are_not_copied(images, rng):
+    data, target = read(images, rng.integers(0, 2, len(images)))
+    full = encode(data, target, np.arange(len(data)), np.arange(0))
+    assert np.shares_memory(full.train.x, data.x.pixels) and len(full.valid) == 0
+    part = encode(data, target, np.arange(10), np.arange(10, 20))
+    assert not np.shares_memory(part.train.x, data.x.pixels)
+
+
 # ------------------------------------------------------------------------ class weights
 
 

@@ -27,6 +27,7 @@ MAX_LEVELS = 255  # levels a category keeps; rarer ones share code 0
 MIN_COUNT = 2.0  # a level seen less often than this is rare
 CLIP = 3.0  # where the smooth clipping saturates
 CHUNK = 2**14  # rows that are encoded at once: on the way they take more room
+CELLS = 2**20  # that are scaled at once, to learn from them
 
 
 @dataclass(frozen=True, eq=False)
@@ -380,9 +381,13 @@ class TableEncoder(Encoder):
         """Learn from the rows of a table, each counting `weight` times."""
         self._fit_numeric(table.numeric, weight)
         self._fit_codes(table.codes, weight)
-        scaled = self._scale(table.numeric[:, self.numeric_])
         levels = np.linspace(0, 1, N_EDGES)
-        self.edges_ = weighted_quantiles(scaled, weight, levels).T.astype(np.float32)
+        n_blocks = 1 + len(table) * self.n_numeric // CELLS
+        edges = []
+        for block in np.array_split(np.arange(self.n_numeric), n_blocks):
+            scaled = self._scale(table.numeric[:, self.numeric_[block]], block)
+            edges.append(weighted_quantiles(scaled, weight, levels))
+        self.edges_ = np.concatenate(edges, axis=1).T.astype(np.float32)
         return self
 
     @property
@@ -454,12 +459,12 @@ class TableEncoder(Encoder):
         share = np.where(kept >= high, 1.0, np.where(kept <= low, 0.0, share))
         return np.nan_to_num(2 * share - 1)
 
-    def _scale(self, kept: np.ndarray) -> np.ndarray:
-        """Robust scaling and smooth clipping; 0 where missing."""
+    def _scale(self, kept: np.ndarray, places: Any = slice(None)) -> np.ndarray:
+        """Robust scaling and smooth clipping of some columns; 0 where missing."""
         with np.errstate(all="ignore"):
-            z = kept / self.unit_
-            z -= self.center_  # in place: this is done for all rows at once
-            z /= self.scale_
+            z = kept / self.unit_[places]
+            z -= self.center_[places]  # in place: this is done for all rows at once
+            z /= self.scale_[places]
             np.clip(z, -1e6, 1e6, out=z)
         root = z / CLIP
         root *= root

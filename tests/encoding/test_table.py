@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+import sknas.encoding._table as table_module
 from sknas.encoding import Table, TableEncoder, TableReader
 from sknas.encoding._table import weighted_quantiles
 from sknas.exceptions import InvalidParameterError
@@ -603,3 +604,16 @@ def test_quantiles_of_nothing_are_missing():
     values = np.array([[np.nan, 1.0], [np.nan, 2.0]])
     got = weighted_quantiles(values, np.ones(2), np.array([0, 1]))
     assert_array_equal(got, [[np.nan, 1], [np.nan, 2]])
+
+
+def test_parts_are_encoded_as_the_whole_is(rng, monkeypatch):
+    table = random_table(rng)
+    weight = rng.integers(1, 4, len(table)).astype(float)
+    whole = fitted(table, weight)
+    expected = whole.transform(table)
+    monkeypatch.setattr(table_module, "CHUNK", 7)
+    monkeypatch.setattr(table_module, "CELLS", 10)
+    parted = fitted(table, weight)
+    assert_array_equal(parted.edges_, whole.edges_)
+    assert_array_equal(parted.transform(table), expected)
+    assert parted.transform(table.take(np.arange(0))).shape == (0, expected.shape[1])

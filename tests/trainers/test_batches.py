@@ -130,6 +130,14 @@ def test_features_that_are_not_stored_are_the_same(batch_size, monkeypatch):
     assert torch.equal(stored.valid_features(0, 50), made.valid_features(0, 50))
 
 
+def test_features_made_by_parts_are_the_same(monkeypatch):
+    problem = make_problem(n=100)
+    whole, _ = make_batches(problem)
+    monkeypatch.setattr(batches_module, "CHUNK", 7)
+    parted, _ = make_batches(problem)
+    assert torch.equal(parted.stored, whole.stored)
+
+
 def test_half_precision_is_for_large_tables_on_fit_machines(monkeypatch):
     problem = make_problem()
     assert half_precision(problem) is None
