@@ -21,7 +21,7 @@ from sknas._history import (
     History,
     Trial,
 )
-from sknas._isolation import one_thread
+from sknas._isolation import free_memory, one_thread
 from sknas._problem import Fold, Problem
 from sknas._scoring import score_many
 from sknas.exceptions import SearchFailedError
@@ -33,7 +33,6 @@ from sknas.trainers import (
     train_network,
 )
 from sknas.trainers._cohort import CohortTrainer
-from sknas.trainers._memory import release
 from sknas.trainers._network import (
     evaluate,
     failure_reason,
@@ -429,7 +428,7 @@ def _train_or_tell(problem: Problem, training: Training) -> TrainedNetwork | str
     # Outside of the handler: the error holds on to all that filled the memory.
     if reason != OUT_OF_MEMORY or training.is_halved:
         return reason
-    release(training.device)
+    free_memory(training.device)
     return _train_or_tell(problem, replace(training, is_halved=True))
 
 

@@ -160,8 +160,9 @@ class FileJournal(Journal):
             line["value"] = packed
         self.seconds = self._before + time.monotonic() - self._started
         self._write_line(line | {"seconds": round(self.seconds, 3)})
-        if self._lines.get(key, {}).get("file") != line.get("file"):
-            self.drop(key)  # the file of the former value
+        before = self._lines.get(key, {}).get("file")
+        if before not in (None, line.get("file")):
+            (self.folder / before).unlink(missing_ok=True)
         self._lines[key] = line
 
     def drop(self, key: str) -> None:

@@ -96,8 +96,20 @@ def test_later_values_take_the_place_of_earlier_ones(journal, tmp_path):
     journal.put("key", torch.zeros(2))
     journal.put("key", torch.ones(2))
     assert torch.equal(FileJournal(tmp_path).get("key"), torch.ones(2))
+    assert len(list(tmp_path.glob("*.pt"))) == 1  # they take no room any more
+    journal.put("key", torch.ones(2))
+    assert torch.equal(FileJournal(tmp_path).get("key"), torch.ones(2))
     journal.put("key", 3)
     assert FileJournal(tmp_path).get("key") == 3
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_a_later_value_leaves_those_of_longer_keys(journal, tmp_path):
+    for value in (0, 1):
+        journal.put("rung", torch.full((2,), value))
+        journal.put("rung:1", torch.ones(2))
+    journal.put("rung", torch.full((2,), 2))
+    assert FileJournal(tmp_path).get("rung:1") is not None
 
 
 def test_dropped_values_are_gone_and_others_are_not(journal, tmp_path):

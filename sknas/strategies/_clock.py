@@ -24,7 +24,7 @@ class Clock:
     n_steps: int
     seconds: float
     step: int = 0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def progress(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -247,13 +246,6 @@ def _left(folder: Path, limit: str, use: str, idle: str) -> float:
         return most - used + float(stat.get(idle, 0))
     except (OSError, ValueError):  # no such file, or "max"
         return math.inf
-
-
-def release(device: str) -> None:
-    """Give back what a training that failed has held."""
-    gc.collect()
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
 
 
 def too_large(needed: float, free: float) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sknas._budget import Length, training_length
 from sknas._history import DIVERGED, OUT_OF_MEMORY, Architecture, Proposal
-from sknas._isolation import isolated, random_state, set_random_state
+from sknas._isolation import is_out_of_memory, isolated, random_state, set_random_state
 from sknas._optim import (
     Batches,
     Optimizer,
@@ -45,8 +45,7 @@ def failure_reason(error: Exception) -> str:
     """An error as the reason of a failed trial."""
     if isinstance(error, DivergedError):
         return str(error)
-    is_memory = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    if is_memory or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return OUT_OF_MEMORY
     return f"{type(error).__name__}: {error}"
 

@@ -19,13 +19,13 @@ from sknas._history import (
     Proposal,
     Trial,
 )
-from sknas._isolation import isolated
+from sknas._isolation import free_memory, isolated
 from sknas._problem import Problem
 from sknas._scoring import score_networks
 from sknas.spaces import DictSpace, Space
 from sknas.trainers._cohort import CohortTrainer, Plans
 from sknas.trainers._member import Best, Member, stopped
-from sknas.trainers._memory import bytes_free, bytes_needed, release, too_large
+from sknas.trainers._memory import bytes_free, bytes_needed, too_large
 from sknas.trainers._network import (
     Checkpoint,
     TensorNet,
@@ -167,7 +167,7 @@ def advance_single(
     # Outside of the handler: the error holds on to all that filled the memory.
     if reason == OUT_OF_MEMORY and not member.is_halved:
         trained.clear()
-        release(problem.device)
+        free_memory(problem.device)
         again = replace(unit, members=[replace(member, is_halved=True)])
         return advance_single(again, space, problem, plan, rung)
     seconds = member.seconds + time.monotonic() - started

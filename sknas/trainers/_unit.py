@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sknas._history import DIVERGED, INTERRUPTED, OUT_OF_MEMORY, OUT_OF_TIME
-from sknas._isolation import isolated
+from sknas._isolation import free_memory, isolated
 from sknas._optim import Optimizer, find_recipe, mixed_seed
 from sknas._problem import Problem
 from sknas._scoring import NetworkScores, score_networks
@@ -23,7 +23,7 @@ from sknas.nets._loss import WeightedLoss
 from sknas.spaces import TableSpace
 from sknas.trainers._batches import CHUNK, FoldBatches
 from sknas.trainers._member import Best, Member, State, stopped
-from sknas.trainers._memory import bytes_free, bytes_needed, release, too_large
+from sknas.trainers._memory import bytes_free, bytes_needed, too_large
 from sknas.trainers._network import failure_reason
 from sknas.trainers._plan import Plan
 from sknas.trainers._workers import count_useful
@@ -124,7 +124,7 @@ def advance(
         reason = failure_reason(error)
     # Outside of the handler: the error holds on to all that filled the memory.
     if reason == OUT_OF_MEMORY:
-        release(problem.device)
+        free_memory(problem.device)
         if len(unit.members) > 1:
             return _in_two(unit, space, problem, plan, rung)
         if not unit.is_halved:
