@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sknas._checks import brief, did_you_mean, reject
+from sknas._checks import as_float, brief, did_you_mean, reject
 from sknas._history import Architecture
 from sknas._problem import TaskSpec
 from sknas.spaces import Space
@@ -61,9 +61,9 @@ def _keeps(
             allowed = f"a dict of bounds of {known}"
             question = did_you_mean(name, known)
             reject(owner, "constraints", dict(constraints), allowed, question)
-        is_number = isinstance(bound, Real) and not isinstance(bound, bool)
+        number = float("nan") if isinstance(bound, bool) else as_float(bound)
         is_cost = task is not None  # of a network: above zero
-        if not (is_number and np.isfinite(bound)) or (is_cost and bound <= 0):
+        if not np.isfinite(number) or (is_cost and number <= 0):
             allowed = "a finite number" + " > 0" * is_cost
             reject(owner, f"constraints[{name!r}]", bound, allowed)
     return _Bounds(constraints, space, task)

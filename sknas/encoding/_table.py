@@ -8,7 +8,8 @@ any container into a `Table` of numbers and codes. A `TableEncoder` learns stati
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Number
 from typing import Any
@@ -18,7 +19,7 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 from sklearn.utils.validation import validate_data
 
-from sknas._checks import reject
+from sknas._checks import brief, reject
 from sknas._problem import TaskSpec
 from sknas.encoding._base import Encoder, Reader, Samples, dense_rows
 
@@ -122,9 +123,10 @@ class TableReader(Reader):
         for place, name in enumerate(self.names_):
             _reject_complex(_column(X, place), name)
         self.categorical_ = self._find_categorical(X)
-        self.vocabularies_ = [
-            _vocabulary(_column(X, place)) for place in self.categorical_
-        ]
+        self.vocabularies_ = []
+        for place in self.categorical_:
+            with _reading(self.names_[place]):
+                self.vocabularies_.append(_vocabulary(_column(X, place)))
         return self
 
     def read(self, X: np.ndarray | pd.DataFrame) -> Table:
@@ -137,21 +139,30 @@ class TableReader(Reader):
         """
         chosen = set(self.categorical_)
         places = [p for p in range(len(self.names_)) if p not in chosen]
-        if isinstance(X, np.ndarray) and X.dtype.kind in "fiub" and not chosen:
-            numeric: np.ndarray = np.asarray(X, dtype=_float_type([X.dtype]))
-        else:
-            columns = [_numbers(_column(X, p), self.names_[p]) for p in places]
-            dtype = _float_type([c.dtype for c in columns])
-            numeric = np.empty((len(X), len(places)), dtype=dtype)
-            for place, column in enumerate(columns):
-                numeric[:, place] = column
+        with np.errstate(over="ignore"):  # what no double can hold is infinity
+            numeric = self._read_numbers(X, places)
         self._reject_infinity(numeric, places)
         codes = np.empty((len(X), len(self.categorical_)), dtype=np.int64)
         for j, (place, words) in enumerate(
             zip(self.categorical_, self.vocabularies_, strict=True)
         ):
-            codes[:, j] = _codes(_column(X, place), words)
+            with _reading(self.names_[place]):
+                codes[:, j] = _codes(_column(X, place), words)
         return Table(numeric, codes)
+
+    def _read_numbers(
+        self, X: np.ndarray | pd.DataFrame, places: list[int]
+    ) -> np.ndarray:
+        """The numeric columns (N, F), NaN where missing."""
+        is_plain = isinstance(X, np.ndarray) and X.dtype.kind in "fiub"
+        if is_plain and not self.categorical_:
+            return np.asarray(X, dtype=_float_type([X.dtype]))
+        columns = [_numbers(_column(X, p), self.names_[p]) for p in places]
+        dtype = _float_type([c.dtype for c in columns])
+        numeric: np.ndarray = np.empty((len(X), len(places)), dtype=dtype)
+        for place, column in enumerate(columns):
+            numeric[:, place] = column
+        return numeric
 
     def forget(self, encoders: Sequence[TableEncoder]) -> None:
         """Drop the words that no level of the encoders stands for.
@@ -184,10 +195,14 @@ class TableReader(Reader):
         if isinstance(given, str):
             if given != "from_dtype":
                 self._reject_categorical(given)
+            found = []
             for place, name in enumerate(self.names_):
-                _reject_dates(_column(X, place), name)
-            places = range(len(self.names_))
-            return [place for place in places if _is_categorical(_column(X, place))]
+                column = _column(X, place)
+                with _reading(name):
+                    _reject_dates(column, name)
+                    if _is_categorical(column):
+                        found.append(place)
+            return found
         if not isinstance(given, Iterable) or not getattr(given, "ndim", 1):
             self._reject_categorical(given)
         listed = list(given)
@@ -236,6 +251,20 @@ def _column_names(X: np.ndarray | pd.DataFrame) -> list[str]:
     if isinstance(X, pd.DataFrame):
         return [str(name) for name in X.columns]
     return [f"x{place}" for place in range(X.shape[1])]
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Names the column that can't be read: its cells may be objects of any kind."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"Column {brief(name)} of X can't be read, it ended in "
+            f"{type(error).__name__}: turn it into numbers, words or booleans."
+        ) from error
 
 
 def _column(X: np.ndarray | pd.DataFrame, place: int) -> pd.Series | np.ndarray:
@@ -309,9 +338,8 @@ def _numbers(column: pd.Series | np.ndarray, name: str) -> np.ndarray:
         return column
     target = np.float32 if str(dtype).lower() in _SMALL else np.float64
     try:
-        with np.errstate(over="ignore"):  # what is too large becomes infinity
-            return pd.Series(column).to_numpy(dtype=target, na_value=np.nan)
-    except (TypeError, ValueError, OverflowError) as error:
+        return pd.Series(column).to_numpy(dtype=target, na_value=np.nan)
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(
             f"Column {name!r} of X must hold numbers as it did in fit, or be named in "
             f"'categorical_features': {error}."

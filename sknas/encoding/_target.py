@@ -46,7 +46,8 @@ class TargetReader:
 
     def _read_values(self, y: np.ndarray) -> np.ndarray:
         try:
-            y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+            with np.errstate(over="ignore"):  # what no double can hold is infinity
+                y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         except OverflowError:  # ints of Python's own
             _reject_huge()
         if y.ndim > 2:
@@ -141,7 +142,7 @@ def _plain(y: Any) -> np.ndarray:
         y = pd.Series(y)
         if y.isna().any():
             raise ValueError("Input y contains NaN.")
-        y = np.asarray(y.tolist()) if len(y) else y.to_numpy()
+        y = y.to_numpy(object)
     y = np.asarray(y)
     if y.dtype == object and y.size:
         if pd.isna(y.ravel()).any():

@@ -8,7 +8,7 @@ from hostile_targets import CLASSES_FINE, VALUES_FINE
 from sknas import NASClassifier, NASRegressor
 
 SIDES = (1, 2, 3, 4, 5, 7, 8, 12, 16, 28, 40)
-COUNTS = (1, 2, 3, 6, 10, 20, 30)
+COUNTS = (1, 2, 3, 6, 6, 10, 10, 20, 20, 30)
 
 
 def image_case(seed):
@@ -24,7 +24,8 @@ def image_case(seed):
     shape, axis = LAYOUTS[layout](channels, height, width)
     told["channel_axis"] = axis if rng.random() < 0.8 else "auto"
     case.may_fail |= told["channel_axis"] != axis  # either axis, or none
-    kind = str(rng.choice(list(PIXELS)))
+    fine = [kind for kind in PIXELS if kind not in MAY_FAIL]
+    kind = str(rng.choice(fine if rng.random() < 0.85 else list(MAY_FAIL)))
     story.append(kind)
     pixels = PIXELS[kind](rng, (n + 4, *shape))
     is_flat = rng.random() < 0.2

@@ -1,0 +1,291 @@
+"""What generated inputs once broke, each in its smallest form."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sknas import NASClassifier, NASRegressor
+from sknas._checks import as_float, brief, is_word
+from sknas._rows import check_weight
+from sknas._scoring import RowScorer, compact, find_scorer
+from sknas.encoding import TargetScale
+from sknas.exceptions import InvalidParameterError
+from sknas.spaces import DictSpace, TableSpace
+
+TINY = {"max_trials": 1, "max_epochs": 1, "cv": 2, "n_jobs": 1, "random_state": 0}
+X = np.random.default_rng(0).normal(size=(24, 3))
+CLASSES, VALUES = np.arange(24) % 2, X[:, 0] + X[:, 1]
+
+
+def classifier(**parameters):
+    return NASClassifier(**{**TINY, **parameters})
+
+
+def regressor(**parameters):
+    return NASRegressor(**{**TINY, **parameters})
+
+
+# Targets.
+
+
+@pytest.mark.parametrize("size", [1e100, 1e-100])
+def test_targets_beyond_single_precision_stay_in_range(size):
+    y = VALUES * size
+    predicted = regressor().fit(X.astype(np.float32), y).predict(X.astype(np.float32))
+    assert predicted.dtype == np.float64
+    assert ((predicted >= y.min()) & (predicted <= y.max()) & (predicted != 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.0], np.float32),
+        ([0.0, 0.0], np.float32),
+        ([0.1, 0.1], np.float32),
+        ([1e9, 1e9 + 1], np.float64),  # their difference would be rounded off
+        ([1e-60, 2e-60], np.float64),
+        ([1e60, 2e60], np.float64),
+        ([np.nan, 2e60], np.float64),
+        ([np.nan, np.nan], np.float32),
+    ],
+)
+def test_predictions_are_kept_in_single_precision_where_it_can_hold_them(
+    values, expected
+):
+    kept = compact(np.array(values)[:, None])
+    assert kept.dtype == expected
+    np.testing.assert_allclose(kept[:, 0], values, rtol=1e-6)
+
+
+def test_far_targets_that_a_fold_did_not_train_on_are_finite():
+    scale = TargetScale.fit(np.zeros((3, 1)), np.ones(3))
+    assert np.isfinite(scale(np.array([[1e149], [-1e149]]))).all()
+
+
+def test_scores_of_huge_targets_have_a_deviation():
+    model = regressor(scoring="neg_mean_squared_error", cv=3).fit(X, VALUES * 1e149)
+    assert np.isfinite(model.best_score_)
+    assert len(model.cv_results_["std_test_score"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "y", "message"),
+    [
+        (regressor, [10**400] * 24, "y holds values beyond"),
+        (regressor, np.full(24, np.longdouble("1e400")), "Input y contains infinity"),
+        (regressor, [[1], [1, 2]] * 12, "y must hold one target a row"),
+        (classifier, ["a", 1] * 12, "of one type, got int and str|Unknown label type"),
+        (
+            classifier,
+            pd.Series(["a", 1] * 12, dtype=object),
+            "of one type, got int and str|Unknown label type",
+        ),
+        (
+            classifier,
+            np.array([True, "a", 2] * 8, dtype=object),
+            "of one type, got bool and int and str|Unknown label type",
+        ),
+    ],
+)
+def test_targets_that_are_no_numbers_or_labels(kind, y, message):
+    with pytest.raises(ValueError, match=message):
+        kind().fit(X, y)
+
+
+def test_a_table_of_one_row_that_stands_there_often_has_a_score():
+    model = regressor().fit(np.zeros((30, 1)), np.full(30, 2.0))
+    assert model.best_score_ == 1
+    assert model.predict([[0.0]]) == pytest.approx(2)
+    scorer = RowScorer(find_scorer("N", None, False), None, np.ones(2), np.ones(2), None)
+    assert np.isnan(scorer(np.ones((1, 1)), np.array([0])))  # there is another row
+
+
+# Weights and groups.
+
+
+@pytest.mark.parametrize("size", [5e-324, 1e-300, 1e-3, 1.0])
+def test_equal_weights_however_small_are_repetitions(size):
+    assert check_weight(np.full(5, size)).tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("size", [1e300, np.finfo(float).max])
+def test_weights_too_large_to_be_counted_are_refused(size):
+    with pytest.raises(ValueError, match=r"must sum to at most 9\.0072e\+15, got"):
+        classifier().fit(X, CLASSES, sample_weight=np.full(24, size))
+
+
+def test_weights_may_be_too_large_for_integers_of_a_machine():
+    weight = np.where(np.arange(24) < 2, 2.0**51, 1.0)
+    regressor(max_epochs=None).fit(X[:, :1], VALUES, sample_weight=weight)
+
+
+@pytest.mark.parametrize("groups", [np.zeros((24, 2)), [(1, "a"), (2, "b")] * 12])
+def test_groups_of_two_columns_are_refused(groups):
+    with pytest.raises(ValueError, match="groups must hold one label a row"):
+        classifier().fit(X, CLASSES, groups=groups)
+
+
+# Tables.
+
+
+@pytest.mark.parametrize("names", [["a", "a"], [1, 1], [None, None], [np.nan, np.nan]])
+def test_columns_of_one_name_are_refused(names):
+    frame = pd.DataFrame(X[:, :2])
+    frame.columns = pd.Index(names, dtype=object)
+    with pytest.raises(ValueError, match=r"different names, .* more than once: rename"):
+        classifier().fit(frame, CLASSES)
+
+
+def test_a_cell_of_a_list_does_not_depend_on_the_rows_beside_it():
+    rows = [[place % 3 == 0, value] for place, value in enumerate(X[:, 0].tolist())]
+    rows[0][1] = None  # which makes the array one of objects
+    model = classifier(max_epochs=30).fit(rows, CLASSES)
+    alone = [model.predict_proba([row])[0] for row in rows]
+    np.testing.assert_allclose(alone, model.predict_proba(rows), atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [[[1], [1, 2]] * 12, [[(1,)], [(1, 2)]] * 12])
+def test_lists_of_different_lengths_are_refused(rows):
+    with pytest.raises(ValueError, match="X must hold rows of one length"):
+        classifier().fit(rows, CLASSES)
+
+
+class Odd:
+    def __str__(self):
+        raise KeyError("no text")
+
+
+def test_a_column_of_objects_that_have_no_text_is_named():
+    frame = pd.DataFrame({"odd": [Odd() for _ in range(24)]})
+    message = "Column 'odd' of X can't be read, it ended in KeyError"
+    with pytest.raises(ValueError, match=message):
+        classifier().fit(frame, CLASSES)
+
+
+def test_numbers_beyond_doubles_are_infinite_without_a_warning():
+    frame = pd.DataFrame({"far": np.full(24, np.longdouble("1e400"))})
+    for table in (frame, frame.to_numpy()):
+        with pytest.raises(ValueError, match="of X holds infinity"):
+            classifier().fit(table, CLASSES)
+
+
+# Images.
+
+
+@pytest.mark.parametrize("low", [-128, -3])
+def test_signed_integers_are_predicted_as_they_were_fitted(low):
+    images = np.random.default_rng(0).integers(low, 100, (12, 4, 4)).astype(np.int8)
+    model = classifier().fit(images, CLASSES[:12])
+    assert model.predict(images).shape == (12,)
+
+
+def test_unsigned_images_are_refused_where_fit_saw_standardised_ones():
+    images = np.random.default_rng(0).normal(size=(12, 4, 4))
+    model = classifier().fit(images, CLASSES[:12])
+    with pytest.raises(ValueError, match="bring X to the scale of fit"):
+        model.predict(np.full((2, 4, 4), 2, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_dark_image_that_fit_saw_is_predicted_alone(whole):
+    images = np.random.default_rng(0).random((12, 4, 4)) * 200
+    images[0] /= 400
+    images[:, 0, 0] = 1
+    images = images.round() if whole else images
+    model = classifier().fit(images, CLASSES[:12])
+    alone = model.predict_proba(images[:1])
+    np.testing.assert_allclose(alone, model.predict_proba(images)[:1], atol=1e-6)
+    if whole:  # shares are told from them
+        with pytest.raises(ValueError, match="bring X to the scale of fit"):
+            model.predict(images / 200)
+
+
+def test_images_whose_single_channel_runs_backwards():
+    images = np.random.default_rng(0).random((12, 4, 4, 1))[..., ::-1]
+    model = classifier(channel_axis=-1).fit(images, CLASSES[:12])
+    assert model.predict(images).shape == (12,)
+
+
+# Parameters.
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+
+def test_values_are_shown_on_one_line():
+    assert "\n" not in brief(np.eye(3))
+    assert brief(Unprintable()) == "an object of Unprintable"
+
+
+def test_words_and_numbers_of_any_type():
+    assert is_word("auto", "auto") and not is_word(np.array(["auto", "b"]), "auto")
+    assert as_float(10**400) == np.inf and np.isnan(as_float("1")) and as_float(2) == 2
+
+
+ODD = [np.zeros(2), pd.NA, pd.DataFrame({"a": [1]}), 2**64, 10**400, b"auto", Unprintable()]
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "name", ["device", "channel_axis", "max_time", "cv", "class_weight", "image_shape"]
+)
+def test_any_value_of_a_parameter_is_refused_by_its_name(name, value):
+    is_right = name == "max_time" and value == 2**64 if isinstance(value, int) else False
+    if is_right or (name == "cv" and isinstance(value, pd.DataFrame | int)):
+        pytest.skip("right, or refused for its length")
+    with pytest.raises(InvalidParameterError, match=f"^The {name!r} parameter of NASCl"):
+        classifier(**{name: value}).fit(X, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"class_weight": {0: 10**400}}, "'class_weight' parameter .* weights >= 0"),
+        ({"constraints": {"n_params": 10**400}}, "must be a finite number > 0"),
+        ({"categorical_features": np.array("a")}, "'categorical_features' parameter"),
+        ({"search_space": TableSpace(embedding_size=None)}, "'embedding_size' param"),
+        (
+            {"search_space": DictSpace({"a": [1]})},
+            "of SkorchTrainer must be a Space that builds networks",
+        ),
+        (
+            {"constraints": lambda architecture: np.array([True, False])},
+            "must be a function of an architecture that returns True or False, .* ended "
+            "in ValueError",
+        ),
+        (
+            {"constraints": lambda architecture: architecture["no such choice"]},
+            "ended in KeyError",
+        ),
+    ],
+)
+def test_odd_values_within_parameters_are_refused(parameters, message):
+    with pytest.raises(InvalidParameterError, match=message):
+        classifier(**parameters).fit(X, CLASSES)
+
+
+def test_a_space_that_holds_nothing_is_found_out_in_seconds():
+    space, rng = TableSpace(), np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(space.sample(100, rng)) == 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "scoring", "message"),
+    [
+        (regressor, "roc_auc_ovr", "none of the following attributes: predict_proba"),
+        (classifier, lambda model, X, y: {}["a"], "KeyError: 'a'"),
+        (classifier, lambda model, X, y: "high", "could not convert string to float"),
+        (classifier, lambda model: 1.0, "TypeError: .* positional argument"),
+        (classifier, lambda model, X, y: 10**400, "OverflowError: int too large"),
+    ],
+)
+def test_scorers_that_fail_are_refused_with_what_they_said(kind, scoring, message):
+    y = CLASSES if kind is classifier else VALUES
+    with pytest.raises(ValueError, match=f"The 'scoring' parameter .*{message}"):
+        kind(scoring=scoring).fit(X, y)
