@@ -47,6 +47,7 @@ class Split:
 Pair = tuple[np.ndarray, np.ndarray]  # row numbers to train on, to validate on
 
 MIN_UNITS = 5  # a row of large weight is dealt in twice as many parts at the least
+MAX_FOLDS = 2**30  # more than rows that fit into memory
 HOLDOUT = 0.2  # share of rows validated where there is one split
 
 
@@ -146,7 +147,8 @@ def made_splits(
         If there are fewer rows (or groups) than an explicit `cv` asks for.
     """
     n_folds = n_folds if cv == "auto" else int(cv)
-    counts = np.clip(weight, 1, 2 * max(n_folds, MIN_UNITS)).astype(int)
+    most = 2 * max(min(n_folds, MAX_FOLDS), MIN_UNITS)
+    counts = np.clip(weight, 1, most).astype(int)
     rows = np.repeat(np.arange(len(y)), counts)  # (units,)
     dealt = None if groups is None else groups[rows]
     pairs = _deal(owner, cv, y[rows], dealt, stratify, n_folds, seed)

@@ -1,0 +1,114 @@
+"""Generated tables, images and parameters: how often which outcome.
+
+    python examples/benchmarks/hostile.py --cases 10000
+
+The cases are those of the tests, `tests/hostile`; each is made of its number alone, and
+``python examples/benchmarks/hostile.py --one table 17`` goes through one again. A line is a
+block of 100 cases. A case that takes too long ends its process, and is counted as that.
+"""
+
+import faulthandler
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from _lines import Lines, machine, parse_arguments
+
+CASES = Path(__file__).parents[2] / "tests" / "hostile"
+KINDS = ("table", "table", "image", "parameter")  # tables are asked about most
+BLOCK = 100
+LONGEST = 180  # seconds that a case may take
+N_PROCESSES = 2
+
+
+def main():
+    if sys.argv[1:2] == ["--one"]:
+        sys.exit(again(sys.argv[2], int(sys.argv[3])))
+    if sys.argv[1:2] == ["--block"]:
+        through(sys.argv[2], *map(int, sys.argv[3:5]), Path(sys.argv[5]))
+        return
+    arguments = parse_arguments(__doc__, cases={"type": int, "default": 10_000})
+    lines = Lines(arguments.results / "hostile.jsonl")
+    done = {(line["kind"], line["first"]) for line in lines.rows}
+    blocks = [
+        (KINDS[number % len(KINDS)], number * BLOCK)
+        for number in range(arguments.cases // BLOCK)
+    ]
+    with ThreadPoolExecutor(N_PROCESSES) as pool:
+        for line in pool.map(measure, [b for b in blocks if b not in done]):
+            lines.add({**line, "machine": machine()})
+
+
+def measure(block):
+    """Counts by outcome of one block; a case that ends its process is one of them."""
+    kind, first = block
+    started, outcomes = time.perf_counter(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "outcomes.jsonl")
+        while len(outcomes) < BLOCK:
+            start = first + len(outcomes)
+            command = [sys.executable, __file__, "--block", kind, str(start)]
+            subprocess.run(
+                [*command, str(first + BLOCK), file], cwd=folder, stderr=subprocess.PIPE
+            )
+            outcomes = dict(map(json.loads, file.read_text().splitlines()))
+            if len(outcomes) < BLOCK:
+                seed = first + len(outcomes)
+                taken = json.loads(Path(folder, "case.json").read_text())
+                is_late = time.time() - taken["started"] >= LONGEST
+                outcomes[seed] = "too long" if is_late else "process ended"
+                file.write_text(
+                    "".join(json.dumps(pair) + "\n" for pair in outcomes.items())
+                )
+    faults = {s: o for s, o in outcomes.items() if o.startswith(UNDOCUMENTED)}
+    counts = Counter("fault" if s in faults else o for s, o in outcomes.items())
+    seconds = round(time.perf_counter() - started)
+    told = {"kind": kind, "first": first, "seconds": seconds}
+    return {**told, "counts": dict(sorted(counts.items())), "faults": faults}
+
+
+UNDOCUMENTED = ("fault", "too long", "process ended")
+
+
+def through(kind, start, stop, file):
+    """Go through cases, writing what came of each."""
+    make, outcome, fault = parts(kind)
+    with file.open("a") as output:
+        for seed in range(start, stop):
+            begun = json.dumps({"seed": seed, "started": time.time()})
+            Path("case.json").write_text(begun)
+            faulthandler.dump_traceback_later(LONGEST, exit=True)
+            try:
+                came = outcome(make(seed))
+            except fault as error:
+                came = f"fault: {error}"
+            faulthandler.cancel_dump_traceback_later()
+            output.write(json.dumps([seed, came]) + "\n")
+            output.flush()
+
+
+def again(kind, seed):
+    """One case once more, with all that it says."""
+    make, outcome, _ = parts(kind)
+    case = make(seed)
+    print(case, outcome(case), sep="\n")
+
+
+def parts(kind):
+    sys.path.insert(0, str(CASES))
+    from hostile_cases import FaultError, outcome
+    from hostile_images import image_case
+    from hostile_parameters import parameter_case
+    from hostile_tables import table_case
+
+    makers = {"table": table_case, "image": image_case, "parameter": parameter_case}
+    return makers[kind], outcome, FaultError
+
+
+if __name__ == "__main__":
+    main()
