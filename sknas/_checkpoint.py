@@ -64,7 +64,7 @@ def open_journal(
     own = Path(folder) / name
     try:
         own.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no name of a folder has a zero byte
         allowed = "a folder that can be made and written to"
         reject(owner, "checkpoint", str(folder), allowed, str(error))
     # The system frees the lock of a process that has ended, however it did.

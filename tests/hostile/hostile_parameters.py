@@ -2,6 +2,8 @@
 
 import fractions
 import inspect
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -39,6 +41,8 @@ class NotComparable:
 
     __hash__ = None
 
+
+FOLDER = tempfile.TemporaryDirectory(prefix="sknas-hostile-")  # ends with the process
 
 # For any parameter.
 ANYTHING = (
@@ -145,7 +149,13 @@ NEAR = {
     "device": ("cpu", "cpu:0", "cuda:99", "meta", "CPU", "mps", "xla"),
     "n_jobs": (1, -1, -2, -99, np.int64(1)),
     "random_state": (0, 2**32 - 1, 2**32, np.random.RandomState(0), np.random, [1, 2]),
-    "checkpoint": (3, True, b"folder", ["a"]),
+    "checkpoint": (
+        *(3, True, b"folder", ["a"], FOLDER.name, Path(FOLDER.name), "/dev/null/a"),
+        *(
+            f"{FOLDER.name}/{odd}"
+            for odd in ("a\0b", "x" * 300, "\ud800", "é", "~", "*")
+        ),
+    ),
     "warm_start": (True, 1, "yes"),
     "verbose": (0, False),
 }
@@ -174,6 +184,9 @@ def parameter_case(seed):
         value = _value(rng, str(name), story)
         if not _is_too_long(str(name), value):
             told[str(name)] = value
+    if rng.random() < 0.1:
+        told.setdefault("checkpoint", FOLDER.name)
+        story.append("a checkpoint")
     if told["max_trials"] is None:
         told["max_time"] = 0.3
     X = pd.DataFrame(rng.normal(size=(N_ROWS, 4)), columns=list("abcd"))
@@ -194,7 +207,8 @@ def _value(rng, name, story):
             story.append(f"{name}={cls.__name__}({place}={shown(value)})")
             return cls(**{place: value})
     near = NEAR[name]
-    value = near[rng.integers(len(near))] if kind > 0.5 else _anything(rng)
+    is_near = kind > 0.5 or name == "checkpoint"  # any text is a folder here
+    value = near[rng.integers(len(near))] if is_near else _anything(rng)
     story.append(f"{name}={shown(value)}")
     return value
 
