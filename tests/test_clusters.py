@@ -2,33 +2,35 @@
 
 import contextlib
 import os
-import pickle
 import signal
 import sys
 import time
-import warnings
-from dataclasses import replace
+from functools import partial
+from multiprocessing import active_children
 
 import cloudpickle
+import dask
+import distributed
 import joblib
 import numpy as np
 import pytest
+import ray as ray_package
 import torch
+from ray.util.joblib import register_ray
 from sklearn.datasets import load_iris
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from test_where_called import HEAD, Script, write
 from torch import nn
 
 from sknas import NASClassifier
-from sknas._budget import plan_budget
 from sknas._problem import Problem
+from sknas.exceptions import SearchWarning
 from sknas.nets import Linear, TableInput
 from sknas.spaces import Integer, Space
-from sknas.trainers import _parcel, _workers
+from sknas.trainers import _crews, _workers
 
 X, Y = load_iris(return_X_y=True)
-# Of packages of clusters, which are not ours to mend.
-pytestmark = pytest.mark.filterwarnings("ignore")
+CLUSTER = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
 
 
 def search(n_jobs=None, **parameters):
@@ -38,7 +40,13 @@ def search(n_jobs=None, **parameters):
 
 def told(model):
     scores = [(t.architecture.key, t.fold_scores) for t in model.history_]
-    return scores, model.predict_proba(X).tobytes()
+    weights = [
+        tensor.tolist()
+        for member in model.ensemble_.members
+        for net in member.networks
+        for tensor in net.module_.state_dict().values()
+    ]
+    return scores, weights, model.predict_proba(X).tobytes()
 
 
 @pytest.fixture(autouse=True)
@@ -54,183 +62,147 @@ def alone():
     return told(search(1).fit(X, Y)), told(search(1, ensemble_size=1).fit(X, Y))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def by_value():
+    """Workers of a cluster know nothing of this file."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
 @pytest.fixture(scope="module")
-def dask():
-    distributed = pytest.importorskip("distributed")
+def dask_cluster():
     with (
-        distributed.LocalCluster(
-            n_workers=2, processes=True, threads_per_worker=1, dashboard_address=None
-        ) as cluster,
+        # A task is given up as soon as two workers have died of it.
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(processes=True, **CLUSTER) as cluster,
         distributed.Client(cluster) as client,
     ):
         yield client
 
 
 @pytest.fixture(scope="module")
-def ray():
-    ray = pytest.importorskip("ray")
-    from ray.util.joblib import register_ray
-
+def ray_cluster():
     before = dict(os.environ)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-        )
-        register_ray()
-    yield ray
-    ray.shutdown()
+    ray_package.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    register_ray()
+    yield ray_package
+    ray_package.shutdown()
     os.environ.clear()
     os.environ.update(before)
+
+
+@pytest.fixture(params=["loky", "dask", "ray"])
+def workers(request):
+    """Two workers, where `n_jobs` is left open."""
+    if request.param != "loky":
+        request.getfixturevalue(f"{request.param}_cluster")
+    told = {"n_jobs": 2} if request.param == "loky" else {}
+    with joblib.parallel_config(backend=request.param, **told):
+        yield request.param
 
 
 # The same answer everywhere
 
 
-@pytest.mark.parametrize("n_jobs", [2, 4])
-def test_processes_of_this_machine(n_jobs, alone):
-    assert told(search(n_jobs).fit(X, Y)) == alone[0]
-    assert told(search(n_jobs, ensemble_size=1).fit(X, Y)) == alone[1]
+def test_the_answer_is_the_same_on_every_backend(workers, alone):
+    assert _workers.count_workers(None) == 2
+    assert told(search().fit(X, Y)) == alone[0]
+    assert told(search(ensemble_size=1).fit(X, Y)) == alone[1]
 
 
-def test_threads_of_the_users_choice(alone):
-    with joblib.parallel_config(backend="threading", n_jobs=2):
+def test_more_processes_than_cores_serve_all_rungs_and_searches(alone):
+    processes = []
+    for _ in range(2):
+        assert told(search(4).fit(X, Y)) == alone[0]
+        own = [p for p in active_children() if p.name.startswith("LokyProcess")]
+        processes.append({process.pid for process in own})
+    assert processes[0] == processes[1]
+    assert len(processes[0]) == 4
+
+
+@pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
+def test_other_backends_of_joblib(backend, alone):
+    with joblib.parallel_config(backend=backend, n_jobs=2):
         assert told(search().fit(X, Y)) == alone[0]
 
 
-def test_a_dask_cluster(dask, alone):
-    from joblib._dask import DaskDistributedBackend  # noqa: F401 - registers itself
+# Workers of a cluster start none
 
+
+def test_searches_inside_a_dask_cluster(dask_cluster):
     with joblib.parallel_config(backend="dask"):
-        assert told(search().fit(X, Y)) == alone[0]
-        assert told(search(ensemble_size=1).fit(X, Y)) == alone[1]
-        # Searches inside workers of the cluster use one process each.
-        scores = cross_val_score(search(max_trials=1), X, Y, cv=2)
-    assert len(scores) == 2
+        grid = GridSearchCV(search(max_trials=1), {"max_epochs": [2, 6]}, cv=2)
+        grid.fit(X, Y)
+    assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
+    count = partial(dask_cluster.submit, _workers.count_workers)
+    assert [count(n_jobs).result() for n_jobs in (None, 2, -1)] == [1, 1, 1]
 
 
-def test_dask_workers_get_the_rows_once(dask):
-    def opened():
-        from sknas.trainers import _parcel
-
-        real, _parcel.n_opened = _parcel.pickle.loads, 0
-
-        class Counting:
-            def __getattr__(self, name):
-                return getattr(pickle, name)
-
-            def loads(self, *told, **buffers):
-                _parcel.n_opened += 1
-                return real(*told, **buffers)
-
-        _parcel.pickle = Counting()
-
-    def counted():
-        from sknas.trainers import _parcel
-
-        return _parcel.n_opened
-
-    dask.run(opened)
-    with joblib.parallel_config(backend="dask"):
-        model = search(max_trials=18, max_epochs=60, cv=3).fit(X, Y)
-    assert model.n_trials_ == 18
-    assert max(dask.run(counted).values()) == 1
+def test_searches_inside_a_dask_cluster_of_threads():
+    """They would wait for the threads that they have themselves."""
+    single = {**CLUSTER, "n_workers": 1, "threads_per_worker": 2}
+    with (
+        distributed.LocalCluster(processes=False, **single) as cluster,
+        distributed.Client(cluster),
+        joblib.parallel_config(backend="dask"),
+    ):
+        scores = cross_val_score(search(), X, Y, cv=2, error_score="raise")
+    expected = cross_val_score(search(1), X, Y, cv=2)
+    np.testing.assert_array_equal(scores, expected)
 
 
-def test_a_dask_worker_that_dies_costs_nothing(dask, alone, tmp_path):
-    space = Deadly(str(tmp_path / "died"), os.getpid())
-    once = told(search(1, search_space=space).fit(X, Y))
-    # Its workers know nothing of this file.
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    try:
-        with joblib.parallel_config(backend="dask"):
-            model = search(search_space=space).fit(X, Y)
-    finally:
-        cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-    assert (tmp_path / "died").exists()
-    assert told(model) == once
-
-
-def test_a_ray_cluster(ray, alone):
-    with joblib.parallel_config(backend="ray"):
-        assert told(search().fit(X, Y)) == alone[0]
-        assert told(search(ensemble_size=1).fit(X, Y)) == alone[1]
+def test_searches_inside_a_ray_cluster(ray_cluster):
+    count = ray_cluster.remote(_workers.count_workers)
+    assert ray_cluster.get([count.remote(n) for n in (None, 2)]) == [1, 1]
 
 
 # What is sent
 
 
-def problem_of(n_rows):
-    model = search()
-    wide = np.random.default_rng(0).normal(size=(n_rows, 20))
-    model._check_parameters(wide)
-    data, seed, rows = model._read_training_data(wide, wide[:, 0] > 0, None, None)
-    budget = plan_budget(n_rows, 4, None)
-    return model._make_problem(data, budget, seed, rows, time.monotonic())[1]
+class Counted:
+    """Rows that write down where they are unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return count, (self.path,)
 
 
-@pytest.mark.parametrize("backend", ["LokyBackend", "MultiprocessingBackend"])
-def test_the_rows_go_once_and_the_rest_is_small(backend):
-    problem, backend = problem_of(5_000), type(backend, (), {})()
-    parcel = _parcel.sent(problem, backend)
-    later = replace(problem, deadline=7.0, seed=3)
-    assert _parcel.sent(later, backend) is parcel
-    assert parcel.content.nbytes > 1_000_000
-    assert len(cloudpickle.dumps(_parcel.light(problem))) < 20_000
-    heavy = parcel.opened()
-    assert parcel.opened() is heavy  # it was there already
-    for fold, sent in zip(problem.folds, heavy["folds"], strict=True):
-        np.testing.assert_array_equal(fold.train.x, sent.train.x)
-        np.testing.assert_array_equal(fold.valid.y, sent.valid.y)
-        # Mapped, not copied.
-        assert np.shares_memory(sent.train.x, parcel.content)
+def count(path):
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+    return Counted(path)
 
 
-def test_a_file_of_rows_goes_with_them():
-    problem = problem_of(100)
-    parcel = _parcel.sent(problem, type("LokyBackend", (), {})())
-    path = parcel.content.filename
-    assert os.path.exists(path)
-    assert len(pickle.dumps(path)) < 1_000
-    del parcel, problem
-    _parcel._opened.clear()
-    assert not os.path.exists(path)
+def process_number(problem, *ballast):
+    assert isinstance(problem.folds[0], Counted)
+    time.sleep(0.05)
+    return os.getpid()
 
 
-def test_a_deadline_is_told_by_the_time_of_day(monkeypatch):
-    problem = problem_of(60)
-    parcel = _parcel.sent(problem, None)
-    found = []
-
-    def look(problem):
-        found.append(problem.seconds_left)
-
-    box = parcel.key, parcel.content, parcel.ends
-    # Another machine, whose clock began at another time.
-    monkeypatch.setattr("time.monotonic", lambda: 5.0)
-    for end in (time.time() + 30, float("inf")):
-        _workers._work(look, _parcel.light(problem), *box, end, 0)
-    assert found[0] == pytest.approx(30, abs=1)
-    assert found[1] == float("inf")
+def test_rows_are_opened_once_by_each_worker(workers, tmp_path):
+    path = tmp_path / "opened"
+    problem = Problem(folds=(Counted(path),), n_jobs=2)
+    seen = []
+    for _ in range(2):  # rungs
+        # Networks may be large: Dask would warn of that.
+        tasks = [(np.zeros(2_000_000),)] + 5 * [()]
+        seen += _workers.run_tasks(process_number, tasks, problem, 1.0)
+    assert len(seen) == 12
+    opened = [int(line) for line in path.read_text().splitlines()]
+    assert len(opened) == len(set(opened))
+    assert set(seen) <= set(opened)
+    assert os.getpid() not in opened
 
 
-@pytest.mark.parametrize(
-    ("device", "n_gpus", "places", "useful"),
-    [
-        ("cpu", 0, ["cpu"], 2),
-        ("cuda", 1, ["cuda"], 1),
-        ("cuda", 3, ["cuda:0", "cuda:1", "cuda:2"], 3),
-        ("cuda:1", 3, ["cuda:1"], 1),
-    ],
-)
-def test_work_is_spread_over_all_gpus(monkeypatch, device, n_gpus, places, useful):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
-    problem = Problem(device=device, n_jobs=2)
-    assert _workers.devices(problem) == places
-    assert _workers.count_useful(problem, 8) == useful
-    assert _workers.count_useful(problem, 1) == 1
+def test_what_is_left_early_leaves_workers_ready(workers, tmp_path):
+    problem = Problem(folds=(Counted(tmp_path / "opened"),), n_jobs=2)
+    results = _workers.run_tasks(process_number, 8 * [()], problem, 1.0)
+    assert next(results) != os.getpid()
+    results.close()
+    assert len(list(_workers.run_tasks(process_number, 3 * [()], problem, 1.0))) == 3
 
 
 # How they end
@@ -271,51 +243,70 @@ class Deadly(Space):
         return nn.Sequential(inputs, hidden, nn.ReLU(), output)
 
 
-def test_a_worker_that_dies_once_costs_nothing(tmp_path):
+@pytest.fixture(scope="module")
+def undisturbed():
+    return told(search(1, search_space=Deadly("", os.getpid())).fit(X, Y))
+
+
+@pytest.mark.parametrize("workers", ["loky", "dask"], indirect=True)
+def test_a_worker_that_dies_once_costs_nothing(workers, undisturbed, tmp_path):
     space = Deadly(str(tmp_path / "died"), os.getpid())
-    once = told(search(1, search_space=space).fit(X, Y))
-    model = search(2, search_space=space).fit(X, Y)
+    model = search(search_space=space).fit(X, Y)
     assert (tmp_path / "died").exists()
-    assert told(model) == once
+    assert told(model) == undisturbed
 
 
-def test_a_worker_that_always_dies_costs_its_trial_alone():
+def test_a_worker_that_always_dies_costs_its_trial_alone(workers, undisturbed):
     space = Deadly("", os.getpid(), width=4)
-    model = search(2, search_space=space).fit(X, Y)
+    with pytest.warns(SearchWarning, match=f"1 of 4 trials failed: 1 x {_crews.LOST}"):
+        model = search(search_space=space).fit(X, Y)
     widths = [t.architecture["width"] for t in model.history_]
     assert sorted(widths) == [3, 4, 5, 6]
     for trial in model.history_:
         is_lost = trial.architecture["width"] == 4
         assert trial.status == ("failed" if is_lost else "ok")
-        assert trial.reason == (_workers.LOST if is_lost else "")
+        assert trial.reason == (_crews.LOST if is_lost else "")
+        if not is_lost:
+            assert (trial.architecture.key, trial.fold_scores) in undisturbed[0]
 
 
 ORPHANS = """
+os.environ["JOBLIB_TEMP_FOLDER"] = {folder!r}
 from sklearn.datasets import load_digits
 X, y = load_digits(return_X_y=True)
-print("0", flush=True)
 NASClassifier(max_trials=4, cv=2, n_jobs=2, max_epochs=10_000).fit(X, y)
 """
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads /proc")
-def test_workers_end_with_a_parent_that_is_killed(tmp_path):
-    with Script(tmp_path, [write(tmp_path, HEAD + ORPHANS)]) as script:
+@pytest.mark.parametrize(
+    ("seconds", "patience"), [(0, 60), (2, 10)], ids=["starting", "training"]
+)
+def test_workers_end_with_a_parent_that_is_killed(tmp_path, seconds, patience):
+    """Those that start import all that they need first, then they end as well."""
+    code = HEAD + ORPHANS.format(folder=str(tmp_path))
+    with Script(tmp_path, [write(tmp_path, code)]) as script:
         pid = script.process.pid
-        assert script.wait_for(lambda: busy(pid) >= 3, 90)  # two workers and itself
+        assert script.wait_for(lambda: busy(pid, seconds) >= 3, 90)  # two and itself
+        assert list(tmp_path.glob("sknas-*/*"))
         os.kill(pid, signal.SIGKILL)
         script.process.wait()
-        assert script.wait_for(lambda: busy(pid) == 0, 30), "a worker is left"
+        assert script.wait_for(lambda: busy(pid, 0) == 0, patience), "a worker is left"
+        assert not list(tmp_path.glob("sknas-*"))
 
 
-def busy(group):
-    """Processes of a group that live, and have been at work for 2 seconds."""
+def busy(group, seconds):
+    """Python processes of a group that live, and have been at work for some seconds."""
     n = 0
     for folder in os.listdir("/proc"):
         if folder.isdigit():
-            with contextlib.suppress(OSError), open(f"/proc/{folder}/stat") as file:
-                told = file.read().rpartition(")")[2].split()
+            with contextlib.suppress(OSError):
+                with open(f"/proc/{folder}/stat") as file:
+                    told = file.read().rpartition(")")[2].split()
+                with open(f"/proc/{folder}/cmdline") as file:
+                    is_tracker = "resource_tracker" in file.read()
                 state, of_group, ticks = told[0], int(told[2]), int(told[11])
-                is_at_work = ticks > 2 * os.sysconf("SC_CLK_TCK")
-                n += of_group == group and state != "Z" and is_at_work
+                is_at_work = ticks >= seconds * os.sysconf("SC_CLK_TCK")
+                is_one = of_group == group and state != "Z" and not is_tracker
+                n += is_one and is_at_work
     return n

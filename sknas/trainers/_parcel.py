@@ -1,110 +1,163 @@
-"""The rows of a problem, sent to each worker once."""
+"""What goes to workers: the rows of a problem once, and then light calls.
+
+Nothing is unpickled here but what a process of the same search has pickled.
+"""
 
 from __future__ import annotations
 
+import io
 import pickle
-import tempfile
-import weakref
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cloudpickle
-import joblib
 import numpy as np
+from torch import Tensor
 
-from sknas._problem import Fold, Problem
+from sknas._isolation import one_thread
+from sknas._problem import Problem
+from sknas.trainers._home import Home, claim_device, end_with
 
-N_OPENED = 2  # problems that a worker keeps, the latest ones
-_sent: weakref.WeakKeyDictionary[Fold, Parcel] = weakref.WeakKeyDictionary()
-_opened: dict[str, dict[str, Any]] = {}
-HEAVY = ("folds", "score", "loss")  # of a problem; the rest goes with each task
+HEAVY = ("folds", "score", "loss")  # of a problem; the rest goes with each call
+ALIGNED = 64  # bytes: where arrays begin, for the vector units of a core
+N_OPENED = 2  # parcels that a worker keeps, the latest ones
+
+Spans = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Parcel:
-    """What is heavy in a problem, as one array of bytes.
+    """What is heavy in a problem, pickled once.
 
     Parameters
     ----------
     key : str
-        A digest of the content.
-    content : ndarray of uint8, or what Dask or Ray put in the place of one
-        The pickle, then the buffers of the arrays, which are not copied in a worker
-        that maps them.
-    ends : tuple of int
-        Where each part ends.
+        Names it in all processes.
+    spans : tuple of (int, int)
+        Where in the bytes the pickle stands, and then each of its arrays.
+    data : str or object
+        The bytes: the path of a file, or what a cluster makes an array of.
     """
 
     key: str
-    content: Any
-    ends: tuple[int, ...]
-
-    def opened(self) -> dict[str, Any]:
-        """What was sent, from the store of this process where it is there already."""
-        if self.key not in _opened:
-            content = memoryview(self.content)
-            starts = (0, *self.ends)
-            head, *buffers = (
-                content[start:end]
-                for start, end in zip(starts, self.ends, strict=False)
-            )
-            while len(_opened) >= N_OPENED:
-                _opened.pop(next(iter(_opened)))
-            _opened[self.key] = pickle.loads(head, buffers=buffers)
-        return _opened[self.key]
+    spans: Spans
+    data: Any
 
 
-def light(problem: Problem) -> Problem:
-    """A problem without what a parcel holds."""
-    return replace(problem.bare(), folds=(), score=None, loss=None)
+def pack(problem: Problem, file: BinaryIO) -> Spans:
+    """Write what is heavy into a file; where the pickle and each of its arrays stand.
+
+    Arrays stand there as they are: a worker that maps the file, or the store of a
+    cluster, has no copy of its own.
+    """
+    buffers: list[pickle.PickleBuffer] = []
+    head = io.BytesIO()
+    heavy = {name: getattr(problem, name) for name in HEAVY}
+    cloudpickle.Pickler(head, 5, buffers.append).dump(heavy)
+    spans = []
+    for part in (head.getbuffer(), *(buffer.raw() for buffer in buffers)):
+        start = -(-file.tell() // ALIGNED) * ALIGNED
+        file.seek(start)
+        file.write(part)
+        spans.append((start, start + part.nbytes))
+    return tuple(spans)
 
 
-def sent(problem: Problem, backend: Any) -> Parcel:
-    """The parcel of a problem, made once for all its tasks.
+def unpack(spans: Spans, data: Any) -> dict[str, Any]:
+    """What was packed; its arrays are views into the bytes."""
+    view = memoryview(data).toreadonly()  # all calls read the same
+    head, *buffers = (view[start:stop] for start, stop in spans)
+    return pickle.loads(head, buffers=buffers)
+
+
+_opened: dict[str, dict[str, Any]] = {}  # by key, the latest last
+_opening = threading.Lock()
+
+
+def _open(parcel: Parcel, data: Any) -> dict[str, Any]:
+    """What is in a parcel, unpickled once a process."""
+    with _opening:
+        heavy = _opened.pop(parcel.key, None)
+        if heavy is None:
+            if isinstance(data, str):
+                data = np.memmap(data, np.uint8, "r")
+            heavy = unpack(parcel.spans, data)
+        _opened[parcel.key] = heavy
+        for old in list(_opened)[:-N_OPENED]:
+            del _opened[old]
+        return heavy
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a function, ready to go to another process.
 
     Parameters
     ----------
-    problem : Problem
-        With at least one fold, whose life is that of the parcel.
-    backend : object
-        joblib's backend: workers of the same machine map a file, those of a cluster
-        get an array, which Dask and Ray hand on among themselves.
+    parcel : Parcel
+        What it reads; the bytes go beside the call, each backend has its own way.
+    content : bytes
+        The function, the rest of the problem, and the task.
+    end : float
+        The deadline as a time of day: machines agree on that, but not on where their
+        clocks begin.
+    home : Home or None
+        The process that searches, for workers that are its children.
     """
-    first = problem.folds[0]
-    if first not in _sent:
-        _sent[first] = _packed(problem, backend)
-    return _sent[first]
+
+    parcel: Parcel
+    content: bytes
+    end: float
+    home: Home | None
 
 
-def _packed(problem: Problem, backend: Any) -> Parcel:
-    buffers: list[pickle.PickleBuffer] = []
-    told = {name: getattr(problem, name) for name in HEAVY}
-    head = cloudpickle.dumps(told, protocol=5, buffer_callback=buffers.append)
-    parts: Sequence[Any] = [head, *(buffer.raw() for buffer in buffers)]
-    ends = tuple(int(end) for end in np.cumsum([len(part) for part in parts]))
-    kind = type(backend).__name__
-    if kind == "LokyBackend":
-        content: Any = _mapped(problem.folds[0], ends[-1])
-    else:
-        content = np.empty(ends[-1], np.uint8)
-    for part, end in zip(parts, ends, strict=True):
-        content[end - len(part) : end] = np.frombuffer(part, np.uint8)
-    key = joblib.hash(content)
-    if kind == "RayBackend":
-        import ray
-
-        content = ray.put(content)
-    elif kind == "DaskDistributedBackend":
-        # The result of a task, not scattered: it is made again if workers die.
-        content = backend.client.submit(np.asarray, content, key=f"sknas-{key}")
-    return Parcel(key, content, ends)
+def make_call(
+    function: Callable[..., Any],
+    problem: Problem,
+    task: tuple[Any, ...],
+    parcel: Parcel,
+    home: Home | None = None,
+) -> Call:
+    """The call ``function(problem, *task)`` without what is in the parcel."""
+    light = replace(problem.bare(), folds=(), score=None, loss=None)
+    content = _dumped((function, light, task))
+    end = time.time() + problem.seconds_left
+    return Call(replace(parcel, data=None), content, end, home)
 
 
-def _mapped(owner: Fold, size: int) -> np.ndarray:
-    """An array in a file that goes when its owner does; joblib sends its name."""
-    with tempfile.NamedTemporaryFile(prefix="sknas-", delete=False) as file:
-        path = Path(file.name)
-    weakref.finalize(owner, path.unlink, missing_ok=True)
-    return np.memmap(path, np.uint8, "w+", shape=(size,))
+def answer(call: Call, data: Any) -> bytes:
+    """What a worker does: the result of a call, pickled."""
+    changes: dict[str, Any] = {}
+    if call.home is not None:
+        end_with(call.home.process, call.home.folder)
+        if call.home.n_devices:
+            changes["device"] = claim_device(call.home.folder, call.home.n_devices)
+    if np.isfinite(call.end):
+        changes["deadline"] = time.monotonic() + call.end - time.time()
+    with one_thread():
+        function, light, task = pickle.loads(call.content)
+        problem = replace(light, **_open(call.parcel, data), **changes)
+        return _dumped(function(problem, *task))
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Takes tensors from the device that they are on: another process has another."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Tensor) and obj.device.type != "cpu":
+            return obj.detach().cpu().__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+        return super().reducer_override(obj)
+
+
+def _dumped(value: Any) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+def read_answer(content: bytes) -> Any:
+    """The result that a worker sent."""
+    return pickle.loads(content)
