@@ -189,7 +189,8 @@ def encode_fold(
         x = encoder.transform(_taken(data.x, rows))
         if x.dtype != np.uint8:  # images of 8 bits stay as small as they are
             x = x.astype(np.float32, copy=False)
-        return Rows(x, scale(data.y[rows]), data.loss_weight[rows] * share)
+        groups = None if data.groups is None else data.groups[rows]
+        return Rows(x, scale(data.y[rows]), data.loss_weight[rows] * share, groups)
 
     inside = encoded(train, split.train_share)
     outside = encoded(split.valid, split.valid_share)

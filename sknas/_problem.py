@@ -95,11 +95,15 @@ class TaskSpec:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Encoded rows: x (N, F) float32 or images, y (N,) or (N, C), weight (N,)."""
+    """Encoded rows: x (N, F) float32 or images, y (N,) or (N, C), weight (N,).
+
+    Rows of one group, (N,) of int, are never parted; None where there are no groups.
+    """
 
     x: np.ndarray
     y: np.ndarray
     weight: np.ndarray
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.x)

@@ -31,6 +31,8 @@ class Decision:
     group : str, default=""
         Decisions of one group, such as those of a cell, share a bound on how many of
         them choose a passing option.
+    is_staged : bool, default=True
+        Whether a search in stages drops the weakest options on its way.
     """
 
     options: tuple[str | int, ...]
@@ -38,6 +40,7 @@ class Decision:
     identity: int | None = None
     absent: int | None = None
     group: str = ""
+    is_staged: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,7 @@ class Weights:
         Places of the options that are computed, None for all. The values of others
         are zero, but may carry a gradient (straight-through).
     dropout : float, default=0.0
-        Probability with which numbers of a passing option are dropped in training.
+        Probability with which numbers that a skip passes on are dropped in training.
     """
 
     values: Tensor
@@ -157,8 +160,8 @@ class MixedOperation(nn.Module):
     operations : sequence of nn.Module
         One an option, all of the same answer's shape. With `partial` > 1 they work on
         that part of the channels.
-    passing : tuple of int, default=()
-        Places of operations without weights, which the weights may drop.
+    skips : tuple of int, default=()
+        Places of operations that answer what they are given, less what is dropped.
     partial : int, default=1
         One of so many channels goes through the operations, the others pass by; then
         they are shuffled, so that others go through the next mixture.
@@ -177,12 +180,12 @@ class MixedOperation(nn.Module):
     def __init__(
         self,
         operations: Sequence[nn.Module],
-        passing: tuple[int, ...] = (),
+        skips: tuple[int, ...] = (),
         partial: int = 1,
     ) -> None:
         super().__init__()
         self.operations = nn.ModuleList(operations)
-        self.passing = passing
+        self.skips = skips
         self.partial = partial
 
     def forward(self, x: Tensor, weights: Weights) -> Tensor:
@@ -197,7 +200,7 @@ class MixedOperation(nn.Module):
     def _mixed(self, x: Tensor, weights: Weights) -> Tensor:
         def answer(place: int) -> Tensor:
             answer: Tensor = self.operations[place](x)
-            if weights.dropout and place in self.passing:
+            if weights.dropout and place in self.skips:
                 return functional.dropout(answer, weights.dropout, self.training)
             return answer
 

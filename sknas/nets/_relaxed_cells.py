@@ -88,7 +88,8 @@ class RelaxedCells(Relaxed):
                     decisions[edge_name(cell, start, end)] = Decision(names, **told)
                 if has_inputs and self.kind == "darts":
                     starts = tuple(range(end))
-                    decisions[inputs_name(cell, end)] = Decision(starts, group=cell)
+                    name = inputs_name(cell, end)
+                    decisions[name] = Decision(starts, group=cell, is_staged=False)
         return decisions
 
     def _mixed(
@@ -99,8 +100,10 @@ class RelaxedCells(Relaxed):
             make_operation(name, channels // partial, stride, False)
             for name in self.operations
         ]
-        passing = self.decisions[edge_name(cell, start, end)].passing
-        return MixedOperation(operations, passing, partial)
+        identity = self.decisions[edge_name(cell, start, end)].identity
+        # A skip that halves maps has weights, it does not just pass on.
+        skips = () if identity is None or stride > 1 else (identity,)
+        return MixedOperation(operations, skips, partial)
 
     def forward(self, x: Tensor, weights: Mapping[str, Weights]) -> Tensor:
         self.net.dropout = self.dropout

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,8 @@ class Bilevel:
             self._enter(moment.stage)
             lr = self._lr(moment.progress)
             if moment.stage_progress >= self.settings.warmup and not self.is_settled:
-                self._move_logits(moment, lr)
+                with self._still():
+                    self._move_logits(moment, lr)
             if not self._move_weights(moment, lr):
                 return False
             self.clock.step += 1
@@ -147,7 +149,8 @@ class Bilevel:
                 self._record()
                 self._settle(moment)
             if int(progress * self._n_looks) > len(self.sharpnesses):
-                self._look()
+                with self._still():
+                    self._look()
             self.snapshots.offer()
         return True
 
@@ -211,6 +214,14 @@ class Bilevel:
         loss = self.halves.loss(lambda x: self.net(x, weights), rows)
         logits = list(self.logits.split(flat).values())
         return loss + self.regulariser.penalty(logits, moment)
+
+    @contextmanager
+    def _still(self) -> Iterator[None]:
+        """Leave running statistics as the steps of the weights made them."""
+        before = [buffer.clone() for buffer in self.net.buffers()]
+        yield
+        for buffer, value in zip(self.net.buffers(), before, strict=True):
+            buffer.copy_(value)
 
     def _move_logits(self, moment: Moment, lr: float) -> None:
         rows, flat = next(self._arch_rows), self.logits.flat

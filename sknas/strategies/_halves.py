@@ -63,7 +63,9 @@ class Halves:
         else:
             share = SHARES[n >= UNEVEN_BELOW]
             is_class = task.kind in ("binary", "multiclass")
-            parts = deal(rows.y if is_class else np.zeros(n), share, rng)
+            parts = deal(rows.y if is_class else np.zeros(n), share, rng, rows.groups)
+            if not all(map(len, parts)):  # there are too few groups
+                parts = (everything, everything)
         self.weight_rows, self.arch_rows = (
             torch.as_tensor(part, device=device) for part in parts
         )
@@ -101,15 +103,24 @@ def endless(batches: Batches) -> Iterator[Tensor]:
 
 
 def deal(
-    y: np.ndarray, share: float, rng: np.random.Generator
+    y: np.ndarray,
+    share: float,
+    rng: np.random.Generator,
+    groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Two sets of rows, a share and the rest, with the same mixture of classes each.
 
     The rows of each class stand one after another, and every so manieth of all goes
-    into the first set.
+    into the first set. Groups go there as a whole, in the order of their size.
     """
-    order = rng.permutation(len(y))
-    order = order[np.argsort(y[order], kind="stable")]
-    counts = np.floor(share * np.arange(len(y) + 1) + rng.random())
-    is_first = np.diff(counts) > 0
-    return rng.permutation(order[is_first]), rng.permutation(order[~is_first])
+    groups = np.arange(len(y)) if groups is None else groups
+    _, at, place, sizes = np.unique(
+        groups, return_index=True, return_inverse=True, return_counts=True
+    )
+    order = rng.permutation(len(at))
+    order = order[np.lexsort((sizes[order], y[at][order]))]
+    is_first = np.empty(len(at), bool)
+    is_first[order] = np.diff(np.floor(share * np.arange(len(at) + 1) + rng.random()))
+    is_taken = is_first[place]
+    first, rest = np.flatnonzero(is_taken), np.flatnonzero(~is_taken)
+    return rng.permutation(first), rng.permutation(rest)

@@ -87,8 +87,10 @@ class Logits:
         return {name: w.values.cpu().numpy() for name, w in weights.items()}
 
     def keep(self, share: float) -> None:
-        """Drop all but the best share of each decision's options."""
+        """Drop all but the best share of the options of decisions made in stages."""
         for name, shares in self.shares().items():
+            if not self.decisions[name].is_staged:
+                continue
             n = max(math.ceil(share * len(shares)), min(LEAST_KEPT, len(shares)))
             best = np.argsort(-shares, kind="stable")[:n]
             self.kept[name] = sorted(best.tolist())

@@ -89,7 +89,7 @@ def smoothed(weights: Weights, decision: Decision, moment: Moment) -> Weights:
 
 
 def skip_dropout(weights: Weights, decision: Decision, moment: Moment) -> Weights:
-    """Drops numbers of passing options, less and less within a stage."""
+    """Drops numbers that skips pass on, less and less within a stage."""
     first = SKIP_DROPOUT[moment.stage if moment.n_stages > 1 else 1]
     return replace(
         weights, dropout=first * math.exp(-SKIP_DECAY * moment.stage_progress)

@@ -82,7 +82,7 @@ def test_shuffled_channels_are_dealt_out():
 
 def test_numbers_of_passing_options_are_dropped_in_training():
     x = torch.ones(1, 10_000)
-    mixed = MixedOperation([Times(1.0), Times(1.0)], passing=(0,))
+    mixed = MixedOperation([Times(1.0), Times(1.0)], skips=(0,))
     torch.manual_seed(0)
     weights = Weights(torch.tensor([1.0, 0.0]), dropout=0.25)
     answer = mixed(x, weights)
