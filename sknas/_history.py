@@ -61,6 +61,9 @@ class Architecture(Mapping[str, Value]):
     def __hash__(self) -> int:
         return hash(frozenset(self._choices.items()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Architecture, (self._choices,)
+
     def __repr__(self) -> str:
         inside = ", ".join(f"{name}={value!r}" for name, value in self.items())
         return f"Architecture({inside})"
@@ -345,7 +348,8 @@ def _place(trial: Trial) -> tuple[bool, tuple[float, ...]]:
 def _row_statistic(statistic: Any, values: np.ndarray) -> np.ndarray:
     """Mean or deviation of each row's known values, NaN where there are none."""
     known = [row[~np.isnan(row)] for row in values]
-    with np.errstate(over="ignore"):  # scores may be squares of huge targets
+    # Scores may be squares of huge targets, or infinite.
+    with np.errstate(over="ignore", invalid="ignore"):
         return np.array([statistic(row) if len(row) else np.nan for row in known])
 
 

@@ -79,7 +79,7 @@ class TableReader(Reader):
     categorical_features: Any = "from_dtype"
     names_: list[str] = field(default_factory=list, init=False)
     categorical_: list[int] = field(default_factory=list, init=False)
-    vocabularies_: list[pd.Index] = field(default_factory=list, init=False)
+    vocabularies_: list[np.ndarray] = field(default_factory=list, init=False)
 
     least_rows = 256  # columns of a frame are read one by one
 
@@ -363,16 +363,17 @@ def _word(value: Any) -> str:
     return str(value)
 
 
-def _vocabulary(column: pd.Series | np.ndarray) -> pd.Index:
+def _vocabulary(column: pd.Series | np.ndarray) -> np.ndarray:
     """The words of a column, sorted: independent of the order of rows."""
     words, _ = _words(column)
-    return pd.Index(sorted(set(words)), dtype=object)
+    return np.array(sorted(set(words)), dtype=object)
 
 
-def _codes(column: pd.Series | np.ndarray, vocabulary: pd.Index) -> np.ndarray:
+def _codes(column: pd.Series | np.ndarray, vocabulary: np.ndarray) -> np.ndarray:
     """Place of each cell in the vocabulary, see `Table`."""
     words, places = _words(column)
-    codes = np.append(vocabulary.get_indexer(pd.Index(words, dtype=object)), 0)[places]
+    known = pd.Index(vocabulary, dtype=object)
+    codes = np.append(known.get_indexer(pd.Index(words, dtype=object)), 0)[places]
     codes[places == -1] = len(vocabulary)
     return codes
 

@@ -28,11 +28,13 @@ from sknas._optim import (
 )
 from sknas._problem import Fold, Problem, Rows, TaskSpec
 from sknas.nets import Dropout, TableModule, start_weights
+from sknas.nets._arrays import put_back, taken_out
 from sknas.nets._draws import in_parts
 from sknas.nets._loss import WeightedLoss
 from sknas.spaces import Space
 from sknas.trainers._batches import N_STARTING, half_precision
 
+OWN_MODULES, KEPT = ("module_", "criterion_"), "kept_modules"
 ROWS_AT_ONCE = 1_024
 PIXELS_AT_ONCE = 2**19  # of images; a map of 64 channels of them is 128 MiB
 
@@ -70,14 +72,19 @@ class TensorNet(NeuralNet):
         return []
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+        # Not that of skorch, which is a pickle inside: this one holds arrays, so that
+        # a file that runs no code can keep it.
+        state = self.__dict__.copy()
         if self.initialized_:
-            del state["module"]  # it is module_, which would be written twice
+            del state["module"], state["criterion"]  # they are module_ and criterion_
+            state[KEPT] = {name: taken_out(state.pop(name)) for name in OWN_MODULES}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.__dict__.setdefault("module", self.__dict__.get("module_"))
+        for name, (shell, values) in state.pop(KEPT, {}).items():
+            put_back(shell, values)
+            state[name] = state[name.rstrip("_")] = shell
+        self.__dict__.update(state)
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
         return X if y is None else super().get_dataset(X, y)
