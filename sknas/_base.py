@@ -184,7 +184,9 @@ class BaseNAS(BaseEstimator, ABC):
         data, seed, X = self._read_training_data(X, y, sample_weight, groups)
         owner, parts = type(self).__name__, {}
         if self.checkpoint is not None or self.warm_start:
-            parts = describe_search(self, data, self._find_device())
+            parts = describe_search(
+                self, data, self._target.classes_, self._find_device()
+            )
         earlier = self._find_earlier(parts)
         if earlier is not None:
             seed = earlier.seed

@@ -111,7 +111,7 @@ def _warn_of_others(folder: Path, own: Path, parts: Mapping[str, str]) -> None:
 
 
 def describe_search(
-    estimator: BaseEstimator, data: Data, device: str
+    estimator: BaseEstimator, data: Data, classes: Any, device: str
 ) -> dict[str, str]:
     """All that the trials of an estimator's search depend on, as text.
 
@@ -121,6 +121,8 @@ def describe_search(
         Its parameters.
     data : Data
         What `fit` read.
+    classes : ndarray, list of ndarray or None
+        The labels of a classifier: a scorer may ask for one by its name.
     device : str
         Where networks are trained.
     """
@@ -134,6 +136,7 @@ def describe_search(
     return {
         "X": _digest([np.sort(hash_rows(keys, n))]),
         "y": _digest([np.sort(hash_rows([data.y], n))]),
+        "classes": _text(classes),
         "sample_weight": _digest([np.sort(data.weight)]),
         "groups": _digest([np.sort(group) for group in groups]),
         JOINT: _digest([*keys, data.y, data.weight, data.loss_weight, *groups]),
@@ -173,7 +176,8 @@ def _text(value: Any) -> str:
     if isinstance(value, np.random.RandomState):
         return f"RandomState {joblib.hash(value)}"
     if isinstance(value, np.ndarray):
-        return f"array {_digest([value])}"
+        is_object = value.dtype.hasobject  # its bytes are places in memory
+        return f"array {_text(value.tolist()) if is_object else _digest([value])}"
     if isinstance(value, Mapping):
         return str({str(key): _text(part) for key, part in value.items()})
     if isinstance(value, list | tuple):

@@ -234,7 +234,7 @@ class Search:
             What to train before the strategy is asked.
         """
         history = self.earlier
-        self.begun = time.monotonic()
+        self.begun = time.monotonic() - self.journal.seconds
         try:
             # Not the same draws again where trials are there already.
             seed = [self.seed, len(history)] if len(history) else self.seed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 
 from sknas import NASClassifier, NASRegressor, _checkpoint, _ensemble
 from sknas._journal import LINES, FileJournal
+from sknas._problem import Problem
+from sknas._search import Search
 from sknas.exceptions import CheckpointError, InvalidParameterError, SearchWarning
 from sknas.spaces import CellSpace, ImageSpace, TableSpace
 from sknas.strategies import STRATEGIES, GradientStrategy
@@ -249,6 +252,25 @@ def test_time_before_a_kill_counts(trainings, tmp_path, monkeypatch):
     assert model.score(X, y) > 0.5
 
 
+def test_time_for_second_scores_is_a_share_of_all_sittings(tmp_path):
+    model, X, y = search(checkpoint=tmp_path, max_time=100.0, max_trials=3)
+    model.fit(X, y)
+    (folder,) = tmp_path.iterdir()
+    journal = FileJournal(folder, _checkpoint.RECORDS)
+    problem = Problem(journal=journal)
+    journal.seconds = 40.0
+    told = {"space": SPACES["table"], "strategy": STRATEGIES["random"](), "seed": 0}
+    again = Search(
+        **told,
+        trainer=SkorchTrainer(),
+        problem=problem,
+        max_trials=0,
+        deadline=lambda history: None,
+    )
+    again.run()
+    assert time.monotonic() - again.begun > 40.0
+
+
 def test_ctrl_c_keeps_what_is_done_and_a_second_fit_goes_on(trainings, tmp_path):
     model, X, y = search()
     unbroken = told(model.fit(X, y), X)
@@ -370,7 +392,7 @@ def test_data_are_told_apart(tmp_path):
 
     def parts(X, y, weight=None, groups=None):
         data, *_ = model._read_training_data(X, y, weight, groups)
-        return _checkpoint.describe_search(model, data, "cpu")
+        return _checkpoint.describe_search(model, data, model._target.classes_, "cpu")
 
     def differing(*other):
         here, there = parts(X, y), parts(*other)
@@ -380,6 +402,7 @@ def test_data_are_told_apart(tmp_path):
     assert differing(X[::-1], y[::-1]) == set()  # the order of rows has no say
     assert differing(X * np.float32(1.001), y) == {"X", "rows"}
     assert differing(X, 2 - y) == {"y", "rows"}
+    assert differing(X, y + 1) == {"classes"}  # a scorer may ask for one by its name
     assert "rows" in differing(X, np.roll(y, 1))  # the same values, in other places
     assert differing(X, y, np.linspace(1, 2, len(y))) == {"sample_weight", "rows"}
     assert "groups" in differing(X, y, None, np.arange(len(y)) // 2)
@@ -413,6 +436,9 @@ def test_parameters_are_told_in_words_that_last():
         (partial(f1_score, average="macro"), partial(f1_score, average="micro")),
         (lambda a, n=3: n, lambda a, n=4: n),
     ]
+    words = np.array(["one", "two"], dtype=object)
+    pairs.append((words, np.array(["one", "three"], dtype=object)))
+    assert text(words) == text(pickle.loads(pickle.dumps(words)))
     for one, other in pairs:
         assert text(one) != text(other)
         assert "0x" not in text(one)

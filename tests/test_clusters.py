@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from multiprocessing import active_children
 
@@ -23,6 +24,7 @@ from test_where_called import HEAD, Script, write
 from torch import nn
 
 from sknas import NASClassifier
+from sknas._history import OUT_OF_TIME
 from sknas._problem import Problem
 from sknas.exceptions import SearchWarning
 from sknas.nets import Linear, TableInput
@@ -254,6 +256,29 @@ def test_a_worker_that_dies_once_costs_nothing(workers, undisturbed, tmp_path):
     model = search(search_space=space).fit(X, Y)
     assert (tmp_path / "died").exists()
     assert told(model) == undisturbed
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_a_cluster_without_workers_is_not_waited_for(is_sent, monkeypatch, tmp_path):
+    monkeypatch.setattr(_crews, "GRACE", 0.1)
+    problem = Problem(folds=(Counted(tmp_path / "opened"),), n_jobs=2)
+    threads = {**CLUSTER, "n_workers": int(is_sent), "processes": False}
+    with (
+        distributed.LocalCluster(**threads) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        crew = _crews.DaskCrew(2, client)
+        if is_sent:
+            crew.sent(problem)
+            cluster.scale(0)
+            cluster.sync(cluster._correct_state)
+        late = replace(problem, deadline=time.monotonic() + 0.5)
+        left = dict(enumerate(3 * [()]))
+        started = time.monotonic()
+        results = list(_workers._insisting(process_number, left, late, crew))
+    assert len(results) == 3
+    assert set(results) <= {OUT_OF_TIME, _crews.LOST}
+    assert time.monotonic() - started < 5
 
 
 def test_a_worker_that_always_dies_costs_its_trial_alone(workers, undisturbed):

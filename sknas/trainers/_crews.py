@@ -30,11 +30,18 @@ Results = Iterator[tuple[int, Any]]
 
 LOST = "its worker process died, twice or more"  # why there is no result
 DASK, RAY = "DaskDistributedBackend", "RayBackend"  # as joblib names them
+GRACE = 5.0  # seconds after the deadline in which a cluster may answer
 LARGE = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
 
 
 class WorkerDiedError(Exception):
     """A worker died, and with it all that was under way."""
+
+
+def _patience(problem: Problem) -> float | None:
+    """Seconds in which a cluster must answer, which may have lost all its workers."""
+    seconds = problem.seconds_left
+    return max(0.0, seconds) + GRACE if np.isfinite(seconds) else None
 
 
 class Crew(ABC):
@@ -185,14 +192,20 @@ class DaskCrew(Crew):
 
     def send(self, problem: Problem) -> Parcel:
         parcel = _in_memory(problem)
-        # To all workers: what one alone had would be lost with it.
-        data = self.client.scatter(parcel.data, broadcast=True, hash=False)
+        told: dict[str, Any] = {"broadcast": True, "hash": False}
+        if (seconds := _patience(problem)) is not None:
+            told["timeout"] = seconds
+        try:
+            # To all workers: what one alone had would be lost with it.
+            data = self.client.scatter(parcel.data, **told)
+        except TimeoutError:  # there is none
+            raise WorkerDiedError from None
         return Parcel(parcel.key, parcel.spans, data)
 
     def results(self, function: Function, problem: Problem, tasks: Tasks) -> Results:
         parcel = self.sent(problem)
         waiting, places = iter(tasks), {}
-        done = self.distributed.as_completed()
+        done = self.distributed.as_completed(timeout=_patience(problem))
 
         def start(n: int) -> None:
             for place, task in islice(waiting, n):
@@ -208,6 +221,8 @@ class DaskCrew(Crew):
             for future in done:
                 yield places.pop(future), self._result(future, problem)
                 start(1)
+        except TimeoutError:
+            raise WorkerDiedError from None
         finally:
             self.client.cancel(list(places))
 
@@ -254,8 +269,10 @@ class RayCrew(Crew):
         try:
             start(self.n_workers)
             while places:
-                (ready,), _ = self.ray.wait(list(places))
-                yield places.pop(ready), self._result(ready)
+                ready, _ = self.ray.wait(list(places), timeout=_patience(problem))
+                if not ready:
+                    raise WorkerDiedError
+                yield places.pop(ready[0]), self._result(ready[0])
                 start(1)
         finally:
             for reference in places:
