@@ -76,7 +76,9 @@ def expected(scorer, y, p, weight, classes):
         target = y.astype(int)
     elif classes is None and y.shape[1] == 1:
         target = y[:, 0]
-    score = RowScorer(scorer, None, target, weight, classes)
+    # The table has more rows than these: of one row alone, R2 is defined otherwise.
+    twice = np.concatenate([target, target]), np.concatenate([weight, weight])
+    score = RowScorer(scorer, None, *twice, classes)
     rows = np.arange(len(y))
     try:
         return np.array([score(one, rows) for one in p])

@@ -50,8 +50,9 @@ def _is_worker() -> bool:
     if multiprocessing.parent_process() is not None or os.getpid() != _HOME:
         return True
     ray, distributed = sys.modules.get("ray"), sys.modules.get("distributed")
-    if ray is not None and ray.is_initialized():
-        return ray.get_runtime_context().worker.mode == ray.WORKER_MODE
+    is_ray = ray is not None and ray.is_initialized()
+    if is_ray and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+        return True
     if distributed is None:
         return False
     try:

@@ -9,13 +9,16 @@ import torch
 from sklearn.base import clone
 
 from sknas._isolation import isolated
+from sknas._journal import NoJournal
 from sknas._problem import Fold, ImageSpec, Problem, Rows, TaskSpec
 from sknas.spaces import SPACES, Architecture, CellSpace, TableSpace
 from sknas.spaces._cell import CELL_OPERATIONS, KNOWN_CELLS
 from sknas.strategies import BayesianStrategy, GradientStrategy
-from sknas.strategies._bilevel import Bilevel, Clock
+from sknas.strategies._bilevel import Bilevel
+from sknas.strategies._clock import Clock
 from sknas.strategies._halves import Halves
 from sknas.strategies._presets import PRESETS
+from sknas.strategies._snapshots import Snapshots
 
 KINDS = ("nas-bench-201", "darts")
 
@@ -333,13 +336,14 @@ def test_a_relaxed_network_learns_from_eight_bits(rng):
             PRESETS["darts"],
             halves,
             Clock(25, np.inf),
+            Snapshots(NoJournal(), "cpu", 64),
             is_adaptive=False,
             arch_lr=None,
         )
 
         def loss():
             weights = training.logits.expected(training.logits.flat)
-            return halves.measured(training.answer(weights))
+            return halves.measured(training.answer(weights), training.clock)
 
         before = loss()
         training.run()
