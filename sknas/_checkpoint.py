@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import CodeType, FunctionType
+from pickle import PicklingError
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import joblib
@@ -128,7 +129,9 @@ def describe_search(
     """
     parameters = estimator.get_params(deep=False)
     words = {
-        name: _text(value) for name, value in parameters.items() if name not in APART
+        name: _told(type(estimator).__name__, name, value)
+        for name, value in parameters.items()
+        if name not in APART
     }
     n, keys = len(data), data.x.keys
     groups = [] if data.groups is None else [data.groups]
@@ -167,12 +170,23 @@ def _digest(arrays: list[np.ndarray]) -> str:
     return total.hexdigest()[:16]
 
 
+def _told(owner: str, name: str, value: Any) -> str:
+    """A parameter as text, or an error where it can't be told from others."""
+    try:
+        return _text(value)
+    except (AttributeError, TypeError, PicklingError) as error:
+        allowed = "an object that can be pickled, with a 'checkpoint' or 'warm_start'"
+        reject(owner, name, value, allowed, str(error))
+
+
 def _text(value: Any) -> str:
     """A parameter as text that is the same in another process."""
     if isinstance(value, BaseEstimator):
         told = value.get_params(deep=False).items()
         inside = ", ".join(f"{name}={_text(part)}" for name, part in told)
         return f"{type(value).__qualname__}({inside})"
+    if isinstance(value, ModuleType):  # numpy.random, its global state
+        return value.__name__
     if isinstance(value, np.random.RandomState):
         return f"RandomState {joblib.hash(value)}"
     if isinstance(value, np.ndarray):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Number
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ MAX_LEVELS = 255  # levels a category keeps; rarer ones share code 0
 MIN_COUNT = 2.0  # a level seen less often than this is rare
 CLIP = 3.0  # where the smooth clipping saturates
 CHUNK = 2**14  # rows that are encoded at once: on the way they take more room
+MAX_TOLD = 200  # characters of another library's error
 CELLS = 2**20  # that are scaled at once, to learn from them
 
 
@@ -342,13 +344,15 @@ def _numbers(column: pd.Series | np.ndarray, name: str) -> np.ndarray:
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(
             f"Column {name!r} of X must hold numbers as it did in fit, or be named in "
-            f"'categorical_features': {error}."
+            f"'categorical_features': {shorten(str(error), MAX_TOLD)}."
         ) from error
 
 
 def _words(column: pd.Series | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different words of a column, and the place of each cell's, -1 if missing."""
-    series = pd.Series(column)
+    # Of an array pandas would make its own texts, which not all can be.
+    is_plain = isinstance(column, np.ndarray) and column.dtype.kind in "OUS"
+    series = pd.Series(column, dtype=object if is_plain else None)
     if series.dtype == np.dtype(object) and infer_dtype(series) != "string":
         # Cells that can't be hashed, or that Python takes for equal: 1 and True.
         series = series.map(_word, na_action="ignore")

@@ -50,8 +50,7 @@ def _is_worker() -> bool:
     if multiprocessing.parent_process() is not None or os.getpid() != _HOME:
         return True
     ray, distributed = sys.modules.get("ray"), sys.modules.get("distributed")
-    is_ray = ray is not None and ray.is_initialized()
-    if is_ray and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
+    if ray is not None and ray.is_initialized() and _is_ray_worker(ray):
         return True
     if distributed is None:
         return False
@@ -60,6 +59,11 @@ def _is_worker() -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_ray_worker(ray: Any) -> bool:
+    mode: int = ray.get_runtime_context().worker.mode
+    return mode == ray.WORKER_MODE
 
 
 def count_useful(problem: Problem, n_tasks: int) -> int:

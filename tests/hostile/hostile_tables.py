@@ -173,7 +173,7 @@ FRAMES = {
     "index of dates": _indexed(lambda n: pd.date_range("2020", periods=n)[::-1]),
     "index of words": _indexed(lambda n: [f"r{i}" for i in range(n)]),
     "index of two levels": _indexed(
-        lambda n: pd.MultiIndex.from_tuples([(i % 2, i) for i in range(n)])
+        lambda n: pd.MultiIndex.from_arrays([np.arange(n) % 2, np.arange(n)])
     ),
 }
 ARRAYS = {

@@ -1,6 +1,7 @@
 """What generated inputs once broke, each in its smallest form."""
 
 import itertools
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from sknas._scoring import RowScorer, compact, find_scorer
 from sknas.encoding import TargetScale
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, TableSpace
+from sknas.strategies import RandomStrategy
 
 TINY = {"max_trials": 1, "max_epochs": 1, "cv": 2, "n_jobs": 1, "random_state": 0}
 X = np.random.default_rng(0).normal(size=(24, 3))
@@ -288,3 +290,32 @@ def test_scorers_that_fail_are_refused_with_what_they_said(kind, scoring, messag
     y = CLASSES if kind is classifier else VALUES
     with pytest.raises(ValueError, match=f"The 'scoring' parameter .*{message}"):
         kind(scoring=scoring).fit(X, y)
+
+
+def test_texts_that_cannot_be_encoded_are_categories_like_others():
+    words = np.array([["\ud800"], ["b"]] * 12, dtype=object)
+    model = classifier().fit(words, CLASSES)
+    assert model.predict(words).shape == (24,)
+    assert model.fit(words.astype(str), CLASSES).predict(words).shape == (24,)
+
+
+def test_a_long_text_among_numbers_is_told_in_short():
+    model = classifier().fit(pd.DataFrame({"a": X[:, 0]}), CLASSES)
+    new = pd.DataFrame({"a": ["1.5", "x" * 10_000]})
+    with pytest.raises(ValueError, match="Column 'a' of X must hold numbers") as error:
+        model.predict(new)
+    assert len(str(error.value)) < 400
+
+
+def test_parameters_of_a_search_that_is_kept_can_be_told_from_others(tmp_path):
+    kept = classifier(checkpoint=tmp_path).set_params(random_state=np.random)
+    kept.fit(X, CLASSES)
+    assert len(list(tmp_path.iterdir())) == 1
+
+    class Locked(RandomStrategy):
+        def __init__(self, lock=None):
+            self.lock = lock
+
+    text = "'strategy' parameter of NASClassifier must be an object that can be pickled"
+    with pytest.raises(InvalidParameterError, match=text):
+        kept.set_params(strategy=Locked(Lock())).fit(X, CLASSES)
