@@ -10,7 +10,7 @@ is taken. One line a search.
 
 import tempfile
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import joblib
 from _lines import Lines, parse_arguments
@@ -18,6 +18,7 @@ from distributed import Client, LocalCluster
 from sklearn.datasets import make_classification
 
 from sknas import NASClassifier
+from sknas._journal import FileJournal
 
 SEEDS = (0, 1, 2)
 WAYS = ("1 process", "2 processes", "2 of Dask", "2, checkpoint")
@@ -58,9 +59,26 @@ def run(way, rows, seed, n_trials):
         if model.n_jobs == 2:
             warm_up = joblib.Parallel(2)(joblib.delayed(imported)(n) for n in range(8))
             assert len(warm_up) == 8
+        written = stack.enter_context(timed_writes())
         started = time.perf_counter()
         model.fit(X, y)
-        return {"fit_s": round(time.perf_counter() - started, 2)}
+        seconds = time.perf_counter() - started
+        return {"fit_s": round(seconds, 2), "journal_s": round(sum(written), 3)}
+
+
+@contextmanager
+def timed_writes():
+    """The seconds of each write of a journal."""
+    written, put = [], FileJournal.put
+
+    def timed(*arguments):
+        started = time.perf_counter()
+        put(*arguments)
+        written.append(time.perf_counter() - started)
+
+    FileJournal.put = timed
+    yield written
+    FileJournal.put = put
 
 
 def imported(number):
