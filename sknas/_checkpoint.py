@@ -22,7 +22,7 @@ from sklearn.base import BaseEstimator
 
 from sknas._checks import reject, warn_user
 from sknas._data import Data
-from sknas._journal import FileJournal, Journal, NoJournal
+from sknas._journal import FOREIGN, FileJournal, Journal, NoJournal
 from sknas._rows import hash_rows
 from sknas.exceptions import CheckpointError
 from sknas.trainers._member import Best, Member
@@ -91,11 +91,9 @@ def _write_header(own: Path, parts: Mapping[str, str]) -> None:
 
 def _warn_of_others(folder: Path, own: Path, parts: Mapping[str, str]) -> None:
     """Say once in what the searches that are there differ from a new one."""
-    found = [
-        json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob(f"*/{HEADER}"))
-        if path.parent != own
-    ]
+    paths = [path for path in sorted(folder.glob(f"*/{HEADER}")) if path.parent != own]
+    headers = [_read_header(path) for path in paths]
+    found = [header for header in headers if header is not None]
     if not found:
         return
     nearest = min((differences(parts, other) for other in found), key=len)
@@ -109,6 +107,24 @@ def _warn_of_others(folder: Path, own: Path, parts: Mapping[str, str]) -> None:
         f"parameters, so a new one is begun; of the {len(found)} there, the nearest "
         f"differs in {', '.join(nearest)}."
     )
+
+
+def _read_header(path: Path) -> dict[str, str] | None:
+    """What a search depends on; None, with a warning, where that is not told."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if {*DATA, "versions"} <= dict(told).keys():
+            return dict(told)
+        reason = "it does not tell of the data of a search"
+    except (OSError, *FOREIGN) as error:
+        reason = f"{type(error).__name__}: {error}"
+    if (str(path),) not in _warned:
+        _warned.add((str(path),))
+        warn_user(
+            f"The file {str(path)!r} of a checkpoint is passed over, since it is "
+            f"damaged or sknas did not write it ({reason}); nothing is deleted."
+        )
+    return None
 
 
 def describe_search(

@@ -24,6 +24,8 @@ from sknas.exceptions import CheckpointError
 
 LINES = "journal.jsonl"
 TORN = b" torn"  # marks a line that was cut off
+# What reading a file ends in that is not ours.
+FOREIGN = (ValueError, TypeError, LookupError, AttributeError, EOFError, RuntimeError)
 TYPE = "$"  # names what a dict stands for, in what is written
 
 
@@ -135,13 +137,18 @@ class FileJournal(Journal):
                 "not what was written; restore it, or begin with another folder."
             )
         try:
+            if not content.startswith(b"PK"):  # torch would read it, and warn
+                raise UnpicklingError
             packed = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+            return self._restored(packed)
         except UnpicklingError:
-            raise CheckpointError(
-                f"The file {str(path)!r} of a checkpoint is not read: it holds more "
-                "than tensors, and sknas did not write it; begin with another folder."
-            ) from None
-        return self._restored(packed)
+            reason = "it holds more than tensors"
+        except FOREIGN as error:
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise CheckpointError(
+            f"The file {str(path)!r} of a checkpoint is not read, {reason}: sknas did "
+            "not write it; begin with another folder."
+        )
 
     def put(self, key: str, value: Any) -> None:
         try:
@@ -241,7 +248,12 @@ def _checked(text: bytes) -> dict[str, Any] | None:
     crc, _, content = text.partition(b" ")
     if crc != f"{zlib.crc32(content):08x}".encode():
         return None
-    return json.loads(content)
+    try:
+        line = json.loads(content)
+        is_ours = isinstance(line["key"], str) and line["seconds"] >= 0
+        return line if is_ours and isinstance(line.get("file", ""), str) else None
+    except FOREIGN:
+        return None
 
 
 def _packed(value: Any) -> Any:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import time
 import warnings
+import zlib
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV, KFold
@@ -492,6 +494,61 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     model, X, y = search(checkpoint=tmp_path / "file" / "folder")
     with pytest.raises(InvalidParameterError, match="can be made and written to"):
         model.fit(X, y)
+
+
+class Trap:
+    """Runs code where a pickle of it is loaded."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("write", [pickle.dump, torch.save])
+def test_somebody_elses_weights_run_no_code(write, tmp_path):
+    model, X, y = search(max_trials=2, max_epochs=2, checkpoint=tmp_path)
+    model.fit(X, y)
+    mark, crcs = tmp_path / "mark", {}
+    for path in tmp_path.glob("*/*.pt"):
+        with path.open("wb") as file:
+            write(Trap(mark), file)
+        crcs[path.name] = zlib.crc32(path.read_bytes())
+    (journal,) = tmp_path.glob(f"*/{LINES}")
+    written = ""
+    for text in journal.read_text().splitlines():  # with checksums that fit
+        line = json.loads(text.partition(" ")[2])
+        if line.get("file") in crcs:
+            line["crc"] = crcs[line["file"]]
+        text = json.dumps(line)
+        written += f"{zlib.crc32(text.encode()):08x} {text}\n"
+    journal.write_text(written)
+    with pytest.raises(CheckpointError, match=r"^The file .*\.pt' .* is not read, it "):
+        model.fit(X, y)
+    assert not mark.exists()
+    assert journal.read_text() == written
+    assert {path.name for path in tmp_path.glob("*/*.pt")} == crcs.keys()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"of": "others"}', pickle.dumps([]), None],
+    ids=range(7),
+)
+def test_headers_of_others_are_passed_over_with_a_warning(content, tmp_path):
+    other = tmp_path / "folder" / _checkpoint.HEADER
+    if content is None:
+        other.mkdir(parents=True)
+    else:
+        other.parent.mkdir()
+        other.write_bytes(content)
+    model, X, y = search(max_trials=2, max_epochs=1, checkpoint=tmp_path)
+    with pytest.warns(SearchWarning, match=r"json' .* is passed over") as caught:
+        model.fit(X, y)
+    assert len(caught) == 1 and str(other) in str(caught[0].message)
+    assert content is None or other.read_bytes() == content
+    model.fit(X, y)  # it is said once
 
 
 def test_nothing_is_written_without_a_checkpoint(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What a journal keeps, and what it makes of damage."""
 
 import json
+import pickle
 import zlib
 from dataclasses import dataclass
 
@@ -194,6 +195,40 @@ def test_files_that_would_run_code_are_refused(journal, tmp_path):
     line["crc"] = zlib.crc32(path.read_bytes())
     with pytest.raises(CheckpointError, match="it holds more than tensors"):
         journal.get("key")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", pickle.dumps([1]), b"PK\x03\x04" + 40 * b"x"], ids=len
+)
+def test_files_of_other_kinds_are_refused(journal, content):
+    journal.put("key", torch.zeros(2))
+    line = next(iter(journal._lines.values()))
+    (journal.folder / line["file"]).write_bytes(content)
+    line["crc"] = zlib.crc32(content)
+    with pytest.raises(CheckpointError, match=rf"file .*{line['file']}.* is not read"):
+        journal.get("key")
+
+
+def test_records_that_are_not_known_are_refused(journal):
+    journal.put("key", {"$": "Trap", "tensor": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"is not read, KeyError: 'Trap'"):
+        journal.get("key")
+
+
+FOREIGN_LINES = ["", "no json", "[]", "3", "{}", '{"key": "a"}', 9_999 * "["]
+FOREIGN_LINES += [
+    '{"key": [], "seconds": 0}',
+    '{"key": "a", "seconds": "x"}',
+    '{"key": "a", "seconds": 0, "file": 3}',
+]
+
+
+@pytest.mark.parametrize("text", FOREIGN_LINES, ids=range(len(FOREIGN_LINES)))
+def test_lines_of_others_are_told(tmp_path, text):
+    crc = f"{zlib.crc32(text.encode()):08x}"
+    (tmp_path / LINES).write_text(f"{crc} {text}\n")
+    with pytest.raises(CheckpointError, match=r"^Line 1 of .* is damaged"):
+        FileJournal(tmp_path)
 
 
 def test_files_elsewhere_are_neither_read_nor_deleted(journal, tmp_path):

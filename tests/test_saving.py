@@ -1,12 +1,16 @@
 """Fitted estimators in files that run no code."""
 
+import copy
 import pickle
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import skops.io
 import torch
+from sklearn.base import clone
+from skorch.exceptions import DeviceWarning
 from torch import nn
 
 from sknas import NASClassifier, NASRegressor
@@ -29,17 +33,23 @@ LABELS = RNG.integers(0, 2, (40, 3))
 PLAIN = TableSpace(
     activation=("parametric-mish",), normalisation=("batch",), depth=(2, 2)
 )
-ORIGINS = ("sknas.", "sklearn.", "skorch.", "torch.", "collections.deque")
+ORIGINS = ("sknas.", "sklearn.", "skorch.", "torch.")
 
+ONE = TINY | {"ensemble_size": 1, "cv": 2}
+FEW = {"stages": (1, 2), "blocks": (1,), "channels": (8,)}
 FITS = {
     "classes": (NASClassifier(**TINY), TABLE, CLASSES),
     "labels": (NASClassifier(search_space=PLAIN, **TINY), TABLE, LABELS),
     "values": (NASRegressor(trainer="skorch", **TINY), TABLE, VALUES),
     "one network": (NASRegressor(ensemble_size=1, **TINY), TABLE, VALUES[:, 0]),
     "gradient": (NASClassifier(strategy="gradient", **TINY), TABLE, CLASSES),
-    "images": (NASClassifier(search_space=ImageSpace(), **TINY), IMAGES, CLASSES[:24]),
+    "images": (
+        NASClassifier(search_space=ImageSpace(**FEW), **ONE),
+        IMAGES,
+        CLASSES[:24],
+    ),
     "cells": (
-        NASClassifier(search_space=CellSpace(cells=(3,), channels=(8,)), **TINY),
+        NASClassifier(search_space=CellSpace(cells=(1,), channels=(8,)), **ONE),
         IMAGES,
         CLASSES[:24],
     ),
@@ -52,16 +62,21 @@ def fitted(request):
     return model.fit(X, y), X
 
 
+def skops_copy(model):
+    """What skops makes of a model, trusting only what it may hold."""
+    content = skops.io.dumps(model)
+    types = skops.io.get_untrusted_types(data=content)
+    assert [name for name in types if not name.startswith(ORIGINS)] == []
+    return skops.io.loads(content, trusted=types)
+
+
 def answers(model, X):
     return getattr(model, "predict_proba", model.predict)(X)
 
 
 def test_skops_keeps_a_fitted_estimator(fitted):
     model, X = fitted
-    content = skops.io.dumps(model)
-    types = skops.io.get_untrusted_types(data=content)
-    assert [name for name in types if not name.startswith(ORIGINS)] == []
-    loaded = skops.io.loads(content, trusted=types)
+    loaded = skops_copy(model)
     np.testing.assert_array_equal(answers(loaded, X), answers(model, X))
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
     assert loaded.best_architecture_ == model.best_architecture_
@@ -94,28 +109,109 @@ def test_no_part_of_a_network_is_a_pickle_in_a_file_of_skops(fitted):
 
 
 class Tied(nn.Module):
+    """One tensor in several places, and layers that keep lists of their tensors."""
+
     def __init__(self):
         super().__init__()
         self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3, bias=False)
         self.second.weight = self.first.weight
         self.first.bias.requires_grad_(False)
+        self.listed = [self.first.weight]
+        self.recurrent = nn.GRU(3, 3)
         self.register_buffer("step", torch.tensor(2), persistent=False)
         self.register_buffer("nothing", None)
 
     def forward(self, x):
-        return self.second(self.first(x)) * self.step
+        return self.recurrent(self.second(self.first(x)))[0] * self.step
 
 
 def test_a_network_without_its_values_gets_them_back():
     module = Tied()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    shell, values = taken_out(module)
-    assert [value.array.shape for value in values] == [(3, 3), (3,), ()]
-    assert shell.first.weight == shell.second.weight == 0
-    put_back(shell, values)
-    assert shell.first.weight is shell.second.weight is not module.first.weight
-    assert shell.first.weight.requires_grad and not shell.first.bias.requires_grad
-    assert shell.nothing is None and isinstance(shell.first.bias, nn.Parameter)
+    shell = taken_out(module)
+    assert shell.first.weight is shell.second.weight is shell.listed[0]
+    assert shell.first.weight.shape == (3, 3) and not shell.first.bias.is_trained
+    loaded = put_back(pickle.loads(pickle.dumps(shell)))
+    assert loaded.first.weight is loaded.second.weight is loaded.listed[0]
+    assert loaded.first.weight is not module.first.weight
+    assert loaded.first.weight.requires_grad and not loaded.first.bias.requires_grad
+    assert isinstance(loaded.first.bias, nn.Parameter) and loaded.nothing is None
     x = torch.ones(2, 3)
-    torch.testing.assert_close(shell(x), module(x), rtol=0, atol=0)
+    torch.testing.assert_close(loaded(x), module(x), rtol=0, atol=0)
     torch.testing.assert_close(dict(module.state_dict()), before)  # it is unchanged
+
+
+TENSORS = {
+    "half": torch.randn(2, 3).half(),
+    "brain": torch.randn(2, 3).bfloat16(),
+    "complex": torch.randn(2, 3, dtype=torch.complex64),
+    "turned": torch.randn(2, 3).T,
+    "last": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
+    "repeated": torch.randn(2, 1).expand(2, 3),
+    "count": torch.tensor(2**40),
+    "truth": torch.tensor([True, False]),
+    "empty": torch.zeros(0, 3),
+}
+
+
+def test_tensors_of_all_types_come_back_bit_for_bit():
+    module = nn.Module()
+    for name, tensor in TENSORS.items():
+        module.register_buffer(f"its_{name}", tensor)
+    loaded = put_back(taken_out(module))
+    for name, tensor in TENSORS.items():
+        found = getattr(loaded, f"its_{name}")
+        assert found.dtype == tensor.dtype
+        assert torch.equal(found, tensor)
+        assert found.stride() == tensor.clone().stride()
+
+
+@pytest.fixture(scope="module")
+def table_model():
+    model, X, y = FITS["one network"]
+    return model.fit(X, y), X
+
+
+@pytest.mark.parametrize("mode", [None, "r"])
+def test_joblib_keeps_it_and_may_map_it_into_memory(mode, table_model, tmp_path):
+    model, X = table_model
+    joblib.dump(model, tmp_path / "model")
+    loaded = joblib.load(tmp_path / "model", mmap_mode=mode)
+    np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+
+
+def test_copies_are_apart(table_model):
+    model, X = table_model
+    before = model.predict(X)
+    for made in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with torch.no_grad():
+            for tensor in made.network_.module_.parameters():
+                tensor.zero_()
+        np.testing.assert_array_equal(model.predict(X), before)
+    again = clone(model).fit(*FITS["one network"][1:])
+    np.testing.assert_array_equal(again.predict(X), before)
+
+
+def test_a_network_that_stands_twice_is_kept_once(table_model):
+    model, _ = table_model
+    loaded = skops_copy(model)
+    assert loaded.network_ is loaded.ensemble_.members[0].networks[0]
+
+
+def test_a_network_of_a_gpu_loads_where_there_is_none(table_model, monkeypatch):
+    net = copy.deepcopy(table_model[0].network_)
+    net.device = "cuda"
+    content = pickle.dumps(net)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.warns(DeviceWarning, match="Loading on device"):
+        loaded = pickle.loads(content)
+    assert torch.device(loaded.device).type == "cpu"
+    assert {p.device.type for p in loaded.module_.parameters()} == {"cpu"}
+
+
+def test_a_network_goes_back_to_its_device(table_model):
+    net = copy.deepcopy(table_model[0].network_)
+    net.device = "meta"  # as a GPU that is there
+    loaded = pickle.loads(pickle.dumps(net))
+    assert loaded.device == "meta"
+    assert {p.device.type for p in loaded.module_.parameters()} == {"meta"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ class Draws:
 
     def __init__(self) -> None:
         self.part: tuple[int, int, int] | None = None
-        self._drawn: deque[Tensor] = deque()  # what later parts still need
+        self._drawn: list[Tensor] = []  # what later parts still need
 
     def __call__(self, n: int, draw: Callable[[int], Tensor]) -> Tensor:
         """Numbers (n, ...) that a function draws for so many rows.
@@ -32,7 +31,7 @@ class Draws:
             return draw(n)
         start, stop, n_rows = self.part
         copies = n // (stop - start)
-        drawn = self._drawn.popleft() if start else draw(copies * n_rows)
+        drawn = self._drawn.pop(0) if start else draw(copies * n_rows)
         if stop < n_rows:
             self._drawn.append(drawn)
         return drawn.unflatten(0, (copies, n_rows))[:, start:stop].flatten(0, 1)

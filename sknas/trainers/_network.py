@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from skorch import NeuralNet
 from skorch.callbacks import Callback
+from skorch.utils import get_map_location
 from torch import Tensor, nn
 
 from sknas._budget import Length, training_length
@@ -81,9 +82,13 @@ class TensorNet(NeuralNet):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, (shell, values) in state.pop(KEPT, {}).items():
-            put_back(shell, values)
-            state[name] = state[name.rstrip("_")] = shell
+        state = dict(state)
+        if KEPT in state:
+            # As in skorch, a net whose GPU is missing is loaded on the CPU.
+            place = get_map_location(state["device"])
+            state["device"] = str(place)
+            for name, shell in state.pop(KEPT).items():
+                state[name] = state[name.rstrip("_")] = put_back(shell).to(place)
         self.__dict__.update(state)
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
