@@ -127,7 +127,8 @@ def _loss_weight(
     class_weight: Any, target: TargetReader, y: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
     """Weights times the class weights, with the same sum."""
-    loss_weight = weight * class_factor(class_weight, target, y, weight)
+    factor = class_factor(class_weight, target, y, weight)
+    loss_weight = weight * (factor / np.max(factor))  # the sum of huge ones overflows
     return loss_weight * (weight.sum() / loss_weight.sum())
 
 

@@ -110,8 +110,9 @@ def given_splits(
 
 def _pairs(owner: str, cv: Any, n_rows: int) -> list[Pair]:
     """Row numbers of an iterable of (train, test), which may be masks."""
-    pairs = list(cv)
+    pairs = cv
     try:
+        pairs = list(cv)
         return [(_places(a, n_rows), _places(b, n_rows)) for a, b in pairs]
     except (TypeError, ValueError, IndexError):
         reject(owner, "cv", pairs, _ALLOWED)

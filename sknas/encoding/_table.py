@@ -353,6 +353,8 @@ def _words(column: pd.Series | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Of an array pandas would make its own texts, which not all can be.
     is_plain = isinstance(column, np.ndarray) and column.dtype.kind in "OUS"
     series = pd.Series(column, dtype=object if is_plain else None)
+    if isinstance(series.dtype, np.dtype) and not series.dtype.isnative:
+        series = series.astype(series.dtype.newbyteorder("="))  # pandas can't read it
     if series.dtype == np.dtype(object) and infer_dtype(series) != "string":
         # Cells that can't be hashed, or that Python takes for equal: 1 and True.
         series = series.map(_word, na_action="ignore")

@@ -45,6 +45,11 @@ class TargetReader:
         return self._read_classes(y) if self.is_classifier else self._read_values(y)
 
     def _read_values(self, y: np.ndarray) -> np.ndarray:
+        if np.iscomplexobj(y):
+            raise ValueError(
+                "Complex data not supported: give the real and the imaginary part of y "
+                "as two columns."
+            )
         try:
             with np.errstate(over="ignore"):  # what no double can hold is infinity
                 y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")

@@ -319,3 +319,26 @@ def test_parameters_of_a_search_that_is_kept_can_be_told_from_others(tmp_path):
     text = "'strategy' parameter of NASClassifier must be an object that can be pickled"
     with pytest.raises(InvalidParameterError, match=text):
         kept.set_params(strategy=Locked(Lock())).fit(X, CLASSES)
+
+
+def test_big_endian_columns_are_categories_too():
+    frame = pd.DataFrame({"a": pd.Series(np.arange(24) % 3, dtype=">i4")})
+    model = classifier(categorical_features=["a"]).fit(frame, CLASSES)
+    expected = model.predict_proba(frame)
+    assert (model.predict_proba(frame.astype("i4")) == expected).all()
+
+
+def test_complex_targets_are_refused():
+    with pytest.raises(ValueError, match=r"^Complex data not supported: give the real"):
+        regressor().fit(X, VALUES + 1j)
+
+
+def test_splits_that_cannot_be_gone_through_are_refused():
+    with pytest.raises(InvalidParameterError, match="The 'cv' parameter of"):
+        classifier(cv=np.array(3)).fit(X, CLASSES)
+
+
+def test_huge_class_weights_count_by_their_ratio():
+    huge = classifier(class_weight={0: 1e308, 1: 5e307}).fit(X, CLASSES)
+    usual = classifier(class_weight={0: 2.0, 1: 1.0}).fit(X, CLASSES)
+    np.testing.assert_allclose(huge.predict_proba(X), usual.predict_proba(X), atol=1e-6)
