@@ -323,7 +323,11 @@ def test_zero_one_drives_weights_apart():
     (gradient,) = torch.autograd.grad(zero_one([logits], moment()), logits)
     assert gradient[0] < 0 < gradient[1]
     sure = zero_one([torch.tensor([50.0, -50.0])], moment())
-    assert sure.item() == pytest.approx(-10 * 0.25)
+    assert sure.item() == pytest.approx(-10 * 0.25 * 2 / 224)
+    alike = zero_one([torch.full((8,), 0.3)] * 28, moment())
+    assert alike.item() == pytest.approx(
+        -10 * (torch.sigmoid(logits[0]) - 0.5).item() ** 2
+    )
 
 
 def test_smoothing_adds_more_and_more_noise_to_what_is_computed():
