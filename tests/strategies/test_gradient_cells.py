@@ -9,8 +9,9 @@ from torch import nn
 
 from sknas._journal import NoJournal
 from sknas._problem import Fold, ImageSpec, Problem, Rows, TaskSpec
+from sknas.nets import _cell
 from sknas.spaces import CellSpace
-from sknas.strategies import _bilevel
+from sknas.strategies import GradientStrategy, _bilevel
 from sknas.strategies._bilevel import Bilevel
 from sknas.strategies._clock import Clock
 from sknas.strategies._halves import Halves
@@ -19,15 +20,40 @@ from sknas.strategies._presets import PRESETS
 from sknas.strategies._relaxations import RELAXATIONS
 from sknas.strategies._snapshots import Snapshots
 
-OPERATIONS = ("none", "skip", "conv_1", "conv_3", "avg_pool_3")
+OPERATIONS = ("none", "skip", "avg_pool_3", "conv_3", "dil_conv_3")
+REACH = {"conv_3": 1, "dil_conv_3": 4}  # pixels that it sees together and others don't
 
 
-def bars(n, side=6):
-    """Images of noise whose class is whether a bar stands or lies."""
+class PlantedCells(CellSpace):
+    """Cells whose operations see different pixels together."""
+
+    operations = OPERATIONS
+
+
+def pixelwise(n_inputs, n_outputs, stride=1):
+    """A layer that sees one pixel at a time."""
+    conv = nn.Conv2d(n_inputs, n_outputs, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(n_outputs))
+
+
+@pytest.fixture
+def one_edge(monkeypatch):
+    """Networks of a cell of one edge, which alone sees more than one pixel."""
+    monkeypatch.setattr(_cell, "stem", pixelwise)
+    monkeypatch.setattr(_cell, "ResidualReduce", pixelwise)
+    monkeypatch.setitem(_cell.NODES, "nas-bench-201", range(1, 2))
+
+
+def textures(n, reach=1, side=10):
+    """Noise in which pixels so far apart go together, down or along by the class.
+
+    Single pixels tell nothing, nor do means of neighbours.
+    """
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(n, 1, side, side)).astype(np.float32)
-    y = rng.integers(0, 2, n)
-    return x, y
+    x, y = rng.normal(size=(n, 1, side, side)), rng.integers(0, 2, n)
+    is_down = y[:, None, None, None] == 1
+    x = x + np.where(is_down, np.roll(x, reach, 2), np.roll(x, reach, 3))
+    return (x / math.sqrt(2)).astype(np.float32), y
 
 
 def problem_of(x, y, n_steps):
@@ -45,7 +71,7 @@ def problem_of(x, y, n_steps):
 
 @pytest.mark.parametrize("partial", [1, 4])
 def test_stages_drop_operations_and_no_inputs(partial):
-    x, y = bars(4)
+    x, y = textures(4)
     operations = ("none", "skip", "sep_conv_3", "sep_conv_5", "max_pool_3")
     space = CellSpace("darts", operations, cells=(1,), channels=(4,))
     net = space.relaxed(problem_of(x, y, 1).task, partial)
@@ -64,9 +90,9 @@ def test_stages_drop_operations_and_no_inputs(partial):
 @pytest.mark.parametrize("preset", ["darts", "darts-2nd"])
 def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
     """Neither those of the logits do, nor looks at the sharpness."""
-    x, y = bars(48)
+    x, y = textures(48)
     problem = problem_of(x, y, 6)
-    space = CellSpace(operation=OPERATIONS, cells=(1,), channels=(4,))
+    space = PlantedCells(cells=(1,), channels=(4,))
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     training = Bilevel(
@@ -99,3 +125,28 @@ def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
         assert all(map(torch.equal, before, after))
     for before, after in zip(seen[:-1:2], seen[1::2], strict=True):
         assert not any(map(torch.equal, before, after))
+
+
+# ----------------------------------------------------------------------- what is found
+
+
+@pytest.mark.parametrize(
+    "preset, planted",
+    [
+        ("darts", "conv_3"),
+        ("drnas", "conv_3"),
+        ("fair-darts", "conv_3"),
+        ("darts", "dil_conv_3"),
+        ("drnas", "dil_conv_3"),
+    ],
+)
+def test_the_operation_is_found_that_sees_what_tells_the_class(
+    one_edge, preset, planted
+):
+    problem = problem_of(*textures(800, REACH[planted]), n_steps=80)
+    space = PlantedCells(cells=(1,), channels=(8,)).for_task(problem.task)
+    strategy = GradientStrategy(preset, batch_size=64)
+    strategy.setup(space, problem, np.random.default_rng(0))
+    (proposal,) = strategy.propose(1)
+    assert proposal.architecture["edge_0_1"] == planted
+    assert not strategy.is_undecided_
