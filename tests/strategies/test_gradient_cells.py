@@ -143,7 +143,7 @@ def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
 def test_the_operation_is_found_that_sees_what_tells_the_class(
     one_edge, preset, planted
 ):
-    problem = problem_of(*textures(800, REACH[planted]), n_steps=80)
+    problem = problem_of(*textures(800, REACH[planted]), n_steps=60)
     space = PlantedCells(cells=(1,), channels=(8,)).for_task(problem.task)
     strategy = GradientStrategy(preset, batch_size=64)
     strategy.setup(space, problem, np.random.default_rng(0))
