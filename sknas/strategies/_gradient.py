@@ -65,10 +65,12 @@ class GradientStrategy(Strategy):
     Every option of the space has a weight in that network; weights of options and
     weights of layers go down the gradient in turn, each on rows of their own: halves
     of the training rows of the first fold, 30 and 70 percent below 2,000 rows, and the
-    same rows below 600. The architecture whose options weigh most is proposed first,
-    then those that differ from it where it is least certain, then neighbours of the
-    best trial. The search scores them after the default architecture, as those of any
-    other strategy; other known architectures are left out.
+    same rows below 600. Rows of a group stay together, and where groups are so large
+    that few rows would be left for either, both get all of them. The architecture whose
+    options weigh most is proposed first, then those that differ from it where it is
+    least certain, then neighbours of the best trial. The search scores them after the
+    default architecture, as those of any other strategy; other known architectures are
+    left out.
 
     The relaxed network is trained for as many steps as one network of a search, in a
     third of the time that is left. Parameters that are None are those of the preset.

@@ -16,6 +16,7 @@ from sknas.strategies._clock import Clock
 SINGLE_BELOW = 600  # rows below which one half would be too few for either
 UNEVEN_BELOW = 2_000
 SHARES = (0.7, 0.5)  # of the weights, below that and above
+LEAST_PART = 150  # rows of either, where groups are so large that one gets few
 CHUNK = 256  # rows that are answered at once
 MAX_MEASURED = 2_000  # rows that a loss is measured on
 
@@ -36,7 +37,7 @@ class Halves:
     rng : numpy.random.Generator
         Deals them out, and seeds the order of batches.
     is_single_level : bool
-        Whether both get all rows; they do where rows are few.
+        Whether both get all rows; they do where rows, or groups of rows, are few.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Halves:
             share = SHARES[n >= UNEVEN_BELOW]
             is_class = task.kind in ("binary", "multiclass")
             parts = deal(rows.y if is_class else np.zeros(n), share, rng, rows.groups)
-            if not all(map(len, parts)):  # there are too few groups
+            if min(map(len, parts)) < LEAST_PART:
                 parts = (everything, everything)
         self.weight_rows, self.arch_rows = (
             torch.as_tensor(part, device=device) for part in parts

@@ -12,6 +12,7 @@ from torch import Tensor
 from sknas.nets import Decision, Weights
 
 ZERO_ONE = 10.0  # strength of the zero-one loss
+ZERO_ONE_OF = 224  # weights: two cells of DARTS, 14 edges of 8 options each
 BETA = {True: 50.0, False: 5.0}  # of the beta decay at the end: slow logits, fast ones
 SLOW_LR = 1e-3
 NOISE = (0.03, 0.3)  # on smoothed weights, at first and at the end
@@ -75,8 +76,13 @@ def beta_decay(logits: Sequence[Tensor], moment: Moment) -> Tensor:
 
 
 def zero_one(logits: Sequence[Tensor], moment: Moment) -> Tensor:
-    """Drives weights between 0 and 1 to one of the two."""
-    return -ZERO_ONE * (torch.sigmoid(torch.cat(list(logits))) - 0.5).square().mean()
+    """Drives weights between 0 and 1 to one of the two.
+
+    As hard as where it was published, however many there are: a mean of a few would
+    settle them by chance before the loss has told anything.
+    """
+    total = (torch.sigmoid(torch.cat(list(logits))) - 0.5).square().sum()
+    return -ZERO_ONE * total / ZERO_ONE_OF
 
 
 def smoothed(weights: Weights, decision: Decision, moment: Moment) -> Weights:

@@ -235,6 +235,27 @@ def test_a_relaxed_network_holds_all_operations_of_all_edges(kind, n_edges, part
         assert answer.shape == (1, 4, 5) and torch.isfinite(answer).all()
 
 
+def test_what_skips_pass_on_is_dropped_and_nothing_else_is():
+    """Neither poolings, nor skips that halve maps: these have weights."""
+    net = relaxed("darts")
+    skips = {}
+    for name, mixed in net.named_modules():
+        if isinstance(mixed, MixedOperation):
+            skips[name.rpartition(".")[2]] = mixed.skips
+    assert skips["normal_0_2"] == skips["reduction_2_3"] == (1,)
+    assert skips["reduction_0_2"] == skips["reduction_1_5"] == ()
+    none = relaxed("darts", operations=("none", "max_pool_3"))
+    assert not any(getattr(module, "skips", ()) for module in none.modules())
+
+    mixed = relaxed("nas-bench-201").net.stack.parts[0].graph.edges["edge_0_1"]
+    x = maps(2, 8, 4, 4).abs() + 1
+    for place, name in enumerate(BENCH):
+        values = torch.eye(len(BENCH))[place]
+        is_dropped = (mixed(x, Weights(values, dropout=0.5)) == 0).any()
+        plain = (mixed(x, Weights(values)) == 0).any()
+        assert bool(is_dropped != plain) == (name == "skip")
+
+
 def count_calls(net):
     """How often each operation was called, by hooks."""
     calls = []

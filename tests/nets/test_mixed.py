@@ -80,7 +80,7 @@ def test_shuffled_channels_are_dealt_out():
     assert torch.equal(shuffled(shuffled(x, 2), 3), x)
 
 
-def test_numbers_of_passing_options_are_dropped_in_training():
+def test_numbers_that_skips_pass_on_are_dropped_in_training():
     x = torch.ones(1, 10_000)
     mixed = MixedOperation([Times(1.0), Times(1.0)], skips=(0,))
     torch.manual_seed(0)

@@ -323,7 +323,11 @@ def test_zero_one_drives_weights_apart():
     (gradient,) = torch.autograd.grad(zero_one([logits], moment()), logits)
     assert gradient[0] < 0 < gradient[1]
     sure = zero_one([torch.tensor([50.0, -50.0])], moment())
-    assert sure.item() == pytest.approx(-10 * 0.25)
+    assert sure.item() == pytest.approx(-10 * 0.25 * 2 / 224)
+    alike = zero_one([torch.full((8,), 0.3)] * 28, moment())
+    assert alike.item() == pytest.approx(
+        -10 * (torch.sigmoid(logits[0]) - 0.5).item() ** 2
+    )
 
 
 def test_smoothing_adds_more_and_more_noise_to_what_is_computed():
@@ -391,6 +395,38 @@ def test_small_tables_are_dealt_unevenly_or_not_at_all(n, n_first, rng):
     assert len(shared) == (n if n_first == n else 0)
     both = Halves(rows, task, "cpu", rng, True)
     assert len(both.weight_rows) == len(both.arch_rows) == n
+
+
+def test_groups_are_dealt_out_whole(rng):
+    """Large and small ones, each of one class."""
+    sizes = rng.permutation(np.repeat([1, 3, 10, 40], [60, 30, 20, 10]))
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    y = rng.choice(2, len(sizes), p=[0.7, 0.3])[groups]
+    order = rng.permutation(len(y))  # rows of a group need not stand together
+    y, groups = y[order], groups[order]
+    first, rest = deal(y, 0.5, rng, groups)
+    assert sorted([*first, *rest]) == list(range(len(y)))
+    assert not set(groups[first]) & set(groups[rest])
+    assert len(first) / len(y) == pytest.approx(0.5, abs=0.1)
+    assert y[first].mean() == pytest.approx(y.mean(), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    "sizes, is_parted",
+    [([60] * 20, True), ([1200], False), ([300] * 4, True), ([1100, 50, 50], False)],
+)
+def test_all_rows_are_for_both_where_groups_leave_few_to_one(sizes, is_parted):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    y = np.zeros((1200, 1), "f4")
+    rows = Rows(y, y, np.ones(1200), groups)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        halves = Halves(rows, TaskSpec("regression", 1, 1200), "cpu", rng, False)
+        first, rest = (
+            set(groups[part]) for part in (halves.weight_rows, halves.arch_rows)
+        )
+        assert first.isdisjoint(rest) == is_parted
+        assert first | rest == set(groups)
 
 
 def test_an_epoch_has_each_row_once(rng):

@@ -220,6 +220,22 @@ def test_weights_and_groups():
     assert not np.array_equal(weighted.predict_proba(X), plain.predict_proba(X))
 
 
+def test_groups_are_not_parted_between_weights_and_options(monkeypatch):
+    """The first column numbers them, so that encoded rows tell their group."""
+    rng = np.random.default_rng(0)
+    groups = rng.integers(0, 60, 1_300)
+    table = np.column_stack([groups, rng.normal(size=(1_300, 2))])
+    trained, usual = [], Bilevel.run
+    monkeypatch.setattr(Bilevel, "run", lambda b: trained.append(b) or usual(b))
+    quick(max_trials=2, max_epochs=1).fit(table, table[:, 1] > 0, groups=groups)
+    (halves,) = (training.halves for training in trained)
+    first, rest = (
+        set(halves.x[rows, 0].tolist())
+        for rows in (halves.weight_rows, halves.arch_rows)
+    )
+    assert len(first) + len(rest) == 30 and not first & rest  # 2 folds
+
+
 def test_weights_reach_the_relaxed_network():
     """Rows without weight may be anything: here they ask for a bend."""
     problem = problem_of(
