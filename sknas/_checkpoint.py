@@ -11,7 +11,13 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from pickle import PicklingError
-from types import CodeType, FunctionType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
 import joblib
@@ -35,6 +41,11 @@ RECORDS = {cls.__name__: cls for cls in (Batched, Best, Checkpoint, Member, Sing
 DATA, JOINT = ("X", "y", "sample_weight", "groups"), "rows"
 # Parameters on which the trials of a search do not depend, and those told otherwise.
 APART = ("checkpoint", "cv", "n_jobs", "verbose", "warm_start")
+LIBRARIES = (  # their classes are told by name
+    *("abc", "builtins", "collections", "functools", "joblib", "numpy", "operator"),
+    *("pandas", "scipy", "sklearn", "sknas", "skorch", "torch", "typing"),
+)
+SETTINGS = (str, int, float, tuple, list, dict)  # attributes of a class that tell
 _warned: set[tuple[str, ...]] = set()  # of what, in this process
 
 
@@ -190,7 +201,7 @@ def _told(owner: str, name: str, value: Any) -> str:
     """A parameter as text, or an error where it can't be told from others."""
     try:
         return _text(value)
-    except (AttributeError, TypeError, PicklingError) as error:
+    except (AttributeError, TypeError, PicklingError, RecursionError) as error:
         allowed = "an object that can be pickled, with a 'checkpoint' or 'warm_start'"
         reject(owner, name, value, allowed, str(error))
 
@@ -200,7 +211,7 @@ def _text(value: Any) -> str:
     if isinstance(value, BaseEstimator):
         told = value.get_params(deep=False).items()
         inside = ", ".join(f"{name}={_text(part)}" for name, part in told)
-        return f"{type(value).__qualname__}({inside})"
+        return f"{_class(type(value))}({inside})"
     if isinstance(value, ModuleType):  # numpy.random, its global state
         return value.__name__
     if isinstance(value, np.random.RandomState):
@@ -218,10 +229,13 @@ def _text(value: Any) -> str:
         held = [_code(cell.cell_contents) for cell in value.__closure__ or ()]
         usual = _text([value.__defaults__, value.__kwdefaults__])
         return f"{_name(value)} {_code(value)} {usual} {held}"
-    if callable(value):
-        is_object = hasattr(value, "__dict__") and not isinstance(value, type)
-        told = _text(vars(value)) if is_object else _name(value)
-        return f"{_name(type(value))} {told}"
+    if isinstance(value, MethodType):
+        return f"{_text(value.__func__)} of {_text(value.__self__)}"
+    if isinstance(value, type | BuiltinFunctionType | np.ufunc):
+        return _name(value)
+    is_own = _class(type(value)) != _name(type(value))
+    if hasattr(value, "__dict__") and (is_own or callable(value)):
+        return f"{_class(type(value))} {_text(vars(value))}"
     if isinstance(value, str | int | float | None):
         return repr(value)
     # Such as a splitter of scikit-learn, whose settings its attributes tell.
@@ -229,7 +243,21 @@ def _text(value: Any) -> str:
 
 
 def _name(value: Any) -> str:
-    return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__name__)}"
+    name = getattr(value, "__qualname__", getattr(value, "__name__", ""))
+    return f"{getattr(value, '__module__', '')}.{name}"
+
+
+def _class(cls: type) -> str:
+    """A class by its name, and one that the user wrote by what it does, too."""
+    own = [c for c in cls.__mro__ if c.__module__.partition(".")[0] not in LIBRARIES]
+    written = []
+    for name, part in ((name, vars(c)[name]) for c in own for name in sorted(vars(c))):
+        part = getattr(part, "fget", None) or getattr(part, "__func__", part)
+        if isinstance(part, FunctionType):
+            written.append(f"{name} {_code(part)}")
+        elif isinstance(part, SETTINGS) and not name.startswith("_"):
+            written.append(f"{name} {_text(part)}")
+    return f"{_name(cls)} {written}" if written else _name(cls)
 
 
 def _code(value: Any) -> str:

@@ -23,6 +23,7 @@ from sknas._history import Architecture, Proposal, Trial
 from sknas.exceptions import CheckpointError
 
 LINES = "journal.jsonl"
+DROPPED = "dropped"  # key of lines that name what is not needed any more
 TORN = b" torn"  # marks a line that was cut off
 # What reading a file ends in that is not ours.
 FOREIGN = (ValueError, TypeError, LookupError, AttributeError, EOFError, RuntimeError)
@@ -114,7 +115,9 @@ class FileJournal(Journal):
         self.folder = folder
         self.records = {"Trial": Trial, "Proposal": Proposal, **(records or {})}
         self._lines: dict[str, dict[str, Any]] = {}
+        self._dropped: set[str] = set()
         self._read()
+        self._sweep()
         self._before = self.seconds
         self._started = time.monotonic()
 
@@ -128,9 +131,15 @@ class FileJournal(Journal):
         if "file" not in line:
             return self._restored(line["value"])
         path = self.folder / line["file"]
-        if not path.exists():  # dropped
-            return None
-        content = path.read_bytes()
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            if key in self._dropped:
+                return None
+            raise CheckpointError(
+                f"The file {str(path)!r} of a checkpoint can't be read, "
+                f"{error.strerror}: restore it, or begin with another folder."
+            ) from error
         if zlib.crc32(content) != line["crc"]:
             raise CheckpointError(
                 f"The file {str(path)!r} of a checkpoint is damaged: its content is "
@@ -171,11 +180,19 @@ class FileJournal(Journal):
         if before not in (None, line.get("file")):
             (self.folder / before).unlink(missing_ok=True)
         self._lines[key] = line
+        self._dropped.discard(key)
 
     def drop(self, key: str) -> None:
-        for other, line in self._lines.items():
-            if "file" in line and (other == key or other.startswith(f"{key}:")):
-                (self.folder / line["file"]).unlink(missing_ok=True)
+        held = [other for other, line in self._lines.items() if "file" in line]
+        keys = [k for k in held if k == key or k.startswith(f"{key}:")]
+        keys = [k for k in keys if k not in self._dropped]
+        if not keys:
+            return
+        # Told first: a file that is only missing is damage.
+        self._put(DROPPED, keys)
+        self._dropped.update(keys)
+        for name in keys:
+            (self.folder / self._lines[name]["file"]).unlink(missing_ok=True)
 
     def _write_file(self, key: str, packed: Any) -> dict[str, Any]:
         buffer = BytesIO()
@@ -185,7 +202,10 @@ class FileJournal(Journal):
         # A name of its own: the file of an older line stays what that line says.
         name = f"{re.sub('[^0-9a-z]+', '-', key)[:60]}-{crc:08x}.pt"
         part = self.folder / f"{name}.part"
-        part.write_bytes(content)
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # before the line that names it
         os.replace(part, self.folder / name)
         return {"file": name, "crc": crc}
 
@@ -215,13 +235,31 @@ class FileJournal(Journal):
                         f"Line {number} of {str(path)!r} names a file outside of its "
                         "folder, and sknas did not write it; begin with another folder."
                     )
-                self._lines[line["key"]] = line
+                self._take(line)
                 self.seconds = max(self.seconds, line["seconds"])
             elif not text.endswith(TORN):
                 raise CheckpointError(
                     f"Line {number} of {str(path)!r} is damaged: it is not what was "
                     "written; restore the file, or begin with another folder."
                 )
+
+    def _sweep(self) -> None:
+        """Remove files that no line names: a killed process left them half-way."""
+        named = {
+            line.get("file")
+            for key, line in self._lines.items()
+            if key not in self._dropped
+        }
+        for path in self.folder.glob("*.pt*"):
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        """Know what a line says."""
+        self._lines[line["key"]] = line
+        self._dropped.discard(line["key"])
+        if line["key"] == DROPPED and isinstance(line.get("value"), list):
+            self._dropped.update(map(str, line["value"]))
 
     def _restored(self, packed: Any) -> Any:
         """A value from what `_packed` made of it."""

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections import Counter
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -437,6 +438,29 @@ def test_parameters_are_told_in_words_that_last():
         (bounded(3), bounded(4)),
         (partial(f1_score, average="macro"), partial(f1_score, average="micro")),
         (lambda a, n=3: n, lambda a, n=4: n),
+    ]
+
+    class Judge:
+        def good(self, estimator, X, y):
+            return 1.0
+
+        def bad(self, estimator, X, y):
+            return -1.0
+
+    def space_of(n_outputs):
+        class Own(TableSpace):
+            n_hidden = n_outputs
+
+            def build(self, architectures, task):
+                return n_outputs
+
+        return Own()
+
+    pairs += [
+        (Judge().good, Judge().bad),
+        (space_of(3), space_of(4)),
+        (SPACES["table"], TableSpace(**SPACES["table"].get_params())),
+        (itemgetter(1), itemgetter(2)),
     ]
     words = np.array(["one", "two"], dtype=object)
     pairs.append((words, np.array(["one", "three"], dtype=object)))

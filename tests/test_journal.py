@@ -185,6 +185,36 @@ def test_a_damaged_file_is_told_and_not_used(journal, tmp_path):
         FileJournal(tmp_path).get("key")
 
 
+def test_a_missing_file_is_told_unless_it_was_dropped(journal, tmp_path):
+    for key in ("a", "b"):
+        journal.put(key, torch.ones(3) if key == "a" else torch.zeros(3))
+    journal.drop("b")
+    journal.drop("b")
+    assert (tmp_path / LINES).read_text().count('"dropped"') == 1
+    again = FileJournal(tmp_path)
+    assert again.get("b") is None
+    again.put("b", torch.zeros(3))
+    assert torch.equal(FileJournal(tmp_path).get("b"), torch.zeros(3))
+    (file,) = tmp_path.glob("a-*.pt")
+    file.unlink()
+    for one in (journal, again, FileJournal(tmp_path)):
+        with pytest.raises(
+            CheckpointError, match=r"a-\w+.pt' of a checkpoint can't be"
+        ):
+            one.get("a")
+
+
+def test_files_that_a_killed_process_left_half_way_are_removed(journal, tmp_path):
+    journal.put("a", torch.ones(3))
+    (kept,) = tmp_path.glob("*.pt")
+    for name in ("b-00000000.pt", "c-00000000.pt.part"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "mine.txt").write_text("of the user")
+    assert torch.equal(FileJournal(tmp_path).get("a"), torch.ones(3))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {kept.name, LINES, "mine.txt"}
+
+
 def test_files_that_would_run_code_are_refused(journal, tmp_path):
     # Somebody else's checkpoint, with checksums that fit.
     journal.put("key", torch.zeros(2))

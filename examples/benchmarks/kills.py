@@ -103,7 +103,7 @@ def search(number):
         "kills": n_kills,
         "equal": found == digest,
         "trials_lost": n_lost,
-        "done_twice": sum(n > 1 for n in counts.values()),
+        "done_twice": sum(n > 1 for key, n in counts.items() if key != "dropped"),
         "unbroken_s": round(seconds, 1),
     }
 

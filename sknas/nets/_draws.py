@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor, nn
 
+LEAST = 2  # rows of a part: normalisations take no single one
+
 
 class Draws:
     """Draws random numbers for rows; those of a whole batch with its first part.
@@ -39,7 +41,7 @@ class Draws:
 
 def in_parts(net: nn.Module, n_rows: int, n_parts: int) -> Iterator[slice]:
     """Rows of each part of a batch, while a network draws for the whole of it."""
-    if n_parts == 1:
+    if n_parts == 1 or n_rows < LEAST * n_parts:
         yield slice(0, n_rows)
         return
     found = [getattr(module, "draws", None) for module in net.modules()]

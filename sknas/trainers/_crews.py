@@ -82,7 +82,8 @@ class Crew(ABC):
         """The parcel of a problem, made once for all its tasks."""
         parts = (*problem.folds, problem.score, problem.loss)
         key, known, parcel = _sent.get(parts[0], ("", [], None))
-        if parcel is None or key != self.key or [ref() for ref in known] != [*parts]:
+        is_other = key != self.key or [ref() for ref in known] != [*parts]
+        if parcel is None or is_other or not parcel.is_there:
             parcel = self.send(problem)
             _sent[parts[0]] = self.key, [_reference(part) for part in parts], parcel
         return parcel

@@ -46,7 +46,7 @@ _folders: dict[int, str] = {}  # by process: a fork has one of its own
 def home_folder() -> str:
     """The folder of this process, made when it is first asked for."""
     process = os.getpid()
-    if process not in _folders:
+    if not os.path.isdir(_folders.get(process, "")):  # or somebody has tidied up
         root = os.environ.get("JOBLIB_TEMP_FOLDER")
         _folders[process] = tempfile.mkdtemp(prefix="sknas-", dir=root)
         atexit.register(remove, process, _folders[process])

@@ -6,6 +6,7 @@ Nothing is unpickled here but what a process of the same search has pickled.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import threading
 import time
@@ -45,6 +46,11 @@ class Parcel:
     key: str
     spans: Spans
     data: Any
+
+    @property
+    def is_there(self) -> bool:
+        """Whether its file, if it has one, was not removed."""
+        return not isinstance(self.data, str) or os.path.exists(self.data)
 
 
 def pack(problem: Problem, file: BinaryIO) -> Spans:

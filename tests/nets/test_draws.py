@@ -40,6 +40,13 @@ def test_units_are_dropped_as_in_the_whole_batch(n_rows, n_parts):
     assert torch.equal(again, whole)  # and the parts are forgotten
 
 
+@pytest.mark.parametrize(("n_rows", "sizes"), [(1, [1]), (3, [3]), (4, [2, 2])])
+def test_no_row_is_alone_in_a_part(n_rows, sizes):
+    """Normalisation over a batch takes no single row."""
+    parts = list(in_parts(nn.Sequential(Dropout([0.5, 0.25])), n_rows, 2))
+    assert [part.stop - part.start for part in parts] == sizes
+
+
 def test_images_are_changed_as_in_the_whole_batch():
     spec = ImageSpec((1, 8, 8), np.zeros(1, "f4"), np.ones(1, "f4"))
     inputs = ImageInput(spec, is_flipped=True, shift=2, is_cut=True)

@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from cohorts import make_problem
+from joblib.parallel import get_active_backend
 
 from sknas._history import OUT_OF_TIME
 from sknas._problem import Problem
@@ -26,6 +28,15 @@ from sknas.trainers._parcel import answer, make_call, pack, read_answer, unpack
 @pytest.fixture
 def problem():
     return make_problem("binary")
+
+
+def test_a_removed_folder_of_rows_is_made_again(problem):
+    crew = JoblibCrew(2, get_active_backend()[0])
+    parcel = crew.sent(problem)
+    assert crew.sent(problem) is parcel
+    shutil.rmtree(_home.home_folder())
+    again = crew.sent(problem)
+    assert again is not parcel and again.is_there
 
 
 # Tasks that are tried again
