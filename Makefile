@@ -2,7 +2,7 @@
 
 # A new enough Python: python3.11 where it runs, or else python3.
 PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist loadgroup
 
 VENV := .venv
 VENV_FLOOR := .venv-floor

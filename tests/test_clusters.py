@@ -31,6 +31,8 @@ from sknas.nets import Linear, TableInput
 from sknas.spaces import Integer, Space
 from sknas.trainers import _crews, _workers
 
+# Clusters start slowly: all tests of them share those of one process.
+pytestmark = pytest.mark.xdist_group("clusters")
 X, Y = load_iris(return_X_y=True)
 CLUSTER = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
 

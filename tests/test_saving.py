@@ -17,6 +17,7 @@ from sknas import NASClassifier, NASRegressor
 from sknas.nets._arrays import put_back, taken_out
 from sknas.spaces import CellSpace, ImageSpace, TableSpace
 
+pytestmark = pytest.mark.xdist_group("saving")  # they share fitted estimators
 TINY = {"max_trials": 2, "max_epochs": 2, "n_jobs": 1, "random_state": 0}
 RNG = np.random.default_rng(0)
 TABLE = pd.DataFrame(
