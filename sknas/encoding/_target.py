@@ -153,7 +153,14 @@ def _plain(y: Any) -> np.ndarray:
         if pd.isna(y.ravel()).any():
             raise ValueError("Input y contains NaN.")
         if len({type(value) for value in y.ravel()}) == 1:
-            y = np.asarray(y.tolist())  # numbers or strings kept as objects
+            try:
+                y = np.asarray(y.tolist())  # numbers or strings kept as objects
+            except ValueError as error:
+                raise ValueError(
+                    "y must hold a number or a label a row, it holds "
+                    f"{type(y.flat[0]).__name__} objects of unequal lengths: give "
+                    "several targets as columns."
+                ) from error
     return y
 
 

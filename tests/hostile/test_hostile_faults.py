@@ -342,3 +342,16 @@ def test_huge_class_weights_count_by_their_ratio():
     huge = classifier(class_weight={0: 1e308, 1: 5e307}).fit(X, CLASSES)
     usual = classifier(class_weight={0: 2.0, 1: 1.0}).fit(X, CLASSES)
     np.testing.assert_allclose(huge.predict_proba(X), usual.predict_proba(X), atol=1e-6)
+
+
+def test_targets_of_unequal_lengths_are_refused():
+    y = np.empty(24, dtype=object)
+    y[:] = [(1,) * (1 + place % 2) for place in range(24)]
+    with pytest.raises(ValueError, match="it holds tuple objects of unequal lengths"):
+        classifier().fit(X, y)
+
+
+def test_tiny_class_weights_count_by_their_ratio():
+    tiny = classifier(class_weight={0: 5e-324, 1: 5e-324}).fit(X, CLASSES)
+    expected = classifier().fit(X, CLASSES).predict_proba(X)
+    np.testing.assert_allclose(tiny.predict_proba(X), expected, atol=1e-6)
