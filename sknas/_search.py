@@ -208,8 +208,8 @@ class Search:
     ) -> None:
         self.space = space
         space.check()
-        self.strategy = clone(strategy)
-        self.trainer = clone(trainer)
+        self.strategy = _copied("strategy", strategy)
+        self.trainer = _copied("trainer", trainer)
         self.problem = problem
         self.seed = seed
         self.max_trials = max_trials
@@ -463,6 +463,14 @@ class Search:
     def _seed_of(self, number: int) -> int:
         """Depends on the place in the search alone, not on who trains it."""
         return int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+
+
+def _copied(name: str, part: Any) -> Any:
+    try:
+        return clone(part)
+    except TypeError as error:
+        allowed = "an object whose parameters can be copied"
+        reject("search", name, part, allowed, str(error))
 
 
 def _not_begun(proposal: Proposal, reason: str) -> Trial:

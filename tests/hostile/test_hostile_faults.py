@@ -14,7 +14,7 @@ from sknas._scoring import RowScorer, compact, find_scorer
 from sknas.encoding import TargetScale
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, TableSpace
-from sknas.strategies import RandomStrategy
+from sknas.strategies import LocalStrategy, RandomStrategy
 
 TINY = {"max_trials": 1, "max_epochs": 1, "cv": 2, "n_jobs": 1, "random_state": 0}
 X = np.random.default_rng(0).normal(size=(24, 3))
@@ -355,3 +355,9 @@ def test_tiny_class_weights_count_by_their_ratio():
     tiny = classifier(class_weight={0: 5e-324, 1: 5e-324}).fit(X, CLASSES)
     expected = classifier().fit(X, CLASSES).predict_proba(X)
     np.testing.assert_allclose(tiny.predict_proba(X), expected, atol=1e-6)
+
+
+def test_parts_that_cannot_be_copied_are_refused():
+    text = "The 'strategy' parameter of search must be an object whose parameters can"
+    with pytest.raises(InvalidParameterError, match=text):
+        classifier(strategy=LocalStrategy(memoryview(b"3"))).fit(X, CLASSES)
