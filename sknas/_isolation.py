@@ -46,10 +46,23 @@ def isolated(seed: int, device: str) -> Iterator[None]:
         dtype = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
         try:
-            torch.manual_seed(seed)
+            set_seed(seed, device)
             yield
         finally:
             torch.set_default_dtype(dtype)
+
+
+def set_seed(seed: int, device: torch.device | str) -> None:
+    """Seed the generators that work on a device draws from, and no other.
+
+    `torch.manual_seed` seeds every device there could be, and keeps a trace of the
+    stack for each one that is not in use yet: up to a quarter of a small fit.
+    """
+    torch.default_generator.manual_seed(seed)
+    device = torch.device(device)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def random_state(device: torch.device | str) -> Tensor:

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from sknas._isolation import isolated, one_thread
+from sknas._isolation import isolated, one_thread, set_seed
 
 
 @pytest.fixture
@@ -65,3 +65,19 @@ def test_isolated_work_leaves_torch_as_it_was():
             assert torch.equal(torch.rand(3), first)
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_no_other_device_is_seeded(monkeypatch):
+    def seeded(*arguments):
+        raise AssertionError("another device was seeded")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded)
+    with isolated(7, "cpu"):
+        first = torch.rand(3)
+        set_seed(7, "cpu")
+        assert torch.equal(torch.rand(3), first)
+    monkeypatch.undo()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        assert torch.equal(torch.rand(3), first)

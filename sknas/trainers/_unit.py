@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sknas._history import DIVERGED, INTERRUPTED, OUT_OF_MEMORY, OUT_OF_TIME
-from sknas._isolation import free_memory, isolated
+from sknas._isolation import free_memory, isolated, set_seed
 from sknas._optim import Optimizer, find_recipe, mixed_seed
 from sknas._problem import Problem
 from sknas._scoring import NetworkScores, score_networks
@@ -204,7 +204,7 @@ class _Training:
             for k, architecture in enumerate(networks):
                 # A network starts the same whatever is trained beside it.
                 seed = self.unit.members[k // n_folds].proposal.seed
-                torch.manual_seed(mixed_seed(seed, k % n_folds))
+                set_seed(mixed_seed(seed, k % n_folds), self.device)
                 net = space.net([architecture], layout, task).to(self.device)
                 rows = self.batches.features_of(k % n_folds)
                 start_weights(net, find_recipe(architecture).start, rows)
