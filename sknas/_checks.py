@@ -54,14 +54,21 @@ def check_word(owner: str, name: str, value: Any, known: Iterable[str]) -> str:
 
 
 def check_integer(
-    owner: str, name: str, value: Any, low: int, *, optional: bool = False
+    owner: str,
+    name: str,
+    value: Any,
+    low: int,
+    high: int | None = None,
+    *,
+    optional: bool = False,
 ) -> int | None:
-    """An integer of at least `low` (None too where `optional`)."""
+    """An integer from `low` to `high` (None too where `optional`)."""
     if value is None and optional:
         return None
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
-    if not is_integer or value < low:
-        reject(owner, name, value, f"an int >= {low}" + " or None" * optional)
+    if not is_integer or value < low or (high is not None and value > high):
+        upto = "" if high is None else f" and <= {high}"
+        reject(owner, name, value, f"an int >= {low}{upto}" + " or None" * optional)
     return int(value)
 
 

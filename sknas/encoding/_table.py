@@ -358,7 +358,8 @@ def _words(column: pd.Series | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if series.dtype == np.dtype(object) and infer_dtype(series) != "string":
         # Cells that can't be hashed, or that Python takes for equal: 1 and True.
         series = series.map(_word, na_action="ignore")
-    places, uniques = pd.factorize(series)
+    with np.errstate(over="ignore"):  # what no double can hold is infinity
+        places, uniques = pd.factorize(series)
     return np.array([_word(value) for value in uniques], dtype=object), places
 
 

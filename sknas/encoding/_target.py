@@ -78,7 +78,8 @@ class TargetReader:
         if y.dtype == object and y.ndim == 1:
             _reject_mixed(y)
         check_classification_targets(y)
-        if type_of_target(y) == "multilabel-indicator":
+        is_indicator = type_of_target(y) == "multilabel-indicator"  # of any two numbers
+        if is_indicator and np.isin(y, (0, 1)).all():
             self.kind_ = "multilabel"
             self.n_outputs_ = y.shape[1]
             self.classes_ = [np.array([0, 1]) for _ in range(y.shape[1])]

@@ -13,6 +13,8 @@ from sknas._history import Proposal, Trial
 from sknas._problem import Problem
 from sknas.spaces import Space
 
+MOST_DRAWN = 100_000  # architectures, or values of a choice, in memory at once
+
 
 class Strategy(BaseEstimator, ABC):
     """What to try next, given what was tried.

@@ -18,7 +18,7 @@ from sknas.strategies._acquisition import (
     Hedge,
     expected_improvement,
 )
-from sknas.strategies._base import Strategy
+from sknas.strategies._base import MOST_DRAWN, Strategy
 from sknas.strategies._process import (
     ExponentialHammingProcess,
     WeisfeilerLehmanProcess,
@@ -87,7 +87,7 @@ class BayesianStrategy(Strategy):
         for others, which say little before; and 27 where trials are dropped on the
         way, since scores of short trainings mislead.
     n_draws : int, default=500
-        Architectures the acquisition chooses among.
+        Architectures the acquisition chooses among; no more than 100,000.
 
     References
     ----------
@@ -135,7 +135,7 @@ class BayesianStrategy(Strategy):
         check_integer(
             owner, "n_initial_points", self.n_initial_points, 1, optional=True
         )
-        check_integer(owner, "n_draws", self.n_draws, 1)
+        check_integer(owner, "n_draws", self.n_draws, 1, MOST_DRAWN)
         if self.surrogate == "wl" and type(space).graph is Space.graph:
             allowed = "another one for a space whose architectures have no graph"
             reject(owner, "surrogate", self.surrogate, allowed)

@@ -10,7 +10,7 @@ from sknas._checks import check_integer, check_positive
 from sknas._history import Architecture, Proposal, Trial, Value
 from sknas._problem import Problem
 from sknas.spaces import Categorical, Choice, Space, UnseenSampler
-from sknas.strategies._base import Strategy
+from sknas.strategies._base import MOST_DRAWN, Strategy
 
 MEMORY = 0.9  # of the running mean and spread of scores
 BETAS = (0.9, 0.999)  # of Adam
@@ -30,9 +30,10 @@ class ReinforceStrategy(Strategy):
     lr : float, default=0.1
         Learning rate of the logits.
     n_values : int, default=8
-        Values a range is cut into, at most.
+        Values a range is cut into, at most; no more than 100,000.
     n_estimating : int, default=256
-        Draws that estimate how much of the space keeps the constraints.
+        Draws that estimate how much of the space keeps the constraints; no more than
+        100,000.
 
     References
     ----------
@@ -62,8 +63,8 @@ class ReinforceStrategy(Strategy):
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
         owner = type(self).__name__
         check_positive(owner, "lr", self.lr)
-        check_integer(owner, "n_values", self.n_values, 2)
-        check_integer(owner, "n_estimating", self.n_estimating, 1)
+        check_integer(owner, "n_values", self.n_values, 2, MOST_DRAWN)
+        check_integer(owner, "n_estimating", self.n_estimating, 1, MOST_DRAWN)
         self.space_, self.problem_, self.rng_ = space, problem, rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
         self.choices_ = dict(space.choices)

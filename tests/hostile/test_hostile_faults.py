@@ -14,7 +14,12 @@ from sknas._scoring import RowScorer, compact, find_scorer
 from sknas.encoding import TargetScale
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, TableSpace
-from sknas.strategies import LocalStrategy, RandomStrategy
+from sknas.strategies import (
+    BayesianStrategy,
+    LocalStrategy,
+    RandomStrategy,
+    ReinforceStrategy,
+)
 
 TINY = {"max_trials": 1, "max_epochs": 1, "cv": 2, "n_jobs": 1, "random_state": 0}
 X = np.random.default_rng(0).normal(size=(24, 3))
@@ -30,6 +35,13 @@ def regressor(**parameters):
 
 
 # Targets.
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 1], [1, 2]])
+def test_several_outputs_of_two_labels_that_are_not_0_and_1_are_refused(labels):
+    y = np.array(labels)[np.random.default_rng(0).integers(0, 2, (24, 2))]
+    with pytest.raises(ValueError, match="must hold 0 and 1 only"):
+        classifier().fit(X, y)
 
 
 @pytest.mark.parametrize("size", [1e100, 1e-100])
@@ -131,6 +143,14 @@ def test_groups_of_two_columns_are_refused(groups):
 
 
 # Tables.
+
+
+def test_a_category_of_numbers_beyond_doubles_is_read(recwarn):
+    x = np.where(np.arange(24) % 2, np.longdouble("1e4000"), np.longdouble(1))
+    frame = pd.DataFrame({"category": x, "number": X[:, 0]})
+    model = regressor(categorical_features=["category"]).fit(frame, VALUES)
+    assert np.isfinite(model.predict(frame)).all()
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("names", [["a", "a"], [1, 1], [None, None], [np.nan, np.nan]])
@@ -361,3 +381,17 @@ def test_parts_that_cannot_be_copied_are_refused():
     text = "The 'strategy' parameter of search must be an object whose parameters can"
     with pytest.raises(InvalidParameterError, match=text):
         classifier(strategy=LocalStrategy(memoryview(b"3"))).fit(X, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        BayesianStrategy(n_draws=2**31),
+        ReinforceStrategy(n_estimating=2**31),
+        ReinforceStrategy(n_values=2**31),
+    ],
+    ids=str,
+)
+def test_numbers_of_draws_that_no_memory_holds_are_refused(strategy):
+    with pytest.raises(InvalidParameterError, match=r">= \d and <= 100000, got 2147"):
+        classifier(strategy=strategy).fit(X, CLASSES)
