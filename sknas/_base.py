@@ -477,7 +477,11 @@ class BaseNAS(BaseEstimator, ABC):
         if chosen.has_networks and self._is_bagged(problem):
             trainer = clone(self._find_trainer())
             trainer.setup(space)
-            self.ensemble_ = gather(chosen, trainer, problem)
+            try:
+                self.ensemble_ = gather(chosen, trainer, problem)
+            except KeyboardInterrupt:  # all is there, and soon put together
+                is_cut = True
+                self.ensemble_ = gather(chosen, trainer, problem)
         else:
             is_cut |= self._refit(chosen, space, problem, history)
         self._reader.forget([encoder for encoder, _ in self.ensemble_.encodings])

@@ -356,8 +356,9 @@ def refit(
     """
     full = problem.full
     assert full is not None
-    planned = _in_time(chosen, problem)
-    trainings = [_training(trial, space, problem, full) for trial in planned.trials]
+    trainings = [_training(trial, space, problem, full) for trial in chosen.trials]
+    planned = _in_time(chosen, trainings, problem)
+    trainings = trainings[: len(planned.trials)]
     on_all = replace(problem, folds=(full,))
     seconds = sum(refit_seconds(trial) for trial in planned.trials)
     outcomes: list[TrainedNetwork | str] = []
@@ -394,7 +395,7 @@ def _outcomes(
 ) -> Iterator[TrainedNetwork | str]:
     """What becomes of trainings, in order; what the journal holds is done already."""
     journal = problem.journal
-    keys = [f"refit:{training.seed}:{training.stop}" for training in trainings]
+    keys = [_key(training) for training in trainings]
     states = [journal.get(key) for key in keys]
     left = zip(trainings, states, strict=True)
     tasks = [(training,) for training, state in left if state is None]
@@ -407,6 +408,11 @@ def _outcomes(
         if isinstance(outcome, TrainedNetwork) and not outcome.is_cut:
             journal.put(key, outcome.checkpoint.state)
         yield outcome
+
+
+def _key(training: Training) -> str:
+    """Names a network of all rows in a journal."""
+    return f"refit:{training.seed}:{training.stop}"
 
 
 def _train_or_tell(problem: Problem, training: Training) -> TrainedNetwork | str:
@@ -458,14 +464,15 @@ def _members(
     return tuple(replace(m, weight=m.weight / total) for m in members)
 
 
-def _in_time(chosen: Chosen, problem: Problem) -> Chosen:
-    """The members there is time for, at least one."""
+def _in_time(chosen: Chosen, trainings: Sequence[Training], problem: Problem) -> Chosen:
+    """The members there is time for, at least one; those in the journal take none."""
     left = SAFE * problem.seconds_left
-    n_planned, seconds = 1, refit_seconds(chosen.trials[0])
-    for trial in chosen.trials[1:]:
-        seconds += refit_seconds(trial) / problem.n_jobs
-        if seconds >= left:
-            break
+    n_planned, seconds = 0, 0.0
+    for trial, training in zip(chosen.trials, trainings, strict=True):
+        if problem.journal.get(_key(training)) is None:
+            seconds += refit_seconds(trial) / (problem.n_jobs if n_planned else 1)
+            if n_planned and seconds >= left:
+                break
         n_planned += 1
     return replace(
         chosen,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import time
@@ -121,15 +122,22 @@ class FileJournal(Journal):
         self._before = self.seconds
         self._started = time.monotonic()
 
-    def __contains__(self, key: str) -> bool:
-        return key in self._lines
-
     def get(self, key: str) -> Any:
         line = self._lines.get(key)
         if line is None:
             return None
-        if "file" not in line:
+        if "file" in line:
+            return self._read_file(key, line)
+        try:
             return self._restored(line["value"])
+        except FOREIGN as error:
+            raise CheckpointError(
+                f"The value of {key!r} in {str(self.folder / LINES)!r} is not read, "
+                f"{_why(error)}: sknas did not write it; begin with another folder."
+            ) from error
+
+    def _read_file(self, key: str, line: dict[str, Any]) -> Any:
+        """The value of a line that names a file, None if it was dropped."""
         path = self.folder / line["file"]
         try:
             content = path.read_bytes()
@@ -153,7 +161,7 @@ class FileJournal(Journal):
         except UnpicklingError:
             reason = "it holds more than tensors"
         except FOREIGN as error:
-            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            reason = _why(error)
         raise CheckpointError(
             f"The file {str(path)!r} of a checkpoint is not read, {reason}: sknas did "
             "not write it; begin with another folder."
@@ -281,6 +289,11 @@ class FileJournal(Journal):
         return self.records[name](**told)
 
 
+def _why(error: Exception) -> str:
+    """The first line of what an error says."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
 def _checked(text: bytes) -> dict[str, Any] | None:
     """A line's content, None if it is not what was written."""
     crc, _, content = text.partition(b" ")
@@ -288,7 +301,7 @@ def _checked(text: bytes) -> dict[str, Any] | None:
         return None
     try:
         line = json.loads(content)
-        is_ours = isinstance(line["key"], str) and line["seconds"] >= 0
+        is_ours = isinstance(line["key"], str) and 0 <= line["seconds"] < math.inf
         return line if is_ours and isinstance(line.get("file", ""), str) else None
     except FOREIGN:
         return None

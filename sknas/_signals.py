@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -16,7 +17,8 @@ class Signals:
     """Ctrl-C once ends a search, twice ends the fit; SIGTERM ends the process.
 
     In the main thread alone, where Python hears of signals, and only in place of the
-    handlers that Python itself sets: those of others stay.
+    handlers that Python itself sets: those of others stay. SIGTERM is left to the
+    system in a child of another process.
 
     Parameters
     ----------
@@ -35,7 +37,8 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return self
         self._replace(signal.SIGINT, signal.default_int_handler, self._interrupt)
-        if self.is_kept:
+        # A worker would hand SystemExit on to the process that asked it.
+        if self.is_kept and multiprocessing.parent_process() is None:
             self._replace(signal.SIGTERM, signal.SIG_DFL, self._terminate)
         return self
 

@@ -230,6 +230,15 @@ def test_networks_of_all_rows_are_not_trained_again(trainings, tmp_path, monkeyp
     assert len(count) == 2 * n_members
 
 
+def test_networks_that_are_there_need_no_time(tmp_path, monkeypatch):
+    model, X, y = search(max_trials=4, max_time=60.0, max_epochs=5)
+    model.set_params(checkpoint=tmp_path)
+    first = told(model.fit(X, y), X)
+    assert len(model.ensemble_) > 1
+    monkeypatch.setattr(_ensemble, "SAFE", 0.0)  # as if all time had gone
+    assert told(model.fit(X, y), X) == first
+
+
 def test_a_search_without_a_seed_goes_on_with_the_one_it_had(trainings, tmp_path):
     model, X, y = search(random_state=None, checkpoint=tmp_path)
     assert trainings.fit(model, X, y, kill_at=12) is None

@@ -25,6 +25,7 @@ from torch import nn
 
 from sknas import NASClassifier
 from sknas._history import OUT_OF_TIME
+from sknas._journal import FileJournal
 from sknas._problem import Problem
 from sknas.exceptions import SearchWarning
 from sknas.nets import Linear, TableInput
@@ -113,6 +114,28 @@ def test_the_answer_is_the_same_on_every_backend(workers, alone):
     assert _workers.count_workers(None) == 2
     assert told(search().fit(X, Y)) == alone[0]
     assert told(search(ensemble_size=1).fit(X, Y)) == alone[1]
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing in the search hears of it."""
+
+
+def test_a_search_with_workers_goes_on(workers, alone, tmp_path, monkeypatch):
+    real, keys = FileJournal.put, []
+
+    def killing(journal, key, value):
+        real(journal, key, value)
+        keys.append(key)
+        if len(keys) == 4:
+            raise Killed
+
+    model = search(checkpoint=tmp_path)
+    monkeypatch.setattr(FileJournal, "put", killing)
+    with pytest.raises(Killed):
+        model.fit(X, Y)
+    assert told(model.fit(X, Y)) == alone[0]
+    done = [key for key in keys if key.startswith(("cohort:", "trial:"))]
+    assert len(set(done)) == len(done)
 
 
 def test_more_processes_than_cores_serve_all_rungs_and_searches(alone):

@@ -40,7 +40,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
-from sknas import NASClassifier, NASRegressor
+from sknas import NASClassifier, NASRegressor, _base
 from sknas._ensemble import Ensemble
 from sknas._history import Architecture, History
 from sknas.spaces import TableSpace
@@ -873,6 +873,23 @@ def test_a_second_fit_that_fails_leaves_no_mixture():
     except NotFittedError:
         return
     np.testing.assert_array_equal(after, before)
+
+
+def test_ctrl_c_while_the_ensemble_is_put_together_loses_nothing(monkeypatch):
+    calls, real = [], _base.gather
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(_base, "gather", interrupted)
+    estimator = tiny(cv=5, ensemble_size=2).fit(X, CLASSES)
+    assert len(calls) == 2
+    assert estimator.stop_reason_ == "interrupted"
+    monkeypatch.undo()
+    same_answers(estimator, tiny(cv=5, ensemble_size=2).fit(X, CLASSES), X)
 
 
 def test_bounds_of_parameters_and_epochs_are_kept():

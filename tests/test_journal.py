@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sknas._history import Architecture, Proposal, Trial
-from sknas._journal import LINES, TORN, FileJournal, NoJournal
+from sknas._journal import LINES, TORN, TYPE, FileJournal, NoJournal
 from sknas.exceptions import CheckpointError
 
 
@@ -134,9 +134,30 @@ def test_values_are_dropped_by_what_their_keys_begin_with(journal):
     assert journal.get("other") is not None
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {TYPE: "Nothing"},
+        {TYPE: "Trial", "nothing": 1},
+        {TYPE: "tuple"},
+        {TYPE: "Architecture", "choices": 3},
+    ],
+    ids=str,
+)
+def test_values_of_others_are_one_sentence(journal, value):
+    journal._write_line({"key": "key", "value": value, "seconds": 1.0})
+    with pytest.raises(CheckpointError, match=r"of 'key' in .* is not read, \w+: .*; "):
+        FileJournal(journal.folder).get("key")
+
+
+def test_seconds_are_finite(journal):
+    journal._write_line({"key": "key", "value": 1, "seconds": float("inf")})
+    with pytest.raises(CheckpointError, match=r"Line 1 .* is damaged"):
+        FileJournal(journal.folder)
+
+
 def test_an_unknown_key_is_none(journal):
     assert journal.get("key") is None
-    assert "key" not in journal
 
 
 def test_no_journal_keeps_nothing():

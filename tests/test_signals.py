@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+from joblib import Parallel, delayed
 
 from sknas._signals import Signals, Stop
 
@@ -60,6 +61,16 @@ def test_a_machine_that_ends_is_heard_where_the_search_is_kept():
         signal.sigtimedwait([], 1)
     assert caught.value.code == 143
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def seen_by_a_worker():
+    with Signals(True):
+        return signal.getsignal(signal.SIGTERM)
+
+
+def test_a_worker_leaves_it_to_the_system():
+    (found,) = Parallel(2)([delayed(seen_by_a_worker)()])
+    assert found == signal.SIG_DFL
 
 
 def test_without_a_checkpoint_it_is_left_to_the_system():

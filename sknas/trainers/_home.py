@@ -48,6 +48,8 @@ def home_folder() -> str:
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):  # or somebody has tidied up
         root = os.environ.get("JOBLIB_TEMP_FOLDER")
+        if root:
+            os.makedirs(root, exist_ok=True)
         _folders[process] = tempfile.mkdtemp(prefix="sknas-", dir=root)
         atexit.register(remove, process, _folders[process])
     return _folders[process]

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -37,6 +38,14 @@ def test_a_removed_folder_of_rows_is_made_again(problem):
     shutil.rmtree(_home.home_folder())
     again = crew.sent(problem)
     assert again is not parcel and again.is_there
+
+
+def test_a_folder_for_files_that_is_not_there_yet_is_made(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path / "new" / "folder"))
+    monkeypatch.setattr(_home, "_folders", {})
+    folder = _home.home_folder()
+    assert Path(folder).parent == tmp_path / "new" / "folder"
+    assert Path(folder).is_dir()
 
 
 # Tasks that are tried again
