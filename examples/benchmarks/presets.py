@@ -30,6 +30,7 @@ from sknas.strategies._presets import PRESETS
 from sknas.trainers import SkorchTrainer
 from sknas.trainers._network import evaluate
 
+ALL = [*PRESETS, "random"]
 SEEDS = (0, 1, 2)
 N_TRAIN, N_TEST = 3_000, 3_000  # images of Fashion-MNIST
 N_STEPS = {"digits": 300, "fashion_mnist": 400}  # of a search, and of a training
@@ -51,12 +52,13 @@ def main():
         __doc__,
         data={"type": Path, "required": True},
         sets={"nargs": "+", "choices": list(N_STEPS), "default": list(N_STEPS)},
+        presets={"nargs": "+", "choices": ALL, "default": ALL},
         seeds={"nargs": "+", "type": int, "default": list(SEEDS)},
     )
     lines = Lines(arguments.results / "presets.jsonl")
     for seed in arguments.seeds:
         for data in arguments.sets:
-            for preset in (*PRESETS, "random"):
+            for preset in arguments.presets:
                 key = {"preset": preset, "data": data, "seed": seed}
                 lines.measure(key, lambda k=key: run(k, lines.rows, arguments.data))
     steps = Lines(arguments.results / "presets_step.jsonl")

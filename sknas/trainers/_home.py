@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -65,7 +66,11 @@ def remove(process: int, path: str) -> None:
 
 @cache
 def end_with(process: int, folder: str) -> None:
-    """From now on, end this process as soon as its parent is gone, in midst of work."""
+    """From now on, end this process as soon as its parent is gone, in midst of work.
+
+    Ctrl-C of a terminal, which workers get as well, is left to the parent: a worker
+    that it met in the middle of an answer would let the parent wait for the rest.
+    """
 
     def watch() -> None:
         while os.getppid() == process:
@@ -73,6 +78,8 @@ def end_with(process: int, folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, name="sknas-watch", daemon=True).start()
 
 
