@@ -496,7 +496,7 @@ def test_damage_is_told_and_nothing_is_deleted(tmp_path):
     model.fit(X, y)
     (path,) = tmp_path.glob(f"*/{LINES}")
     lines = path.read_text().splitlines(keepends=True)
-    lines[2] = lines[2].replace("1", "2")
+    lines[2] = lines[2].replace('"key"', '"kex"')
     path.write_text("".join(lines))
     with pytest.raises(CheckpointError, match=r"^Line 3 of .* is damaged"):
         model.fit(X, y)
