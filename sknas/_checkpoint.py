@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dis
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from pickle import PicklingError
 from types import (
     BuiltinFunctionType,
+    CellType,
     CodeType,
     FunctionType,
     MethodType,
@@ -41,11 +43,13 @@ RECORDS = {cls.__name__: cls for cls in (Batched, Best, Checkpoint, Member, Sing
 DATA, JOINT = ("X", "y", "sample_weight", "groups"), "rows"
 # Parameters on which the trials of a search do not depend, and those told otherwise.
 APART = ("checkpoint", "cv", "n_jobs", "verbose", "warm_start")
-LIBRARIES = (  # their classes are told by name
-    *("abc", "builtins", "collections", "functools", "joblib", "numpy", "operator"),
-    *("pandas", "scipy", "sklearn", "sknas", "skorch", "torch", "typing"),
-)
-SETTINGS = (str, int, float, tuple, list, dict)  # attributes of a class that tell
+LIBRARIES = {  # what is in them is told by name, and so is all in INSTALLED
+    *("joblib", "numpy", "pandas", "scipy", "sklearn", "sknas", "skorch", "torch"),
+    *sys.stdlib_module_names,
+}
+INSTALLED = ("site-packages", "dist-packages")
+PACKAGES = ("sknas", "torch", "scikit-learn", "numpy", "skorch")
+LOOKUPS = ("LOAD_GLOBAL", "LOAD_NAME")  # the latter in the body of a class
 _warned: set[tuple[str, ...]] = set()  # of what, in this process
 
 
@@ -173,7 +177,7 @@ def describe_search(
         "cv": _digest(splits) if splits else _text(parameters["cv"]),
         **words,
         "device": device.partition(":")[0],
-        "versions": f"sknas {version('sknas')}, torch {torch.__version__}",
+        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
     }
 
 
@@ -201,45 +205,64 @@ def _told(owner: str, name: str, value: Any) -> str:
     """A parameter as text, or an error where it can't be told from others."""
     try:
         return _text(value)
-    except (AttributeError, TypeError, PicklingError, RecursionError) as error:
+    except Exception as error:  # how it is pickled is others' code
         allowed = "an object that can be pickled, with a 'checkpoint' or 'warm_start'"
         reject(owner, name, value, allowed, str(error))
 
 
 def _text(value: Any) -> str:
-    """A parameter as text that is the same in another process."""
+    """A value as text that is the same in another process.
+
+    The functions and classes in it, and those that they use, are told in a digest.
+    """
+    met: list[Any] = []
+    words = _words(value, met)
+    # Code that is told adds to what is met: none is told twice, though it uses itself.
+    parts = [f"{name} {_part(p, met)}" for code in met for name, p in _parts(code)]
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return f"{words} {digest}" if met else words
+
+
+def _words(value: Any, met: list[Any]) -> str:
+    """A value as text; functions and classes by their places in those that are met."""
+    if isinstance(value, str | int | float | None):
+        return repr(value)
     if isinstance(value, BaseEstimator):
-        told = value.get_params(deep=False).items()
-        inside = ", ".join(f"{name}={_text(part)}" for name, part in told)
-        return f"{_class(type(value))}({inside})"
+        inside = _words(value.get_params(deep=False), met)
+        return f"{_words(type(value), met)} {inside}"
     if isinstance(value, ModuleType):  # numpy.random, its global state
         return value.__name__
     if isinstance(value, np.random.RandomState):
         return f"RandomState {joblib.hash(value)}"
+    if isinstance(value, torch.Tensor):  # its pickle tells of places in memory
+        return _words(value.detach().cpu().numpy(), met)
     if isinstance(value, np.ndarray):
-        is_object = value.dtype.hasobject  # its bytes are places in memory
-        return f"array {_text(value.tolist()) if is_object else _digest([value])}"
+        if value.dtype.hasobject:  # its bytes are places in memory
+            return f"array {_words(value.tolist(), met)}"
+        return f"array {_digest([np.atleast_1d(value)])}"
     if isinstance(value, Mapping):
-        return str({str(key): _text(part) for key, part in value.items()})
+        items = (f"{_words(k, met)}: {_words(v, met)}" for k, v in value.items())
+        return f"{{{', '.join(items)}}}"
+    if isinstance(value, set | frozenset):  # their order is chance
+        value = sorted(value, key=lambda part: _words(part, list(met)))
     if isinstance(value, list | tuple):
-        return str([_text(part) for part in value])
+        return f"[{', '.join(_words(part, met) for part in value)}]"
     if isinstance(value, partial):
-        return f"partial {[_text(p) for p in (value.func, value.args, value.keywords)]}"
-    if isinstance(value, FunctionType):
-        held = [_code(cell.cell_contents) for cell in value.__closure__ or ()]
-        usual = _text([value.__defaults__, value.__kwdefaults__])
-        return f"{_name(value)} {_code(value)} {usual} {held}"
+        return f"partial {_words([value.func, value.args, value.keywords], met)}"
+    if isinstance(value, CodeType):
+        steps = (value.co_code.hex(), value.co_exceptiontable.hex())
+        named = (value.co_names, value.co_varnames, value.co_consts)
+        return _words([*steps, *named], met)
+    if isinstance(value, FunctionType | type):
+        return _reference(value, met)
     if isinstance(value, MethodType):
-        return f"{_text(value.__func__)} of {_text(value.__self__)}"
-    if isinstance(value, type | BuiltinFunctionType | np.ufunc):
+        return f"{_words(value.__func__, met)} of {_words(value.__self__, met)}"
+    if isinstance(value, BuiltinFunctionType | np.ufunc):
         return _name(value)
-    is_own = _class(type(value)) != _name(type(value))
-    if hasattr(value, "__dict__") and (is_own or callable(value)):
-        return f"{_class(type(value))} {_text(vars(value))}"
-    if isinstance(value, str | int | float | None):
-        return repr(value)
+    if _is_own(type(value)) or (callable(value) and hasattr(value, "__dict__")):
+        return f"{_words(type(value), met)} {_words(value.__getstate__(), met)}"
     # Such as a splitter of scikit-learn, whose settings its attributes tell.
-    return f"{type(value).__qualname__} {joblib.hash(value)}"
+    return f"{_words(type(value), met)} {joblib.hash(value)}"
 
 
 def _name(value: Any) -> str:
@@ -247,24 +270,65 @@ def _name(value: Any) -> str:
     return f"{getattr(value, '__module__', '')}.{name}"
 
 
-def _class(cls: type) -> str:
-    """A class by its name, and one that the user wrote by what it does, too."""
-    own = [c for c in cls.__mro__ if c.__module__.partition(".")[0] not in LIBRARIES]
-    written = []
-    for name, part in ((name, vars(c)[name]) for c in own for name in sorted(vars(c))):
+def _reference(value: FunctionType | type, met: list[Any]) -> str:
+    """A class of a library by name; other code by its place, and what it holds."""
+    is_own = _is_own(value)
+    if isinstance(value, type) and not is_own:
+        return _name(value)
+    # A script is a module of another name where it is imported.
+    name = value.__qualname__ if is_own else _name(value)
+    if value in met:
+        return f"{name} {met.index(value)}"
+    met.append(value)
+    reference = f"{name} {len(met) - 1}"
+    if isinstance(value, type):
+        return reference
+    cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+    held = {key: cell.cell_contents for key, cell in cells if cell != CellType()}
+    return (
+        f"{reference} {_words([value.__defaults__, value.__kwdefaults__, held], met)}"
+    )
+
+
+def _is_own(value: FunctionType | type) -> bool:
+    """Whether the user wrote it: it stands in no installed library."""
+    module = value.__module__
+    if isinstance(value, FunctionType):  # a decorated one takes the name of another
+        module = value.__globals__.get("__name__") or ""
+    path = getattr(sys.modules.get(module), "__file__", None) or ""
+    is_installed = any(folder in path for folder in INSTALLED)
+    is_library = is_installed or module.partition(".")[0] in LIBRARIES
+    return module == "__main__" or not is_library
+
+
+def _part(value: Any, met: list[Any]) -> str:
+    """What code uses, by its type alone where it can't be told."""
+    try:
+        return _words(value, met)
+    except Exception:  # such as a lock; how it is pickled is others' code
+        return _words(type(value), met)
+
+
+def _parts(value: FunctionType | type) -> list[tuple[str, Any]]:
+    """What a function does and the globals that it uses, or what is in a class."""
+    if isinstance(value, FunctionType):
+        code, around = value.__code__, value.__globals__
+        used = _names_used(code) & around.keys() if _is_own(value) else ()
+        return [("", code), *((name, around[name]) for name in sorted(used))]
+    found: list[tuple[str, Any]] = [("", value.__bases__)]
+    for name, part in sorted(vars(value).items()):
+        part = part.func if isinstance(part, cached_property) else part
         part = getattr(part, "fget", None) or getattr(part, "__func__", part)
-        if isinstance(part, FunctionType):
-            written.append(f"{name} {_code(part)}")
-        elif isinstance(part, SETTINGS) and not name.startswith("_"):
-            written.append(f"{name} {_text(part)}")
-    return f"{_name(cls)} {written}" if written else _name(cls)
+        if isinstance(part, FunctionType) or not name.startswith("__"):
+            found.append((name, part))
+    return found
 
 
-def _code(value: Any) -> str:
-    """What a function does, or a constant in it; functions in it by what they do."""
-    code = value.__code__ if isinstance(value, FunctionType) else value
-    if not isinstance(code, CodeType):
-        parts = sorted(map(repr, code)) if isinstance(code, frozenset) else code
-        return _text(parts)
-    constants = [_code(constant) for constant in code.co_consts]
-    return str(joblib.hash((code.co_code, code.co_names, constants)))
+def _names_used(code: CodeType) -> set[str]:
+    """The globals that code looks up, and code in it."""
+    steps = dis.get_instructions(code)
+    names = {step.argval for step in steps if step.opname in LOOKUPS}
+    inside = [part for part in code.co_consts if isinstance(part, CodeType)]
+    names.update(*map(_names_used, inside))
+    # Such as __name__ and __file__: where code stands is not what it does.
+    return {name for name in names if not name.startswith("__")}

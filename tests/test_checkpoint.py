@@ -11,9 +11,11 @@ import warnings
 import zlib
 from collections import Counter
 from functools import partial
+from importlib.metadata import version
 from operator import itemgetter
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -478,6 +480,225 @@ def test_parameters_are_told_in_words_that_last():
     assert text(strategy) != text(GradientStrategy("darts"))
 
 
+def made(code, **others):
+    """The scorer that some code defines, as in a module or a cell of a notebook."""
+    space = {"__name__": "mine", **others}
+    exec(code, space)
+    return space["scorer"]
+
+
+CALLS_ITSELF = """
+def scorer(estimator, X, y):
+    return other(y) * {}
+
+def other(y):
+    return scorer(None, None, y) if len(y) else 0.0
+"""
+DECORATES = """
+import functools
+def decorated(function):
+    @functools.wraps(function)
+    def outer(*arguments):
+        return function(*arguments)
+    return outer
+
+@decorated
+def scorer(estimator, X, y, k={}):
+    return k
+"""
+IN_A_CLOSURE = """
+def make(k):
+    inner = lambda y, p: k * (y == p).mean()
+    def outer(estimator, X, y):
+        return inner(y, estimator.predict(X))
+    return outer
+scorer = make({})
+"""
+OF_A_CLASS = """
+import numpy as np
+from abc import ABC
+from functools import cached_property
+def held(k):
+    return lambda self: k
+class Judge(ABC):
+    {0}
+    def __call__(self, estimator, X, y):
+        return super().__repr__()
+scorer = Judge{1}
+"""
+OF_ITS_MODULE = """
+import numpy as np
+import torch
+from threading import Lock
+LOCK = Lock()
+{0}
+def scorer(estimator, X, y):
+    return [{1} for _ in y]
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "one", "other"),
+    [
+        (IN_A_CLOSURE, ["1"], ["-1"]),
+        (DECORATES, ["1"], ["-1"]),
+        (CALLS_ITSELF, ["1"], ["-1"]),
+        (OF_A_CLASS, ["def m(self, k=1): ...", "()"], ["def m(self, k=2): ...", "()"]),
+        (OF_A_CLASS, ["def m(_, *, k=1): ...", "()"], ["def m(_, *, k=2): ...", "()"]),
+        (OF_A_CLASS, ["m = held(1)", "()"], ["m = held(-1)", "()"]),
+        (OF_A_CLASS, ["m = held(1)", ""], ["m = held(-1)", ""]),
+        (OF_A_CLASS, ["m = property(held(1))", "()"], ["m = property(held(2))", "()"]),
+        (OF_A_CLASS, ["_k = 1", "()"], ["_k = 2", "()"]),
+        (OF_A_CLASS, ["k = np.eye(2)", "()"], ["k = np.eye(3)", "()"]),
+        (OF_ITS_MODULE, ["k = 1", "k"], ["k = 2", "k"]),
+        (OF_ITS_MODULE, ["k = 1", "(lambda: k)()"], ["k = 2", "(lambda: k)()"]),
+        (OF_ITS_MODULE, ["k = lambda: 1", "k()"], ["k = lambda: 2", "k()"]),
+        (OF_ITS_MODULE, ["k = {'a', 'b'}", "k"], ["k = {'a', 'c'}", "k"]),
+        (OF_ITS_MODULE, ["k = {1: 2}", "k"], ["k = {'1': 2}", "k"]),
+        (OF_ITS_MODULE, ["k = np.ones(9)", "k"], ["k = np.zeros(9)", "k"]),
+        (OF_ITS_MODULE, ["k = np.array(1)", "k"], ["k = np.array(2)", "k"]),
+        (OF_ITS_MODULE, ["k = torch.ones(9)", "k"], ["k = torch.zeros(9)", "k"]),
+        (
+            OF_ITS_MODULE,
+            ["class K:\n  def m(self): return 1", "K().m()"],
+            ["class K:\n  def m(self): return 2", "K().m()"],
+        ),
+        (
+            OF_ITS_MODULE,
+            ["class K(int): ...", "K()"],
+            ["class K(float): ...", "K()"],
+        ),
+        (OF_ITS_MODULE, ["", "(lambda *, a, b: a)"], ["", "(lambda *, b, a: b)"]),
+    ],
+)
+def test_what_code_uses_tells_searches_apart(code, one, other):
+    text = _checkpoint._text
+    here, there = made(code.format(*one)), made(code.format(*other))
+    assert text(here) == text(made(code.format(*one)))
+    assert text(here) == text(cloudpickle.loads(cloudpickle.dumps(here)))
+    assert text(here) != text(there)
+
+
+def test_what_stands_beside_a_lock_is_told():
+    text = _checkpoint._text
+    code = OF_ITS_MODULE.format("def k(lock=LOCK): return {}", "k(LOCK)")
+    assert text(made(code.format(1))) == text(made(code.format(1)))
+    assert text(made(code.format(1))) != text(made(code.format(2)))
+    # Some versions of Python keep a lock in it.
+    code = OF_A_CLASS.format("m = cached_property(held({}))", "()")
+    assert text(made(code.format(1))) != text(made(code.format(2)))
+
+
+def test_scorers_that_hold_others_do_not_share_a_search(tmp_path):
+    scores = []
+    for k in (1, -1):
+        scorer = made(IN_A_CLOSURE.format(k))
+        model, X, y = search(
+            scoring=scorer, checkpoint=tmp_path, max_trials=2, max_epochs=1
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SearchWarning)
+            scores.append(model.fit(X, y).best_score_)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert scores[1] <= 0 <= scores[0] != scores[1]
+
+
+def test_what_code_does_not_use_changes_nothing():
+    code = "def scorer(estimator, X, y):\n  return y.mean() + helper(y) + sqrt(4)\n"
+    helper = made("def scorer(y): return 0.0")
+    text = _checkpoint._text(made(code, helper=helper, sqrt=np.sqrt))
+    others = {"helper": helper, "sqrt": np.sqrt, "__file__": "elsewhere", "unused": 1}
+    assert text == _checkpoint._text(made(code, mean=3, **others))
+    # As it is where another module imports it, or in a script.
+    assert text == _checkpoint._text(made(code, **{**others, "__name__": "__main__"}))
+
+
+def test_a_long_chain_of_code_is_told_to_its_end():
+    chain = "".join(f"def f{i}(y): return f{i + 1}(y)\n" for i in range(1_000))
+    chain += "def scorer(estimator, X, y): return f0(y)\nf1000 = lambda y: {}"
+    one, other = (_checkpoint._text(made(chain.format(k))) for k in (1, 2))
+    assert one != other
+
+
+def test_libraries_are_told_by_name_and_not_followed(monkeypatch):
+    code = "k = {}\ndef scorer(estimator, X, y):\n  return k\n"
+    for module, is_followed in ((torch.__name__, False), ("mine", True)):
+        one, other = (made(code.format(k), __name__=module) for k in (1, 2))
+        assert (_checkpoint._text(one) != _checkpoint._text(other)) == is_followed
+    # One that is installed and that the list does not name.
+    monkeypatch.setattr(_checkpoint, "LIBRARIES", ())
+    one, other = (made(code.format(k), __name__=torch.__name__) for k in (1, 2))
+    assert _checkpoint._text(one) == _checkpoint._text(other)
+    assert _checkpoint._text(torch.nn.Linear) == "torch.nn.modules.linear.Linear"
+
+
+def test_an_empty_cell_is_told():
+    def scorer(estimator, X, y):
+        return later(y)
+
+    empty = _checkpoint._text(scorer)
+
+    def later(y):
+        return 0.0
+
+    assert empty != _checkpoint._text(scorer)
+
+
+TOLD = """
+import sys, torch
+import numpy as np
+from sknas import _checkpoint
+WORDS = {"one", "two", "three", "four"}
+TENSOR = torch.arange(3.0)
+class Judge:
+    words = frozenset(WORDS)
+    def good(self, y, k=object, other=lambda y: y in {"five", "six", "seven"}):
+        return [TENSOR, super().__repr__()]
+JUDGE = Judge()
+def helper(y):
+    return JUDGE.good(y) if y in WORDS else scorer(None, None, y)
+def scorer(estimator, X, y):
+    return helper(np.mean(y))
+"""
+
+
+def test_code_is_told_the_same_in_another_process(tmp_path):
+    (tmp_path / "kept.py").write_text(TOLD)
+    found = []
+    for seed, code in (
+        ("1", TOLD),
+        ("2", TOLD),
+        ("3", "import sys; from kept import _checkpoint, scorer"),
+    ):
+        code += "\nsys.stdout.write(_checkpoint._text(scorer))"
+        paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
+        command = [sys.executable, "-c", code]
+        found.append(subprocess.check_output(command, env=environment, text=True))
+    scorer = cloudpickle.loads(cloudpickle.dumps(made(TOLD)))
+    assert [_checkpoint._text(scorer)] * 3 == found
+
+
+def test_versions_tell_searches_apart(monkeypatch):
+    model, X, y = search()
+    model._check_parameters(X)
+    data, *_ = model._read_training_data(X, y, None, None)
+
+    def parts():
+        return _checkpoint.describe_search(model, data, model._target.classes_, "cpu")
+
+    usual = parts()
+    for package in ("sknas", "torch", "scikit-learn", "numpy", "skorch"):
+        assert f"{package} {version(package)}" in usual["versions"].split(", ")
+    real = _checkpoint.version
+    for package in ("scikit-learn", "numpy", "skorch"):
+        changed = {package: "0.0"}
+        monkeypatch.setattr(
+            _checkpoint, "version", lambda name, c=changed: c.get(name, real(name))
+        )
+        assert _checkpoint.differences(usual, parts()) == ["versions"]
+
+
 def test_a_living_process_keeps_others_out(tmp_path):
     model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=1)
     model.fit(X, y)
@@ -505,7 +726,7 @@ def test_damage_is_told_and_nothing_is_deleted(tmp_path):
     model.fit(X, y)
     (path,) = tmp_path.glob(f"*/{LINES}")
     lines = path.read_text().splitlines(keepends=True)
-    lines[2] = lines[2].replace("1", "2")
+    lines[2] = lines[2].replace('"key"', '"kex"')
     path.write_text("".join(lines))
     with pytest.raises(CheckpointError, match=r"^Line 3 of .* is damaged"):
         model.fit(X, y)
