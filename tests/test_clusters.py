@@ -148,6 +148,20 @@ def test_more_processes_than_cores_serve_all_rungs_and_searches(alone):
     assert len(processes[0]) == 4
 
 
+def test_workers_leave_ctrl_c_to_their_parent(alone):
+    """One that it met in the middle of an answer would let the parent wait."""
+
+    def fit():
+        assert told(search(2).fit(X, Y)) == alone[0]
+        own = [p for p in active_children() if p.name.startswith("LokyProcess")]
+        return {process.pid for process in own}
+
+    processes = fit()
+    for process in processes:
+        os.kill(process, signal.SIGINT)
+    assert fit() == processes
+
+
 @pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
 def test_other_backends_of_joblib(backend, alone):
     with joblib.parallel_config(backend=backend, n_jobs=2):
