@@ -24,7 +24,7 @@ from sknas._journal import FileJournal
 SEEDS = (0, 1, 2)
 WAYS = ("1 process", "2 processes", "2 of Dask", "2, checkpoint")
 # As the guide says: by its own setting Dask's workers give memory back at every step.
-TRIM = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**27}
+USUAL_MALLOC = {"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1}}
 CLUSTER = {
     "n_workers": 2,
     "threads_per_worker": 1,
@@ -54,7 +54,7 @@ def run(way, rows, seed, n_trials):
         if way == "1 process":
             model.set_params(n_jobs=1)
         elif way == "2 of Dask":
-            stack.enter_context(dask.config.set(TRIM))
+            stack.enter_context(dask.config.set(USUAL_MALLOC))
             stack.enter_context(Client(stack.enter_context(LocalCluster(**CLUSTER))))
             stack.enter_context(joblib.parallel_config(backend="dask"))
         elif way == "2, checkpoint":
