@@ -48,6 +48,7 @@ LIBRARIES = {  # what is in them is told by name, and so is all in INSTALLED
     *sys.stdlib_module_names,
 }
 INSTALLED = ("site-packages", "dist-packages")
+PYTHON = f"Python {sys.version_info.major}.{sys.version_info.minor}"
 PACKAGES = ("sknas", "torch", "scikit-learn", "numpy", "skorch")
 LOOKUPS = ("LOAD_GLOBAL", "LOAD_NAME")  # the latter in the body of a class
 _warned: set[tuple[str, ...]] = set()  # of what, in this process
@@ -177,7 +178,7 @@ def describe_search(
         "cv": _digest(splits) if splits else _text(parameters["cv"]),
         **words,
         "device": device.partition(":")[0],
-        "versions": ", ".join(f"{name} {version(name)}" for name in PACKAGES),
+        "versions": ", ".join([PYTHON, *(f"{p} {version(p)}" for p in PACKAGES)]),
     }
 
 
@@ -228,8 +229,10 @@ def _words(value: Any, met: list[Any]) -> str:
     if isinstance(value, str | int | float | None):
         return repr(value)
     if isinstance(value, BaseEstimator):
-        inside = _words(value.get_params(deep=False), met)
-        return f"{_words(type(value), met)} {inside}"
+        told = value.get_params(deep=False)
+        held = vars(value).items()  # what it has learnt, if it has
+        told |= {k: v for k, v in held if k.endswith("_") and not k.startswith("_")}
+        return f"{_words(type(value), met)} {_words(told, met)}"
     if isinstance(value, ModuleType):  # numpy.random, its global state
         return value.__name__
     if isinstance(value, np.random.RandomState):
@@ -257,10 +260,13 @@ def _words(value: Any, met: list[Any]) -> str:
         return _reference(value, met)
     if isinstance(value, MethodType):
         return f"{_words(value.__func__, met)} of {_words(value.__self__, met)}"
-    if isinstance(value, BuiltinFunctionType | np.ufunc):
+    if isinstance(value, BuiltinFunctionType):  # a method of what it is bound to
+        return f"{_name(value)} {_words(value.__self__, met)}"
+    if isinstance(value, np.ufunc):
         return _name(value)
     if _is_own(type(value)) or (callable(value) and hasattr(value, "__dict__")):
-        return f"{_words(type(value), met)} {_words(value.__getstate__(), met)}"
+        kind = f"{_words(type(value), met)} {getattr(value, '__qualname__', '')}"
+        return f"{kind} {_words(value.__getstate__(), met)}"
     # Such as a splitter of scikit-learn, whose settings its attributes tell.
     return f"{_words(type(value), met)} {joblib.hash(value)}"
 
@@ -296,7 +302,7 @@ def _is_own(value: FunctionType | type) -> bool:
     if isinstance(value, FunctionType):  # a decorated one takes the name of another
         module = value.__globals__.get("__name__") or ""
     path = getattr(sys.modules.get(module), "__file__", None) or ""
-    is_installed = any(folder in path for folder in INSTALLED)
+    is_installed = not set(INSTALLED).isdisjoint(Path(path).parts)
     is_library = is_installed or module.partition(".")[0] in LIBRARIES
     return module == "__main__" or not is_library
 
@@ -325,9 +331,10 @@ def _parts(value: FunctionType | type) -> list[tuple[str, Any]]:
 
 
 def _names_used(code: CodeType) -> set[str]:
-    """The globals that code looks up, and code in it."""
-    steps = dis.get_instructions(code)
+    """The globals that code looks up, and code in it, but for those that it sets."""
+    steps = list(dis.get_instructions(code))
     names = {step.argval for step in steps if step.opname in LOOKUPS}
+    names -= {step.argval for step in steps if step.opname == "STORE_GLOBAL"}
     inside = [part for part in code.co_consts if isinstance(part, CodeType)]
     names.update(*map(_names_used, inside))
     # Such as __name__ and __file__: where code stands is not what it does.

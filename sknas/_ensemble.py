@@ -176,6 +176,15 @@ class Chosen:
         """Whether the networks of the folds are at hand."""
         return all(trial.networks for trial in self.trials)
 
+    def kept(self, places: Sequence[int]) -> Chosen:
+        """The same without the trials at other places."""
+        return replace(
+            self,
+            trials=tuple(self.trials[place] for place in places),
+            weights=tuple(self.weights[place] for place in places),
+            temperatures=tuple(self.temperatures[place] for place in places),
+        )
+
 
 def choose_members(history: History, problem: Problem, size: int) -> Chosen:
     """Trials to combine and their weights, by greedy selection.
@@ -357,8 +366,9 @@ def refit(
     full = problem.full
     assert full is not None
     trainings = [_training(trial, space, problem, full) for trial in chosen.trials]
-    planned = _in_time(chosen, trainings, problem)
-    trainings = trainings[: len(planned.trials)]
+    places = _in_time(chosen, trainings, problem)
+    trainings = [trainings[place] for place in places]
+    planned = chosen.kept(places)
     on_all = replace(problem, folds=(full,))
     seconds = sum(refit_seconds(trial) for trial in planned.trials)
     outcomes: list[TrainedNetwork | str] = []
@@ -464,22 +474,24 @@ def _members(
     return tuple(replace(m, weight=m.weight / total) for m in members)
 
 
-def _in_time(chosen: Chosen, trainings: Sequence[Training], problem: Problem) -> Chosen:
-    """The members there is time for, at least one; those in the journal take none."""
+def _in_time(
+    chosen: Chosen, trainings: Sequence[Training], problem: Problem
+) -> list[int]:
+    """Places of the members there is time for, at least one.
+
+    Those in the journal take none.
+    """
     left = SAFE * problem.seconds_left
-    n_planned, seconds = 0, 0.0
-    for trial, training in zip(chosen.trials, trainings, strict=True):
+    places: list[int] = []
+    seconds = 0.0
+    for place, training in enumerate(trainings):
         if problem.journal.get(_key(training)) is None:
-            seconds += refit_seconds(trial) / (problem.n_jobs if n_planned else 1)
-            if n_planned and seconds >= left:
-                break
-        n_planned += 1
-    return replace(
-        chosen,
-        trials=chosen.trials[:n_planned],
-        weights=chosen.weights[:n_planned],
-        temperatures=chosen.temperatures[:n_planned],
-    )
+            usual = refit_seconds(chosen.trials[place])
+            seconds += usual / (problem.n_jobs if places else 1)
+            if places and seconds >= left:
+                continue
+        places.append(place)
+    return places
 
 
 def _training(trial: Trial, space: Space, problem: Problem, full: Fold) -> Training:

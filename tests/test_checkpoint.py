@@ -14,6 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from operator import itemgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import cloudpickle
 import numpy as np
@@ -24,7 +25,8 @@ from sklearn.metrics import accuracy_score, f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV, KFold
 
 from sknas import NASClassifier, NASRegressor, _checkpoint, _ensemble
-from sknas._journal import LINES, FileJournal
+from sknas._history import Architecture, Proposal, Trial
+from sknas._journal import LINES, FileJournal, NoJournal
 from sknas._problem import Problem
 from sknas._search import Search
 from sknas.exceptions import CheckpointError, InvalidParameterError, SearchWarning
@@ -239,6 +241,25 @@ def test_networks_that_are_there_need_no_time(tmp_path, monkeypatch):
     assert len(model.ensemble_) > 1
     monkeypatch.setattr(_ensemble, "SAFE", 0.0)  # as if all time had gone
     assert told(model.fit(X, y), X) == first
+
+
+@pytest.mark.parametrize(
+    ("there", "places"), [((0, 2), [0, 2]), ((2,), [0, 2]), ((), [0]), ((0,), [0])]
+)
+def test_members_that_are_there_are_kept_beside_one_that_is_not(there, places):
+    class Holding(NoJournal):
+        def get(self, key):
+            return True if key in {f"refit:{number}:1.0" for number in there} else None
+
+    trials = tuple(
+        Trial(Proposal(Architecture({}), number=j), stop=1.0, fold_seconds=(9.0,))
+        for j in range(3)
+    )
+    chosen = _ensemble.Chosen(trials, (0.5, 0.3, 0.2), (1.0, 2.0, 3.0))
+    problem = Problem(journal=Holding(), deadline=time.monotonic() + 5)
+    trainings = [SimpleNamespace(seed=j, stop=1.0) for j in range(3)]
+    assert _ensemble._in_time(chosen, trainings, problem) == places
+    assert chosen.kept([0, 2]).temperatures == (1.0, 3.0)
 
 
 def test_a_search_without_a_seed_goes_on_with_the_one_it_had(trainings, tmp_path):
@@ -526,6 +547,10 @@ class Judge(ABC):
         return super().__repr__()
 scorer = Judge{1}
 """
+FITTED = """
+from sklearn.dummy import DummyRegressor
+k = DummyRegressor().fit([[0]], [{}])
+"""
 OF_ITS_MODULE = """
 import numpy as np
 import torch
@@ -569,6 +594,8 @@ def scorer(estimator, X, y):
             ["class K(float): ...", "K()"],
         ),
         (OF_ITS_MODULE, ["", "(lambda *, a, b: a)"], ["", "(lambda *, b, a: b)"]),
+        (OF_ITS_MODULE, ["k = {1: 2}.get", "k(1)"], ["k = {1: 3}.get", "k(1)"]),
+        (OF_ITS_MODULE, [FITTED.format(1), "k"], [FITTED.format(2), "k"]),
     ],
 )
 def test_what_code_uses_tells_searches_apart(code, one, other):
@@ -577,6 +604,15 @@ def test_what_code_uses_tells_searches_apart(code, one, other):
     assert text(here) == text(made(code.format(*one)))
     assert text(here) == text(cloudpickle.loads(cloudpickle.dumps(here)))
     assert text(here) != text(there)
+
+
+def test_a_number_that_code_counts_up_is_not_what_it_does():
+    text = _checkpoint._text
+    code = "k = 0\ndef scorer(estimator, X, y):\n  global k\n  k += 1\n  return 0.0\n"
+    scorer = made(code)
+    before = text(scorer)
+    scorer(None, None, None)
+    assert text(scorer) == before
 
 
 def test_what_stands_beside_a_lock_is_told():
