@@ -100,6 +100,8 @@ class Script:
     def __init__(self, folder, arguments, stdin=""):
         self.output, self.errors = folder / "output", folder / "errors"
         (folder / "input").write_text(stdin)
+        # What a shell starts in the background ignores Ctrl-C, and all that it starts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
         # Files, as a worker that is left behind would keep a pipe open.
         with (
             (folder / "input").open() as given,
@@ -113,6 +115,7 @@ class Script:
                 stderr=errors,
                 start_new_session=True,
             )
+        signal.signal(signal.SIGINT, before)
 
     def __enter__(self):
         return self

@@ -10,9 +10,10 @@ import uuid
 import warnings
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError
 from itertools import islice
+from traceback import clear_frames
 from typing import Any
 
 import joblib
@@ -152,23 +153,26 @@ class JoblibCrew(Crew):
         parallel = joblib.Parallel(
             n_jobs=self.n_workers, batch_size=1, return_as=self.return_as
         )
-        found = parallel(work(place, call, parcel.data) for place, call in calls)
+        found: Any = None
         try:
+            found = parallel(work(place, call, parcel.data) for place, call in calls)
             for place, content in found:
                 yield place, read_answer(content)
         except TerminatedWorkerError:
             raise WorkerDiedError from None
-        except GeneratorExit:
-            if self.return_as != "list":
-                _close(found)
+        except BaseException as error:
+            _close(found, error)
             raise
 
 
-def _close(found: Iterator[Any]) -> None:
+def _close(found: Any, error: BaseException) -> None:
     """End what nobody waits for any more, which joblib would warn of."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        found.close()  # type: ignore[attr-defined]
+        # Ctrl-C may have come while joblib handed tasks out: then it has what is found.
+        clear_frames(error.__traceback__)
+        if isinstance(found, Generator):
+            found.close()
 
 
 def _answered(place: int, call: Call, data: Any) -> tuple[int, bytes]:
