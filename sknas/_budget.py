@@ -12,7 +12,8 @@ For images a row costs much and a step little:
 
 ============  =======================================================
 batch size    64 below 8,000 images, 128 below 100,000, 256
-steps         n_rows, but at most 300 or 15 epochs, whichever is more
+steps         n_rows, but at most 300 or 15 epochs, whichever is more;
+              twice that where time is the bound and suffices
 trials        as for tables
 ============  =======================================================
 """
@@ -31,12 +32,13 @@ ROW_SECONDS = 1e-5  # of each row of its batch
 USUAL_COLUMNS = 400  # above which the first layer is what takes the time
 ALONE_SECONDS = 1e-3  # of a step of one network alone
 IMAGE_SECONDS = 5e-3  # of a step on images
-PIXEL_SECONDS = 1e-6  # of each pixel of its batch
+PIXEL_SECONDS = 6e-7  # of each pixel of its batch
 IMAGE_SIDE = 8  # networks for images that are trained side by side
 CORES = 1.6  # that a search is planned for
 N_SIDE = 16
 HALVING_COST = 0.5  # of a cohort that is halved, beside one that is not
 LONG_STEPS, LONG_BELOW = 2_000, 3_000  # steps below so many rows, if time is the bound
+LONG_IMAGES = 4  # networks for images that are rather trained twice as long than more
 MIN_STEPS = 100
 MIN_HOLDOUT_ROWS = 5_000
 MAX_FOLDED_IMAGES = 4_000
@@ -199,9 +201,10 @@ def plan_budget(
 
     With a time that is short for the table, fewer are trained side by side, then 3
     folds take the place of 5, a hold-out that of folds where it is large enough to
-    choose by, and then trainings get shorter. The pace is a constant, that of a slow
-    core, so that the plan depends on parameters alone: wide tables take longer, and so
-    do networks that are not trained side by side, `is_batched`, and images, of so many
+    choose by, and then trainings get shorter. Images are trained twice as long where
+    there is time for a few such trainings. The pace is a constant, that of a slow core,
+    so that the plan depends on parameters alone: wide tables take longer, and so do
+    networks that are not trained side by side, `is_batched`, and images, of so many
     pixels each.
     """
     is_image = n_pixels is not None
@@ -219,6 +222,9 @@ def plan_budget(
         pace = alone_seconds(batch_size, n_columns, n_pixels)
     allowed = CORES * max_time / (pace * HALVING_COST)  # network steps
     n_side = min(most_side, max_trials or most_side)
+    n_least = min(LONG_IMAGES, n_side)
+    if is_image and n_least * n_folds * 2 * n_steps <= allowed:
+        n_steps *= 2
     if n_side * n_folds * n_steps > allowed:
         n_side = min(n_side, most_side // 2)
     if n_side * n_folds * n_steps > allowed:

@@ -183,6 +183,19 @@ def test_images_take_smaller_batches_and_count_epochs(
     assert length.n_steps == length.planned == n_steps
 
 
+def test_images_are_trained_twice_as_long_where_time_suffices():
+    def plan(seconds, max_trials=None):
+        told = {"is_batched": False, "n_pixels": 28 * 28}
+        return plan_budget(10_000, max_trials, seconds, **told)
+
+    usual = default_steps(10_000, is_image=True)
+    assert plan(None).n_steps == usual
+    assert (plan(300.0).n_steps, plan(300.0).n_side) == (2 * usual, 4)
+    assert (plan(3_000.0).n_steps, plan(3_000.0).n_side) == (2 * usual, 8)
+    assert plan(100.0).n_steps == usual > plan(30.0).n_steps
+    assert plan(100.0, max_trials=1).n_steps == 2 * usual
+
+
 def test_larger_images_leave_time_for_less():
     plans = [
         plan_budget(10_000, None, 300.0, is_batched=False, n_pixels=n)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sknas.nets._image import ImageInput
+from sknas.nets._image import ImageInput, means
 from sknas.nets._mixed import Weights
 from sknas.nets._operations import FactorizedReduce, ReluConv, ResidualReduce
 
@@ -229,6 +229,9 @@ class CellNet(nn.Module):
         Probability with which features before the last layer are dropped.
     is_affine : bool, default=True
         Whether normalisations in cells learn a scale.
+    is_channels_last : bool, default=True
+        Whether maps lie in memory channels last: quicker, unless operations work on
+        parts of the channels.
 
     Notes
     -----
@@ -245,6 +248,7 @@ class CellNet(nn.Module):
         *,
         dropout: float = 0.0,
         is_affine: bool = True,
+        is_channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.inputs = inputs
@@ -253,9 +257,15 @@ class CellNet(nn.Module):
         stack: Any = stacks[skeleton.kind]
         self.stack = stack(shape, skeleton, make_edge, is_affine)
         self.head = nn.Linear(self.stack.n_outputs, n_outputs)
+        self.is_channels_last = is_channels_last
+        if is_channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, weights: Mix | None = None) -> Tensor:
-        h = self.stack(self.inputs(x), weights).mean(dim=(2, 3))  # (N, H)
+        x = self.inputs(x)
+        if self.is_channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        h = means(self.stack(x, weights))  # (N, H)
         h = functional.dropout(h, self.dropout, self.training)
         return self.head(h)[None]
 

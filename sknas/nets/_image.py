@@ -50,7 +50,7 @@ class ImageInput(nn.Module):
         super().__init__()
         n_channels = image.shape[0]
         for name in ("mean", "deviation"):
-            numbers = torch.as_tensor(getattr(image, name), dtype=torch.float32)
+            numbers = torch.tensor(getattr(image, name), dtype=torch.float32)
             self.register_buffer(name, numbers.view(1, n_channels, 1, 1))
         self.is_flipped = is_flipped
         self.shift = shift
@@ -66,6 +66,17 @@ class ImageInput(nn.Module):
         if self.shift:
             x = shifted(x, self.shift, self.draws)
         return cut_out(x, self.draws) if self.is_cut else x
+
+
+def means(x: Tensor) -> Tensor:
+    """The mean of each channel (N, H) of maps (N, H, height, width).
+
+    Its gradient lies in memory as the maps do: any other order slows down the layer
+    before several times.
+    """
+    if not x.is_contiguous(memory_format=torch.channels_last):
+        return x.mean(dim=(2, 3))
+    return x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
 
 
 def _drawn(x: Tensor, draws: Draws) -> Tensor:

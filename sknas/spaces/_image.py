@@ -47,6 +47,9 @@ class ImageSpace(ListedSpace):
         Least and most stages. Pooling stands between two of them.
     blocks : sequence of int, default=(1, 2, 3)
         Blocks of a stage.
+    stem : sequence of bool, default=(False, True)
+        Whether the first of several stages is one convolution alone: most of the time
+        goes where maps are large.
     channels : sequence of int, default=(8, 16, 32, 64)
         Channels of the first stage.
     growth : sequence of float, default=(1.0, 1.5, 2.0)
@@ -122,11 +125,13 @@ class ImageSpace(ListedSpace):
     # Where searches start; a subclass may know better ones for its images.
     points: Sequence[Mapping[str, Any]] = (
         {},
-        {"block": "plain", "channels": 16, "lr": 1e-2},
-        {"block": "residual", "channels": 16, "lr": 1e-2},
+        {"block": "residual", "stem": False, "blocks": 1, "channels": 16},
+        {"block": "plain", "channels": 16},
+        {"block": "plain", "stem": False, "blocks": 1, "channels": 32},
         {"block": "separable", "channels": 32, "lr": 2e-2},
         {
-            **{"block": "plain", "stages": 2, "channels": 32, "kernel_size": 5},
+            **{"block": "plain", "stages": 2, "stem": False, "blocks": 1},
+            **{"channels": 32, "kernel_size": 5},
             **{"head": "dense", "dropout": 0.25, "lr": 3e-3},
         },
     )
@@ -167,6 +172,7 @@ class ImageSpace(ListedSpace):
         self,
         stages: tuple[int, int] = (1, 4),
         blocks: Sequence[int] = (1, 2, 3),
+        stem: Sequence[bool] = (False, True),
         channels: Sequence[int] = (8, 16, 32, 64),
         growth: Sequence[float] = (1.0, 1.5, 2.0),
         kernel_size: Sequence[int] = (3, 5, 7),
@@ -189,6 +195,7 @@ class ImageSpace(ListedSpace):
     ) -> None:
         self.stages = stages
         self.blocks = blocks
+        self.stem = stem
         self.channels = channels
         self.growth = growth
         self.kernel_size = kernel_size
@@ -217,7 +224,8 @@ class ImageSpace(ListedSpace):
         steep = ("optimizer", ("momentum", "sgd"))
         choices: dict[str, Choice] = {
             "stages": self._counts("stages", 3),
-            "blocks": self._sizes("blocks", 1),
+            "blocks": self._sizes("blocks", 2),
+            "stem": self._words("stem", (False, True), True, when=pooled),
             "channels": self._sizes("channels", 32),
             "growth": self._sizes("growth", 2.0, when=pooled),
             "kernel_size": self._sizes("kernel_size", 3),
@@ -269,7 +277,9 @@ class ImageSpace(ListedSpace):
         if n_weights <= MAX_WEIGHTS:
             return True
         default = self.default_architecture()
-        return default is not None and n_weights <= _n_weights(default)
+        if default is None:
+            return False
+        return n_weights <= _n_weights({**default, "stem": False})
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
         return self._known(self.points, task)
@@ -294,7 +304,7 @@ class ImageSpace(ListedSpace):
         return ConvNet(
             self._image(task),
             task.n_outputs,
-            blocks=[a["blocks"]] * a["stages"],
+            blocks=blocks_of(a),
             channels=widths(a),
             **{name: a[name] for name in _OF_A_NET if name in a},
         )
@@ -308,9 +318,10 @@ class ImageSpace(ListedSpace):
         a: Mapping[str, Any] = architecture
         kind = _BLOCK_NAMES[a["block"]] + "s" * (a["blocks"] > 1)
         stages = f"{a['stages']} stage" + "s" * (a["stages"] > 1)
+        after = ", the first of one convolution" if a.get("stem") else ""
         channels = "-".join(map(str, widths(a)))
         words = [
-            f"{stages} of {a['blocks']} {kind}, {channels} channels",
+            f"{stages} of {a['blocks']} {kind}{after}, {channels} channels",
             f"kernel {a['kernel_size']}",
         ]
         if a["stages"] > 1:
@@ -335,6 +346,14 @@ class ImageSpace(ListedSpace):
         return task.image
 
 
+def blocks_of(architecture: Mapping[str, Any]) -> list[int]:
+    """Blocks of each stage of an architecture."""
+    blocks = [architecture["blocks"]] * architecture["stages"]
+    if architecture.get("stem"):
+        blocks[0] = int(architecture["block"] == "plain")  # others have it anyway
+    return blocks
+
+
 def widths(architecture: Mapping[str, Any]) -> list[int]:
     """Channels of each stage of an architecture."""
     first, growth = architecture["channels"], architecture.get("growth", 1.0)
@@ -352,7 +371,9 @@ def _n_weights(architecture: Mapping[str, Any]) -> float:
     """About the weights of the convolutions, without building them."""
     a = architecture
     of_block = _BLOCK_WEIGHTS[a["block"]]
-    return a["blocks"] * sum(of_block(n, a["kernel_size"] ** 2) for n in widths(a))
+    size = a["kernel_size"] ** 2
+    stages = zip(blocks_of(a), widths(a), strict=True)
+    return sum(blocks * of_block(n, size) for blocks, n in stages)
 
 
 # Weights of a block, by its channels and the pixels of a filter.
@@ -367,7 +388,7 @@ _OF_A_NET = (
     *("kernel_size", "block", "pooling", "pool_size", "activation"),
     *("normalisation", "head", "dropout", "flip", "shift", "cutout"),
 )
-_STRUCTURE = ("stages", "blocks", "channels", "growth", *_OF_A_NET[:-4])
+_STRUCTURE = ("stages", "blocks", "stem", "channels", "growth", *_OF_A_NET[:-4])
 
 _BLOCK_NAMES = {
     "plain": "convolution",

@@ -159,14 +159,28 @@ def test_filters_of_any_size_keep_the_map_and_stand_over_its_pixels(size, is_dee
         assert_allclose(convolution(x), x)
 
 
-def test_branches_add_nothing_at_first():
-    for block, normalisation in [("residual", "batch"), ("inverted", "none")]:
-        net = make_net(block=block, normalisation=normalisation, blocks=(2, 1))
-        inside = [m for m in net.modules() if isinstance(m, Residual)]
-        assert len(inside) == (3 if block == "residual" else 2)
-        x = draw((4, 5, 5))
-        assert torch.equal(inside[0](x), x)
-        assert not torch.equal(woken(net) and inside[0](x), x)
+@pytest.mark.parametrize("block", ["residual", "inverted"])
+@pytest.mark.parametrize("normalisation", IMAGE_NORMALISATIONS)
+def test_branches_add_nothing_at_first_where_nothing_bounds_them(block, normalisation):
+    net = make_net(block=block, normalisation=normalisation, blocks=(2, 1))
+    inside = [m for m in net.modules() if isinstance(m, Residual)]
+    assert len(inside) == (3 if block == "residual" else 2)
+    x = draw((4, 5, 5))
+    assert torch.equal(inside[0](x), x) == (normalisation == "none")
+    assert not torch.equal(woken(net) and inside[0](x), x)
+
+
+@pytest.mark.parametrize("block", IMAGE_BLOCKS)
+def test_the_first_stage_may_be_the_first_convolution_alone(block):
+    if block == "plain":
+        with pytest.raises(InvalidParameterError, match="an int >= 1"):
+            make_net(block=block, blocks=(0, 1))
+        return
+    net = make_net(block=block, blocks=(0, 1))
+    assert n_params(net) < n_params(make_net(block=block, blocks=(1, 1)))
+    assert net.body(draw()).shape == (5, 6, 4, 4)
+    with pytest.raises(InvalidParameterError, match="an int >= 1"):
+        make_net(block=block, blocks=(1, 0))
 
 
 def test_shortcuts_are_projected_only_where_channels_change():
@@ -196,8 +210,47 @@ def test_pooling_takes_the_largest_or_the_mean():
     x = draw((2, 6, 6))
     for word, layer in [("max", nn.MaxPool2d(3)), ("average", nn.AvgPool2d(3))]:
         net = make_net((1, 6, 6), pooling=word, pool_size=3)
-        (pool,) = [m for m in net.body if isinstance(m, type(layer))]
+        (pool,) = [m for m in net.body.modules() if isinstance(m, type(layer))]
         assert torch.equal(pool(x), layer(x))
+
+
+@pytest.mark.parametrize("block", IMAGE_BLOCKS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_only_the_largest_pixel_is_taken_before_normalisation(block, pooling):
+    net = make_net(block=block, pooling=pooling)
+    kinds = [type(m) for m in net.body.modules()]
+    names = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+    if pooling in names:
+        place = kinds.index(names[pooling])
+        is_early = issubclass(kinds[place + 1], nn.BatchNorm2d)
+        assert is_early == (pooling == "max" and block in ("plain", "separable"))
+
+
+def test_the_largest_pixel_is_the_same_before_a_relu_and_after_it():
+    net = make_net(normalisation="none")
+    block = net.body[0]
+    kinds = [type(m) for m in block]
+    assert kinds == [nn.Conv2d, nn.MaxPool2d, nn.ReLU]
+    x = draw((1, 8, 8))
+    convolution, pool, bend = block
+    assert torch.equal(block(x), pool(bend(convolution(x))))
+
+
+@pytest.mark.parametrize("given", [{}, {"head": "dense"}])
+def test_gradients_of_all_maps_lie_channels_last(given):
+    """Any other slows down the layer that they reach several times."""
+    net = make_net((2, 16, 16), channels=(4, 6), **given)
+    strides = []
+
+    def watch(module, inputs, output):
+        output.register_hook(lambda slope: strides.append(slope.stride()))
+
+    for layer in net.body.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(watch)
+    net(draw((2, 16, 16))).square().sum().backward()
+    assert len(strides) == sum(not list(m.children()) for m in net.body.modules())
+    assert all(stride[1] == 1 for stride in strides)
 
 
 def test_maps_of_one_pixel_are_answered_too():

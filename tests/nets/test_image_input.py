@@ -1,5 +1,7 @@
 """Images as a network reads them: one scale, and other views in training."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,19 @@ def test_each_channel_has_mean_0_and_deviation_1(image, images):
     assert x.dtype == torch.float32 and x.shape == images.shape
     assert_allclose(x.mean(dim=(0, 2, 3)), 0, atol=1e-6)
     assert_allclose(x.std(dim=(0, 2, 3), correction=0), 1, rtol=1e-5)
+
+
+def test_statistics_that_workers_may_only_read_are_taken_silently(image):
+    for numbers in (image.mean, image.deviation):
+        numbers.flags.writeable = False  # as in a memory map
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # else torch says it once in a process
+    try:
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("error")
+            ImageInput(image)
+    finally:
+        torch.set_warn_always(always)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32])

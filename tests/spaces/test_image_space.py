@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -100,6 +101,7 @@ def test_wrong_parameters(name, value, allowed):
         ("channels", (24, 12)),
         ("growth", (1, 1.25)),
         ("kernel_size", (3, 4, 5, 6, 7)),
+        ("stem", (False,)),
         ("block", ("inverted", "plain")),
         ("pooling", ("stride",)),
         ("activation", ("tanh", "sigmoid")),
@@ -117,7 +119,7 @@ def test_a_search_takes_the_values_given_and_no_others(name, given):
 def test_choices_are_there_only_where_they_mean_something():
     space = ImageSpace(optimizer=("adamw", "momentum"))
     for a in drawn(space):
-        for name in ("growth", "pooling", "pool_size"):
+        for name in ("stem", "growth", "pooling", "pool_size"):
             assert (name in a) == (a["stages"] > 1)
         assert ("lr" in a) == (a["optimizer"] == "adamw")
         assert ("sgd_lr" in a) == (a["optimizer"] == "momentum")
@@ -214,13 +216,14 @@ def test_the_portfolio_is_what_it_says():
     default = dict(ImageSpace().default_architecture())
     assert portfolio[0] == default | {"batch_size": 128}
     assert [text.split(",")[0] for text in words] == [
-        "3 stages of 1 convolution",
-        "3 stages of 1 convolution",
+        "3 stages of 2 convolutions",
         "3 stages of 1 residual block",
-        "3 stages of 1 separable convolution",
+        "3 stages of 2 convolutions",
+        "3 stages of 1 convolution",
+        "3 stages of 2 separable convolutions",
         "2 stages of 1 convolution",
     ]
-    assert [widths(a)[0] for a in portfolio] == [32, 16, 16, 32, 32]
+    assert [widths(a)[0] for a in portfolio] == [32, 16, 16, 32, 32, 32]
     assert {a["batch_size"] for a in portfolio} == {128}
     assert portfolio[-1]["head"] == "dense" and portfolio[-1]["kernel_size"] == 5
     narrow = ImageSpace(block=("residual",), channels=(8,), stages=(1, 2))
@@ -315,6 +318,7 @@ def test_all_that_can_be_built_answers_and_learns(shape):
 def test_networks_are_what_the_architecture_says():
     space, task = ImageSpace(), make_task((3, 32, 32))
     given = {"stages": 2, "blocks": 3, "channels": 8, "growth": 1.5, "block": "plain"}
+    given |= {"stem": False}
     given |= {"kernel_size": 5, "pooling": "average", "pool_size": 3, "dropout": 0.25}
     given |= {"activation": "gelu", "normalisation": "group", "head": "dense"}
     given |= {"flip": True, "shift": 4, "cutout": True}
@@ -358,17 +362,42 @@ def test_latency_is_that_of_256_images():
     assert 0 < space.latency(small, task) < space.latency(large, task)
 
 
+@pytest.mark.parametrize("block", ImageSpace().block)
+def test_a_stem_is_a_first_stage_of_one_convolution(block):
+    task = make_task((1, 16, 16))
+    given = {"block": block, "blocks": 2, "stages": 3, "channels": 4}
+    space, sides = ImageSpace(channels=(4,)), {}
+    for stem in (False, True):
+        net = space.build([space.fill(given | {"stem": stem})], task).eval()
+        maps = []
+        note = partial(lambda maps, m, x, y: maps.append(y.shape[-1]), maps)
+        for layer in net.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.register_forward_hook(note)
+        net(torch.zeros(2, 1, 16, 16))
+        sides[stem] = [maps.count(side) for side in (16, 8, 4)]
+    assert sides[True][0] == 1 < sides[False][0]
+    assert sides[True][1:] == sides[False][1:]
+
+
 END = ", trained by AdamW at a learning rate of 0.01, batches of 64, weight decay 0.05"
 DESCRIPTIONS = [
     (
         {},
-        "3 stages of 1 convolution, 32-64-128 channels, kernel 3, max pooling by 2, "
-        f"ReLU, batch normalisation, average head, images shifted by 2{END}",
+        "3 stages of 2 convolutions, the first of one convolution, 32-64-128 channels, "
+        "kernel 3, max pooling by 2, ReLU, batch normalisation, average head, images "
+        f"shifted by 2{END}",
     ),
     (
         {
             **{"stages": 2, "blocks": 2, "block": "residual", "channels": 16},
-            **{"growth": 1.5, "pooling": "stride", "pool_size": 4, "flip": True},
+            **{
+                "stem": False,
+                "growth": 1.5,
+                "pooling": "stride",
+                "pool_size": 4,
+                "flip": True,
+            },
             **{"normalisation": "none", "head": "dense", "dropout": 0.25, "shift": 0},
         },
         "2 stages of 2 residual blocks, 16-24 channels, kernel 3, strided convolutions "
@@ -380,7 +409,7 @@ DESCRIPTIONS = [
             **{"activation": "sigmoid", "normalisation": "group", "cutout": True},
             **{"optimizer": "momentum", "batch_size": 32, "label_smoothing": 0.1},
         },
-        "1 stage of 1 inverted bottleneck, 8 channels, kernel 7, sigmoid, group "
+        "1 stage of 2 inverted bottlenecks, 8 channels, kernel 7, sigmoid, group "
         "normalisation, average head, images shifted by 2 and cut out, trained by SGD "
         "with momentum at a learning rate of 0.3, batches of 32, weight decay 0.05, "
         "label smoothing 0.1",
