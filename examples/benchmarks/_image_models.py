@@ -132,6 +132,7 @@ def resnet(seed, budget):
 
 
 def autokeras(seed, budget):
+    """AutoKeras over its own blocks, but for weights that it would have to download."""
     os.environ["KERAS_BACKEND"] = "torch"
     import autokeras
     import keras
@@ -145,18 +146,32 @@ def autokeras(seed, budget):
 
         def on_train_batch_end(self, batch, logs=None):
             if time.perf_counter() > self.end:
-                raise TimeoutError
+                raise KeyboardInterrupt  # any other error is a failed trial to it
+
+    class Block(autokeras.Block):
+        """What its ImageBlock chooses among, without pretrained weights."""
+
+        def build(self, hp, inputs=None):
+            blocks = {
+                "vanilla": autokeras.ConvBlock(),
+                "resnet": autokeras.ResNetBlock(pretrained=False),
+                "xception": autokeras.XceptionBlock(pretrained=False),
+            }
+            kind = hp.Choice("kind", list(blocks))
+            with hp.conditional_scope("kind", [kind]):
+                return blocks[kind].build(hp, inputs)
 
     class AutoKeras:
         """AutoKeras with the methods of scikit-learn."""
 
         def fit(self, X, y):
             keras.utils.set_random_seed(seed)
-            self.model_ = autokeras.ImageClassifier(
-                max_trials=100, overwrite=True, directory="models", seed=seed
-            )
+            node = autokeras.Normalization()(images := autokeras.ImageInput())
+            node = autokeras.ClassificationHead()(Block()(node))
+            told = {"max_trials": 100, "overwrite": True, "directory": "models"}
+            self.model_ = autokeras.AutoModel(images, node, seed=seed, **told)
             X = X[..., None] if X.ndim == 3 else X
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(KeyboardInterrupt):
                 self.model_.fit(X, y, callbacks=[Deadline()], verbose=0)
             return self
 

@@ -20,7 +20,11 @@ REQUIREMENTS = {
     "lightgbm": [*COMMON, "lightgbm==4.7.0"],
     "realmlp": [*COMMON, TORCH, "pytabkit==1.7.3"],
     "autogluon": [TORCH, "scikit-learn==1.9.1", "autogluon.tabular[all]==1.6.3"],
-    "autokeras": [TORCH, "scikit-learn==1.9.1", "autokeras==3.0.0"],
+    # Later versions of keras refuse its layers; six is what it forgets to ask for.
+    "autokeras": [
+        *(TORCH, "scikit-learn==1.9.1"),
+        *("autokeras==3.0.0", "keras==3.10.0", "six==1.17.0"),
+    ],
 }
 # There is no build of torchvision that goes with that torch, and no table needs it.
 UNWANTED = {"autogluon": "torchvision"}
