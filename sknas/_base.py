@@ -226,6 +226,7 @@ class BaseNAS(BaseEstimator, ABC):
             n_columns=self.n_features_in_,
             is_batched=self._is_batched(),
             n_pixels=self._reader.n_pixels,
+            relative_cost=self._space.relative_cost,
         )
         if earlier is not None:
             budget = earlier.bounded(budget)

@@ -196,6 +196,7 @@ def plan_budget(
     n_columns: int = 1,
     is_batched: bool = True,
     n_pixels: int | None = None,
+    relative_cost: float = 1.0,
 ) -> Budget:
     """The budget of a search, from the size of the table and what the user bounds.
 
@@ -205,7 +206,7 @@ def plan_budget(
     there is time for a few such trainings. The pace is a constant, that of a slow core,
     so that the plan depends on parameters alone: wide tables take longer, and so do
     networks that are not trained side by side, `is_batched`, and images, of so many
-    pixels each.
+    pixels each; and those of a space whose `relative_cost` says so.
     """
     is_image = n_pixels is not None
     n_folds = auto_folds(n_rows, is_image)
@@ -219,7 +220,7 @@ def plan_budget(
         pace = STEP_SECONDS + _row_seconds(n_columns) * batch_size
     else:
         n_steps = default_steps(n_rows, is_image)
-        pace = alone_seconds(batch_size, n_columns, n_pixels)
+        pace = relative_cost * alone_seconds(batch_size, n_columns, n_pixels)
     allowed = CORES * max_time / (pace * HALVING_COST)  # network steps
     n_side = min(most_side, max_trials or most_side)
     n_least = min(LONG_IMAGES, n_side)

@@ -224,9 +224,8 @@ class History:
         for trial in succeeded:
             if trial.proposal.rung == top:
                 scores.setdefault(trial.architecture.key, []).append(-trial.order[1])
-        most = max(map(len, scores.values()))
-        means = {key: float(np.mean(s)) for key, s in scores.items() if len(s) == most}
-        if most == 1 or len(means) == 1:  # a second score alone says nothing
+        means = {key: float(np.mean(s)) for key, s in scores.items() if len(s) > 1}
+        if len(means) < 2:  # a second score alone says nothing
             firsts = [t for t in succeeded if t.proposal.origin != AGAIN]
             return (firsts or succeeded)[0]
         winner = max(means, key=lambda key: means[key])

@@ -131,6 +131,8 @@ class FunctionTrainer(Trainer):
         Architecture -> score.
     """
 
+    n_side = 1  # one after another: each proposal knows all scores before it
+
     def __init__(self, objective: Callable[[Mapping[str, Any]], float]) -> None:
         self.objective = objective
 
@@ -267,7 +269,11 @@ class Search:
             return self._ended(history, "max_time")
         n = self.n_side
         if queue:
-            new = self._numbered(queue.pop(0), history, left)
+            first = queue.pop(0)
+            if deadline is not None and not self.strategy.is_primed:
+                # Time is short: no worker waits for the default one to be trained.
+                first += self._beside(int(min(n, left)) - len(first))
+            new = self._numbered(first, history, left)
             if not new:  # all of them were tried before
                 return history
         else:
@@ -278,6 +284,10 @@ class Search:
             if not new and batch is None:
                 return self._ended(history, self._end_of_proposals())
         return self._trained(new, history, deadline, self.problem, n)
+
+    def _beside(self, n: int) -> list[Proposal]:
+        """What a strategy proposes before it has heard of a trial."""
+        return self.strategy.propose(n) if n > 0 else []
 
     @property
     def _batch_key(self) -> str:
@@ -323,7 +333,8 @@ class Search:
         top = [t for t in scored if t.proposal.rung == scored[0].proposal.rung]
         if len(top) < 2:
             return []
-        return [t.architecture for t in self.strategy.rank(top)[: self.n_leaders]]
+        ranked = {t.architecture.key: t.architecture for t in self.strategy.rank(top)}
+        return list(ranked.values())[: self.n_leaders]
 
     def _trained(
         self,

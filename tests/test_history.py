@@ -96,6 +96,20 @@ def test_the_best_of_architectures_scored_again_has_the_best_mean():
     assert History((*once, *again)).best.architecture["name"] == "a"
 
 
+def test_all_that_were_scored_again_compete_however_often():
+    """As after a warm start, whose leaders have one score more than those before."""
+
+    def scored(name, *scores, first):
+        each = enumerate(scores, first)
+        return [trial(j, score, choices={"name": name}) for j, score in each]
+
+    thrice = scored("worse", 0.9, 0.4, 0.4, first=0)
+    twice = scored("better", 0.8, 0.8, first=10)
+    lucky = scored("lucky", 1.0, first=20)
+    best = History((*thrice, *twice, *lucky)).best
+    assert best.architecture["name"] == "better" and best.score == 0.8
+
+
 @pytest.mark.parametrize("trials", [(), (trial(0, None),)])
 def test_nothing_is_best_where_nothing_succeeded(trials):
     with pytest.raises(ValueError, match="No trial of this history succeeded"):

@@ -410,6 +410,61 @@ def test_a_second_score_alone_decides_nothing():
     assert both.best.score == pytest.approx((first + 50.0) / 2)
 
 
+def test_a_leader_is_scored_again_once_however_many_scores_it_has():
+    """As after a warm start, where leaders of before have two rows."""
+    told = {"space": DictSpace({"x": (0, 99)}), "problem": Problem(), "max_trials": 12}
+    told |= {"strategy": RandomStrategy(), "deadline": lambda history: None}
+    told |= {"trainer": FunctionTrainer(lambda a: float(a["x"])), "n_leaders": 3}
+    earlier = Search(seed=0, **told).run()
+    found = Search(seed=1, earlier=earlier, **told | {"max_trials": 20}).run()
+    again = [t.architecture.key for t in found if t.proposal.origin == AGAIN]
+    later = again[3:]
+    assert len(later) == len(set(later)) == 3
+
+
+def test_a_function_hears_of_each_score_before_the_next_proposal():
+    asked = []
+
+    class Watched(RandomStrategy):
+        def propose(self, n):
+            asked.append(n)
+            return super().propose(n)
+
+    found = search(lambda a: a["x"], LINE, strategy=Watched(), max_trials=5)
+    assert len(found) == 5 and set(asked) == {1}
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(None, 1), (60.0, 4)])
+def test_a_strategy_that_wants_no_known_ones_is_not_waited_for(seconds, expected):
+    """Where time is bounded, what it proposes is trained beside the default one."""
+    sizes = []
+
+    class Unprimed(RandomStrategy):
+        is_primed = False
+
+    class Watched(FunctionTrainer):
+        n_side = 4
+
+        def train(self, proposals, problem):
+            sizes.append([p.origin for p in proposals])
+            return super().train(proposals, problem)
+
+    space, end = DictSpace({"x": (0, 99)}), time.monotonic() + (seconds or 0)
+    search = Search(
+        space=space,
+        strategy=Unprimed(),
+        trainer=Watched(lambda a: float(a["x"])),
+        problem=Problem(),
+        seed=0,
+        max_trials=6,
+        deadline=lambda history: end if seconds else None,
+    )
+    found = search.run([Proposal(space.fill({"x": 5}), origin="default")])
+    assert len(found) == 6 and len(sizes[0]) == expected
+    assert [t.proposal.origin for t in found] == ["default", *["proposed"] * 5]
+    assert [t.proposal.number for t in found] == list(range(6))
+
+
 def test_leaders_come_from_the_highest_rung():
     """What halving dropped is not scored again, however good it looked early."""
 

@@ -5,7 +5,8 @@
 DIR holds ``fashion_mnist.npz``; digits are scikit-learn's. A preset searches a small
 cell space; the one architecture that it derives is trained alone, and judged on images
 that neither saw. `random` trains random architectures of the space one after another
-for as long as the slowest preset took in all, and takes the one that validates best.
+for as long as presets took in all, the middle one of them, and takes what validates
+best. Fashion-MNIST is halved to 14 x 14 pixels.
 One process, one thread. Then: seconds and memory of one step of each relaxed network,
 beside a step of one network of the space.
 """
@@ -33,14 +34,19 @@ from sknas.trainers._network import evaluate
 ALL = [*PRESETS, "random"]
 SEEDS = (0, 1, 2)
 N_TRAIN, N_TEST = 3_000, 3_000  # images of Fashion-MNIST
-N_STEPS = {"digits": 300, "fashion_mnist": 400}  # of a search, and of a training
+N_STEPS = {"digits": 300, "fashion_mnist": 300}  # of a search, and of a training
 SECONDS = 600.0  # that no search takes
 SPACE = {
+    # All that a search by gradient leaves open is fixed, so that `random` differs in
+    # the operations alone.
     "cells": (3,),
     "channels": (8,),
     "dropout": (0.0,),
     "flip": (False,),
+    "shift": (1,),
     "cutout": (False,),
+    "lr": (5e-3, 5e-3),
+    "batch_size": (64,),
     "optimizer": ("adamw",),
     "weight_decay": (0.02,),
     "label_smoothing": (0.0,),
@@ -79,7 +85,7 @@ def run(key, rows, folder):
         for row in rows
         if row["data"] == key["data"] and "search_s" in row
     ]
-    return at_random(key, space, problem, images, max(taken, default=60.0))
+    return at_random(key, space, problem, images, float(np.median(taken or [60.0])))
 
 
 def read_images(name, folder):
@@ -90,6 +96,7 @@ def read_images(name, folder):
         return train_test_split(X, y, test_size=0.25, random_state=0, stratify=y)
     data = np.load(folder / "fashion_mnist.npz")
     X, y = data["X_train"], data["y_train"].astype(int)
+    X = X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).round().astype(np.uint8)
     told = {"train_size": N_TRAIN, "test_size": N_TEST, "random_state": 0}
     return train_test_split(X, y, stratify=y, **told)
 

@@ -205,10 +205,10 @@ SECTIONS = (
         "sknas and its peers on images",
         "--data DIR",
         "Images that none of them saw. sknas searches the image space, sknas_gradient "
-        "the cell space, resnet is one fixed network of the image space; these and "
-        "autokeras have the same time. hgb (boosted trees) and mlp (one hidden layer, "
-        "both of scikit-learn) read flat pixels, at their defaults and without a "
-        "limit.",
+        "the cell space; resnet is one fixed network, trained on all images to the end "
+        "of the time; autokeras has its own blocks, but no pretrained weights. These "
+        "four have the same time. hgb (boosted trees) and mlp (one hidden layer, both "
+        "of scikit-learn) read flat pixels, at their defaults and without a limit.",
     ),
     (
         "tables",

@@ -63,8 +63,11 @@ def tasks(strategies, n_seeds):
         for strategy in strategies
         for table in NAMES
         if seed < (N_SEEDS_SLOW if strategy in SLOW else N_SEEDS)
-        if (batch == 1) == (strategy != "bayesian, thompson batch")
-        or (batch > 1 and strategy in BATCHED and seed < N_SEEDS_SLOW)
+        if (
+            strategy != "bayesian, thompson batch"
+            if batch == 1
+            else strategy in BATCHED and seed < N_SEEDS_SLOW
+        )
         if strategy != "bayesian, wl" or table == "macro"  # the only one of graphs
     ]
 

@@ -27,6 +27,7 @@ IMAGE_ACTIVATIONS: dict[str, type[nn.Module]] = {
 # Factors on the deviation of weights by which the activations keep their variance.
 GAINS = {"selu": 1.0, "tanh": 5 / 3, "sigmoid": 4.0}
 USUAL_GAIN = math.sqrt(2)
+RISING = ("relu", "selu", "tanh", "sigmoid")  # the others fall below zero for a while
 HEAD_GAIN = 0.1
 
 EXPANSION = 4  # of the channels inside an inverted bottleneck
@@ -66,6 +67,17 @@ class _Parts:
     def bend(self) -> nn.Module:
         """An activation."""
         return IMAGE_ACTIVATIONS[self.activation]()
+
+    def placed(self, pool: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
+        """What of pooling stands before the last normalisation of a block, and after.
+
+        The largest pixel is the same before an activation that only rises and after
+        it, and before it pooling leaves less to do: a step takes two thirds of the
+        time. A normalisation in between has the statistics of the largest pixels then.
+        """
+        is_max = any(isinstance(layer, nn.MaxPool2d) for layer in pool)
+        is_early = is_max and self.activation in RISING
+        return (pool, []) if is_early else ([], pool)
 
     def convolution(
         self,
@@ -127,7 +139,7 @@ class Residual(nn.Module):
 
 
 def _plain(parts: _Parts, n_in: int, n_out: int, pool: list[nn.Module]) -> nn.Module:
-    inside, after = _placed(pool)
+    inside, after = parts.placed(pool)
     layers = parts.convolution(n_in, n_out, parts.kernel_size, pool=inside)
     return nn.Sequential(*layers, parts.bend(), *after)
 
@@ -145,7 +157,7 @@ def _residual(parts: _Parts, n_in: int, n_out: int, pool: list[nn.Module]) -> nn
 def _separable(
     parts: _Parts, n_in: int, n_out: int, pool: list[nn.Module]
 ) -> nn.Module:
-    inside, after = _placed(pool)
+    inside, after = parts.placed(pool)
     return nn.Sequential(
         *parts.convolution(n_in, n_in, parts.kernel_size, is_deep=True),
         *(parts.bend(), *parts.convolution(n_in, n_out, 1, pool=inside)),
@@ -162,16 +174,6 @@ def _inverted(parts: _Parts, n_in: int, n_out: int, pool: list[nn.Module]) -> nn
     ]
     block = Residual(branch) if n_in == n_out else nn.Sequential(*branch)
     return nn.Sequential(block, *pool)
-
-
-def _placed(pool: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
-    """What of pooling stands before the last normalisation of a block, and after it.
-
-    The largest pixel is the same before a ReLU and after it, and before it pooling
-    leaves less to do: a step takes two thirds of the time.
-    """
-    is_early = any(isinstance(layer, nn.MaxPool2d) for layer in pool)
-    return (pool, []) if is_early else ([], pool)
 
 
 _BLOCKS = {
@@ -386,8 +388,9 @@ def _checked_side(
     has_first: bool,
 ) -> tuple[int, int]:
     """Height and width of the maps of the last stage, of stages that are right."""
-    is_right = blocks and len(blocks) == len(channels)
-    if not is_right or blocks[0] < 1 - has_first or min([*blocks[1:], 1]) < 1:
+    least = [0 if has_first and not stage else 1 for stage in range(len(channels))]
+    is_right = len(blocks) == len(channels) > 0
+    if not is_right or any(n < low for n, low in zip(blocks, least, strict=True)):
         allowed = f"an int >= 1 for each of {len(channels)} stages"
         reject("ConvNet", "blocks", blocks, allowed)
     side = map_side(image.shape, len(blocks), pool_size)
@@ -420,9 +423,9 @@ def _body(
     if block != "plain":
         is_stage = not blocks[0] and last > 0
         pooling = _pool(parts, *pool, channels[0]) if is_stage else []
-        inside, after = _placed(pooling)
+        inside, after = parts.placed(pooling)
         layers += parts.convolution(n_in, channels[0], parts.kernel_size, pool=inside)
-        if block == "separable":
+        if block in ("separable", "inverted"):  # residual branches begin with one
             layers.append(parts.bend())
         layers += after
         n_in = channels[0]

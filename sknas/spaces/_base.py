@@ -55,6 +55,14 @@ class Space(BaseEstimator, ABC):
     reads: str = "table"
 
     @property
+    def relative_cost(self) -> float:
+        """About how long a step takes beside one of the usual networks for such rows.
+
+        What fits into a `max_time` is planned by it.
+        """
+        return 1.0
+
+    @property
     @abstractmethod
     def choices(self) -> Mapping[str, Choice]:
         """Ordered names and choices; a condition names a choice before it."""

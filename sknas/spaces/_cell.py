@@ -50,7 +50,8 @@ CELL_OPERATIONS = {
         "dil_conv_5",
     ),
 }
-SMALL_SIDE = 16  # pixels below which images are not moved by more than 2
+# Of a step, beside one of the default network of convolutions.
+RELATIVE_COSTS = {"nas-bench-201": 3.0, "darts": 8.0}
 
 # The best cell of NAS-Bench-201 on CIFAR-10 (arXiv:2001.00326), and its residual block;
 # the cells that DARTS found by second-order gradients (arXiv:1806.09055).
@@ -131,7 +132,7 @@ class CellSpace(ListedSpace):
         Probability that a feature of the last layer is dropped.
     flip : sequence of bool, default=(False, True)
         Whether images are mirrored in training, left to right.
-    shift : sequence of int, default=(0, 2, 4)
+    shift : sequence of int, default=(0, 1, 2, 4)
         Most pixels by which images are moved in training; at most 2 of small images.
     cutout : sequence of bool, default=(False, True)
         Whether a square of each image is cut out in training.
@@ -185,7 +186,7 @@ class CellSpace(ListedSpace):
         channels: Sequence[int] = (8, 16, 32),
         dropout: Sequence[float] = (0.0, 0.1, 0.2, 0.3),
         flip: Sequence[bool] = (False, True),
-        shift: Sequence[int] = (0, 2, 4),
+        shift: Sequence[int] = (0, 1, 2, 4),
         cutout: Sequence[bool] = (False, True),
         optimizer: Sequence[str] = ("adamw", "momentum"),
         lr: tuple[float, float] = (1e-3, 2e-2),
@@ -208,6 +209,10 @@ class CellSpace(ListedSpace):
         self.batch_size = batch_size
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
+
+    @property
+    def relative_cost(self) -> float:
+        return RELATIVE_COSTS[self.kind]
 
     @property
     def choices(self) -> Mapping[str, Choice]:
@@ -265,9 +270,8 @@ class CellSpace(ListedSpace):
 
     def for_task(self, task: TaskSpec) -> CellSpace:
         changes: dict[str, Any] = {"batch_size": self._batch_sizes(task)}
-        if min(_image(task).shape[1:]) < SMALL_SIDE:
-            near = tuple(pixels for pixels in self._values("shift") if pixels <= 2)
-            changes["shift"] = near or (min(self.shift),)
+        _image(task)  # or it says so
+        changes["shift"] = self._shifts(task)
         if not is_label_scored(task):
             changes["label_smoothing"] = (0.0,)
         return clone(self).set_params(**changes)

@@ -20,7 +20,7 @@ from sknas.nets import (
     POOLINGS,
     ConvNet,
 )
-from sknas.nets._conv import map_side
+from sknas.nets._conv import MAX_DENSE_SIDE, N_HIDDEN, map_side
 from sknas.spaces._choices import Choice
 from sknas.spaces._values import (
     TITLES,
@@ -30,7 +30,6 @@ from sknas.spaces._values import (
     possible,
 )
 
-MAX_SHIFT_SHARE = 1 / 8  # of the side of an image
 MAX_WEIGHTS = 3_000_000
 
 
@@ -127,10 +126,10 @@ class ImageSpace(ListedSpace):
         {},
         {"block": "residual", "stem": False, "blocks": 1, "channels": 16},
         {"block": "plain", "channels": 16},
-        {"block": "plain", "stem": False, "blocks": 1, "channels": 32},
+        {"block": "plain", "blocks": 1, "channels": 32},
         {"block": "separable", "channels": 32, "lr": 2e-2},
         {
-            **{"block": "plain", "stages": 2, "stem": False, "blocks": 1},
+            **{"block": "plain", "stages": 2, "blocks": 1},
             **{"channels": 32, "kernel_size": 5},
             **{"head": "dense", "dropout": 0.25, "lr": 3e-3},
         },
@@ -262,15 +261,15 @@ class ImageSpace(ListedSpace):
         changes["stages"] = (fitting[0], fitting[-1])
         few = max(2, fitting[0])
         changes["pool_size"] = [s for s in sizes if _fits(shape, few, [s])] or sizes
-        shifts = self._values("shift")
-        most = min(shape[1:]) * MAX_SHIFT_SHARE
-        changes["shift"] = [s for s in shifts if s <= most] or [min(shifts)]
+        changes["shift"] = self._shifts(task)
         if not is_label_scored(task):
             changes["label_smoothing"] = (0.0,)
         return clone(self).set_params(**changes)
 
     def is_buildable(self, architecture: Architecture, task: TaskSpec) -> bool:
         a = architecture
+        if self._is_like_a_stem(a):
+            return False
         if not _fits(self._image(task).shape, a["stages"], [a.get("pool_size", 1)]):
             return False
         n_weights = _n_weights(a)
@@ -279,7 +278,15 @@ class ImageSpace(ListedSpace):
         default = self.default_architecture()
         if default is None:
             return False
-        return n_weights <= _n_weights({**default, "stem": False})
+        largest = {"stem": False, "pooling": "stride", "head": "dense"}
+        listed = {n: v for n, v in largest.items() if v in self._values(n)}
+        return n_weights <= _n_weights({**default, **listed})
+
+    def _is_like_a_stem(self, architecture: Architecture) -> bool:
+        """Whether the same network is there with a stem."""
+        a = architecture
+        is_one = (a["block"], a["blocks"], a.get("stem")) == ("plain", 1, False)
+        return is_one and True in self._values("stem")
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
         return self._known(self.points, task)
@@ -368,12 +375,17 @@ def _fits(
 
 
 def _n_weights(architecture: Mapping[str, Any]) -> float:
-    """About the weights of the convolutions, without building them."""
+    """About the weights of a network, without building it."""
     a = architecture
     of_block = _BLOCK_WEIGHTS[a["block"]]
     size = a["kernel_size"] ** 2
     stages = zip(blocks_of(a), widths(a), strict=True)
-    return sum(blocks * of_block(n, size) for blocks, n in stages)
+    n_weights = sum(blocks * of_block(n, size) for blocks, n in stages)
+    if a.get("pooling") == "stride":
+        n_weights += sum((n * a["pool_size"]) ** 2 for n in widths(a)[:-1])
+    if a["head"] == "dense":
+        n_weights += widths(a)[-1] * MAX_DENSE_SIDE**2 * N_HIDDEN
+    return n_weights
 
 
 # Weights of a block, by its channels and the pixels of a filter.

@@ -16,6 +16,7 @@ from sknas._problem import TaskSpec
 from sknas.spaces._base import Space
 from sknas.spaces._choices import Categorical, Choice, Real, When
 
+MAX_SHIFT_SHARE = 1 / 8  # of the side of an image
 TITLES = {
     "relu": "ReLU",
     "silu": "SiLU",
@@ -149,6 +150,13 @@ class ListedSpace(Space):
                 architecture = space.fill(near)
                 filled.setdefault(architecture.key, architecture)
         return list(filled.values())
+
+    def _shifts(self, task: TaskSpec) -> list[int]:
+        """The moves, in pixels, that are small beside the images of a task."""
+        assert task.image is not None
+        shifts = list(self._values("shift"))
+        most = min(task.image.shape[1:]) * MAX_SHIFT_SHARE
+        return [shift for shift in shifts if shift <= most] or [min(shifts)]
 
     def _suited(self, point: Mapping[str, Any], task: TaskSpec) -> dict[str, Any]:
         """A known point with what depends on the task."""

@@ -47,7 +47,7 @@ class Strategy(BaseEstimator, ABC):
     """
 
     # Whether known architectures are trained before the strategy is asked, or the
-    # default one alone.
+    # default one alone; beside what the strategy proposes first, where time is bounded.
     is_primed = True
     # Attributes that outlive a search: small, and none that holds data or networks.
     results: tuple[str, ...] = ()

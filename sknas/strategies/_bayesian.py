@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from scipy.stats import norm, rankdata
 
 from sknas._checks import check_integer, check_word, reject
 from sknas._history import Architecture, Proposal, Trial
@@ -19,6 +18,7 @@ from sknas.strategies._acquisition import (
     expected_improvement,
 )
 from sknas.strategies._base import MOST_DRAWN, Strategy
+from sknas.strategies._losses import normal_losses
 from sknas.strategies._process import (
     ExponentialHammingProcess,
     WeisfeilerLehmanProcess,
@@ -53,8 +53,6 @@ LATE = 27  # trials before a surrogate of short trainings is used
 ANYWHERE = 0.2  # of a batch, drawn from the space, where trainings are short
 COSTLY_SHARE = 0.6  # of the time, in which seconds count
 MIN_TIMED = 3  # trials with a time from which others are guessed
-CLIPPED = (-4.0, 2.5)  # deviations that a loss may lie from the middle one
-LEAST_SPREAD = 1e-12
 TIE = 1e-12  # what a deviation counts beside an acquisition
 
 
@@ -153,7 +151,7 @@ class BayesianStrategy(Strategy):
     def propose(self, n: int) -> list[Proposal]:
         model = SURROGATES[self.surrogate](int(self.rng_.integers(2**31)))
         scored = [trial for trial in self.trials_ if trial.score is not None]
-        is_short = any(trial.proposal.rung for trial in scored)
+        is_short = len({trial.proposal.rung for trial in scored}) > 1
         usual = LATE if is_short else model.usual_n_initial
         if len(scored) < (self.n_initial_points or usual):
             # Half around what the search began with, half from all over.
@@ -178,7 +176,7 @@ class BayesianStrategy(Strategy):
         codes = encode([trial.architecture for trial in kept])
         if len(kept) < model.usual_n_initial or not codes.shape[1]:
             return by_score
-        model.fit(codes, _losses(scores))
+        model.fit(codes, normal_losses(scores))
         mean, _ = model.predict(encode([trial.architecture for trial in by_score]))
         # A higher rung says more than any model of a lower one.
         rungs = np.array([-trial.proposal.rung for trial in by_score])
@@ -190,7 +188,7 @@ class BayesianStrategy(Strategy):
         codes = model.encode(self.space_, [trial.architecture for trial in kept])
         if not codes.shape[1]:
             return []
-        model.fit(codes, _losses(scores))
+        model.fit(codes, normal_losses(scores))
         # The lowest mean, not the lowest loss: that one may have had luck.
         best = float(model.predict(codes)[0].min())
         acquire = self._acquisition(model, best, kept, codes, rung)
@@ -368,21 +366,3 @@ def _score_at(trial: Trial, rung: int) -> float | None:
     """The score of a trial when it reached a rung."""
     at_rungs = trial.rung_scores
     return at_rungs[rung] if rung < len(at_rungs) else trial.score
-
-
-def _losses(given: Sequence[float | None]) -> np.ndarray:
-    """Scores as losses about 0, of a deviation of about 1; failures are the worst.
-
-    The mean of two scales: ranks keep one diverged network from flattening all other
-    differences, distances tell a gain from a trifle.
-    """
-    losses = -np.array([np.nan if score is None else score for score in given])
-    is_known = np.isfinite(losses)
-    losses[~is_known] = losses[is_known].max() if is_known.any() else 0.0
-    ranks = norm.ppf((rankdata(losses) - 0.5) / len(losses))
-    middle = np.median(losses)
-    # By the better half: the worse one may go anywhere.
-    better = (middle - np.quantile(losses, 0.1)) / -norm.ppf(0.1)
-    spread = max(better or losses.std(), LEAST_SPREAD)
-    distances = np.clip((losses - middle) / spread, *CLIPPED)
-    return (ranks + distances - distances.mean()) / 2

@@ -219,9 +219,11 @@ class Bilevel:
     def _still(self) -> Iterator[None]:
         """Leave running statistics as the steps of the weights made them."""
         before = [buffer.clone() for buffer in self.net.buffers()]
-        yield
-        for buffer, value in zip(self.net.buffers(), before, strict=True):
-            buffer.copy_(value)
+        try:
+            yield
+        finally:
+            for buffer, value in zip(self.net.buffers(), before, strict=True):
+                buffer.copy_(value)
 
     def _move_logits(self, moment: Moment, lr: float) -> None:
         rows, flat = next(self._arch_rows), self.logits.flat

@@ -123,7 +123,8 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
         weights = training.logits.expected(training.logits.flat)
     first = strongest(decisions, training.logits.shares())
     chosen, shares = dict(first.chosen), dict(first.shares)
-    names = list(decisions)
+    # The inputs of nodes are not removed: they are ranked by the edges that they feed.
+    names = [name for name, decision in decisions.items() if decision.is_staged]
     n_tuning = max(1, clock.n_steps // len(names))
     order = training.snapshots.once(lambda: torch.randperm(len(names)).tolist())
     for number, place in enumerate(order):

@@ -45,7 +45,8 @@ from sknas.strategies._snapshots import SNAPSHOT, Snapshots
 DEFAULT_PRESET = "drnas"
 TIME_SHARE = 1 / 3  # of the time that is left, for the relaxed network
 SEARCH_SHARE = 0.7  # of that, where more is trained to derive architectures
-UNDECIDED = 0.95  # entropy above which the logits have told nothing
+UNDECIDED = 0.95  # entropy above which the logits have told nothing,
+UNMOVED = 0.999  # and above which not even if what they mean stays the same
 TABLE_LR, TABLE_WEIGHT_DECAY = 1e-3, 1e-4  # of AdamW
 DRAWS = 4  # neighbours drawn for each one that is asked for
 RELAXED = "relaxed"  # key of a journal: what came of the relaxed network
@@ -227,7 +228,7 @@ class GradientStrategy(Strategy):
         assert self.derived_ is not None
         new = self.sampler_.unseen(self.derived_, n)
         self.sampler_.mark(new)
-        if len(new) < n and not self.is_undecided_:
+        if len(new) < n and (self.best_ is not None or not self.is_undecided_):
             new += self._neighbours(n - len(new))
         others = self.sampler_.draw(n - len(new))
         self.sampler_.mark(others)
@@ -398,7 +399,8 @@ class GradientStrategy(Strategy):
             derived = perturbed(training, clock)
         else:
             derived = strongest(net.decisions, training.logits.shares())
-            is_undecided = self.guards and training.logits.entropy() > UNDECIDED
+            most = UNMOVED if training.is_settled else UNDECIDED
+            is_undecided = self.guards and training.logits.entropy() > most
         first = self._guarded(net, derived)
         changes = [] if is_undecided else flipped(net, first)
         filled: dict[str, Architecture] = {}

@@ -21,6 +21,7 @@ from sknas.strategies._surrogates import LEAST_STD, Surrogate
 NOISES = (1e-3, 1e-2, 1e-1, 0.3)  # variance of a trial beside that of the process
 LOG_NOISE = (-9.0, 1.0)  # bounds of its logarithm
 JITTER = 1e-8
+MOST_JOINT = 2_000  # points that are drawn together: their covariance takes 32 MB
 LEAST_SCALE = 1e-12
 
 
@@ -80,7 +81,16 @@ class KernelProcess(Surrogate):
         return self.weights_ @ K, np.sqrt(np.maximum(variance, LEAST_STD**2))
 
     def draw(self, X: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
-        """Functions drawn from the process, each at all points together."""
+        """Functions drawn from the process, each at up to `MOST_JOINT` points together.
+
+        More points than those are dealt into parts that know nothing of each other.
+        """
+        parts = np.array_split(X, -(-len(X) // MOST_JOINT))
+        return np.hstack([self._drawn_jointly(part, rng, n) for part in parts])
+
+    def _drawn_jointly(
+        self, X: np.ndarray, rng: np.random.Generator, n: int
+    ) -> np.ndarray:
         K = self.kernel(self.X_, X, self.scales_)
         explained = solve_triangular(self.factor_, K, lower=True)
         covariance = self.kernel(X, X, self.scales_) - explained.T @ explained

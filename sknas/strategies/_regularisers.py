@@ -72,7 +72,10 @@ class Regulariser:
 def beta_decay(logits: Sequence[Tensor], moment: Moment) -> Tensor:
     """Keeps one option from pulling away from the others, more and more."""
     strength = BETA[moment.arch_lr <= SLOW_LR] * moment.progress
-    return strength * torch.stack([v.logsumexp(dim=0) for v in logits]).mean()
+    # What all options of a decision have in common moves none of their weights, but
+    # would be most of the gradient, and Adam divides by the size of that.
+    apart = [v - v.mean() for v in logits]
+    return strength * torch.stack([v.logsumexp(dim=0) for v in apart]).mean()
 
 
 def zero_one(logits: Sequence[Tensor], moment: Moment) -> Tensor:

@@ -11,8 +11,8 @@ from sknas._history import Architecture, Proposal, Trial, Value
 from sknas._problem import Problem
 from sknas.spaces import Categorical, Choice, Space, UnseenSampler
 from sknas.strategies._base import MOST_DRAWN, Strategy
+from sknas.strategies._losses import normal_losses
 
-MEMORY = 0.9  # of the running mean and spread of scores
 BETAS = (0.9, 0.999)  # of Adam
 TRIES = 50  # draws for each new architecture, before it is taken from all over
 
@@ -77,7 +77,7 @@ class ReinforceStrategy(Strategy):
         }
         self.adam_ = {n: np.zeros((2, len(v))) for n, v in self.values_.items()}
         self.n_steps_ = 0
-        self.mean_ = self.square_ = 0.0
+        self.scores_: list[float] = []
 
     def propose(self, n: int) -> list[Proposal]:
         chosen: dict[str, Architecture] = {}
@@ -124,12 +124,9 @@ class ReinforceStrategy(Strategy):
     ) -> None:
         """A step of Adam along the advantage times the gradient of the log-share."""
         self.n_steps_ += 1
-        debt = 1 - MEMORY**self.n_steps_
-        self.mean_ += (1 - MEMORY) * (score - self.mean_)
-        self.square_ += (1 - MEMORY) * (score**2 - self.square_)
-        mean = self.mean_ / debt
-        spread = np.sqrt(max(self.square_ / debt - mean**2, 1e-12))
-        advantage = (score - mean) / spread
+        self.scores_.append(score)
+        # By its place among all of them: one that went astray spoils no other.
+        advantage = -normal_losses(self.scores_)[-1]
         own = self._slope(architecture)
         for name, logits in self.logits_.items():
             gradient = advantage * (own[name] - usual[name])

@@ -318,6 +318,19 @@ def test_short_trainings_are_modelled_late_and_around_what_is_known():
     assert max(sums) > min(-usual, 50)  # a fifth is drawn from all over
 
 
+def test_trainings_that_none_was_dropped_from_are_modelled_early():
+    """A rung says how far a training came: the same for all where none is dropped."""
+    space = DictSpace({f"x{j}": Integer(0, 30) for j in range(4)})
+    strategy = BayesianStrategy()
+    strategy.setup(space, Problem(), np.random.default_rng(0))
+    drawn = space.sample(12, np.random.default_rng(0))
+    strategy.observe(
+        [at_rung(a, 3, float(sum(a.values())), j) for j, a in enumerate(drawn)]
+    )
+    sums = [sum(p.architecture.values()) for p in strategy.propose(8)]
+    assert min(sums) > np.median([sum(a.values()) for a in drawn])
+
+
 def test_many_trials_are_few_for_a_surrogate(monkeypatch):
     space = DictSpace({"x": Integer(0, 10_000)})
     strategy = BayesianStrategy()
@@ -335,7 +348,7 @@ def test_many_trials_are_few_for_a_surrogate(monkeypatch):
     assert len(strategy.propose(8)) == 8
     fitted = []
     monkeypatch.setattr(
-        "sknas.strategies._bayesian._losses",
+        "sknas.strategies._bayesian.normal_losses",
         lambda scores: fitted.append(scores) or np.zeros(len(scores)),
     )
     strategy.rank(trials)

@@ -127,6 +127,23 @@ def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
         assert not any(map(torch.equal, before, after))
 
 
+@pytest.mark.parametrize("partial", [1, 4])
+def test_perturbation_leaves_each_node_of_darts_two_inputs_that_count(partial):
+    problem = problem_of(*textures(64), n_steps=8)
+    operations = ("none", "skip", "sep_conv_3", "max_pool_3")
+    space = CellSpace("darts", operations, cells=(1,), channels=(4,))
+    strategy = GradientStrategy("darts-pt", partial_channels=partial)
+    strategy.setup(space.for_task(problem.task), problem, np.random.default_rng(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        (proposal,) = strategy.propose(1)
+    values = dict(proposal.architecture)
+    inputs = [v for name, v in values.items() if name.endswith("inputs")]
+    assert len(inputs) == 8 and all(len(set(v.split(","))) == 2 for v in inputs)
+    chosen = [v for v in values.values() if v in operations]
+    assert "none" not in chosen and len(set(chosen)) > 1
+
+
 # ----------------------------------------------------------------------- what is found
 
 

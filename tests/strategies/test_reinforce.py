@@ -48,6 +48,17 @@ def test_it_ends_at_the_best_that_is_allowed(seed):
     assert {n: SIZES[j] for n, j in top.items()} == dict(best)
 
 
+def test_a_score_that_went_astray_spoils_nothing():
+    space = DictSpace({"x": Categorical(list("abcd")), "y": Categorical(list("abcd"))})
+    strategy = set_up(ReinforceStrategy(), space)
+    rng = np.random.default_rng(0)
+    for step in range(80):
+        (a,) = space.sample(1, rng)
+        score = -1e6 if step == 5 else float(a["x"] == "c")
+        strategy.observe([Trial(Proposal(a), score=score)])
+    assert strategy.probabilities()["x"][2] > 0.8
+
+
 def test_its_slope_is_that_of_the_logarithm():
     strategy = set_up(ReinforceStrategy())
     strategy.logits_["first"][:] = [0.3, -0.2, 1.0]

@@ -77,6 +77,17 @@ def test_draws_have_its_mean_and_deviation(surrogate, table):
     np.testing.assert_allclose(drawn.std(axis=0), std, rtol=0.1, atol=2e-3)
 
 
+@pytest.mark.parametrize("surrogate", PROCESSES)
+def test_many_points_are_drawn_in_parts(surrogate, monkeypatch):
+    """Draws of all together would need the square of their number in memory."""
+    model, codes, _ = split(surrogate, "chain")
+    monkeypatch.setattr("sknas.strategies._process.MOST_JOINT", 7)
+    mean, std = model.predict(codes[:20])
+    drawn = model.draw(codes[:20], np.random.default_rng(0), 3_000)
+    np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=0.1 * std.max() + 0.01)
+    np.testing.assert_allclose(drawn.std(axis=0), std, rtol=0.1, atol=2e-3)
+
+
 @pytest.mark.parametrize("surrogate", SURROGATES)
 def test_the_same_seed_is_the_same_model(surrogate):
     first, codes, _ = split(surrogate, "chain")
