@@ -208,9 +208,9 @@ SECTIONS = (
         "the cell space; resnet is one fixed network, trained on all images to the end "
         "of the time; autokeras has its own blocks, but no pretrained weights. These "
         "four have the same time. hgb (boosted trees) and mlp (one hidden layer, both "
-        "of scikit-learn) read flat pixels, at their defaults and without a limit. With "
-        "6 trials a search got no further than the architectures it starts with, with 1 "
-        "no further than the default one.",
+        "of scikit-learn) read flat pixels, at their defaults and without a limit. "
+        "With 6 trials a search of the image space got no further than the "
+        "architectures it starts with.",
     ),
     (
         "tables",
