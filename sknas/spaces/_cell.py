@@ -133,7 +133,7 @@ class CellSpace(ListedSpace):
     flip : sequence of bool, default=(False, True)
         Whether images are mirrored in training, left to right.
     shift : sequence of int, default=(0, 1, 2, 4)
-        Most pixels by which images are moved in training; at most 2 of small images.
+        Most pixels by which images are moved in training, up to an eighth of a side.
     cutout : sequence of bool, default=(False, True)
         Whether a square of each image is cut out in training.
     optimizer : sequence of str, default=("adamw", "momentum")
