@@ -226,7 +226,7 @@ class BaseNAS(BaseEstimator, ABC):
             n_columns=self.n_features_in_,
             is_batched=self._is_batched(),
             n_pixels=self._reader.n_pixels,
-            relative_cost=self._space.relative_cost,
+            relative_cost=self._space.relative_cost(self._reader.n_pixels),
         )
         if earlier is not None:
             budget = earlier.bounded(budget)

@@ -41,6 +41,7 @@ SPACE = {
     # the operations alone.
     "cells": (3,),
     "channels": (8,),
+    "stem_pool": (1,),
     "dropout": (0.0,),
     "flip": (False,),
     "shift": (1,),

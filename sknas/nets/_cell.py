@@ -194,11 +194,14 @@ class Skeleton:
         Cells; maps are halved, and channels doubled, at one and at two thirds of them.
     channels : int
         Channels of the first cells.
+    stem_pool : int, default=1
+        Factor by which maps get smaller before them.
     """
 
     kind: str
     cells: int
     channels: int
+    stem_pool: int = 1
 
     @property
     def reductions(self) -> set[int]:
@@ -286,8 +289,9 @@ class BenchStack(nn.Module):
         is_affine: bool,
     ) -> None:
         super().__init__()
-        channels, sides = skeleton.channels, (shape[1], shape[2])
-        self.stem = stem(shape[0], channels)
+        channels, pool = skeleton.channels, skeleton.stem_pool
+        self.stem = stem(shape[0], channels, pool)
+        sides = pooled(shape[1], pool), pooled(shape[2], pool)
         self.parts = nn.ModuleList()
         for number in range(skeleton.cells):
             if number in skeleton.reductions:
@@ -321,9 +325,10 @@ class DartsStack(nn.Module):
         is_affine: bool,
     ) -> None:
         super().__init__()
-        channels, sides = skeleton.channels, (shape[1], shape[2])
+        channels, pool = skeleton.channels, skeleton.stem_pool
         before, last = 3 * channels, 3 * channels
-        self.stem = stem(shape[0], last)
+        self.stem = stem(shape[0], last, pool)
+        sides = pooled(shape[1], pool), pooled(shape[2], pool)
         self.cells = nn.ModuleList()
         is_late = False
         for number in range(skeleton.cells):
@@ -352,13 +357,19 @@ class DartsStack(nn.Module):
         return second
 
 
-def stem(n_inputs: int, n_outputs: int) -> nn.Sequential:
-    """The first convolution and its normalisation."""
+def stem(n_inputs: int, n_outputs: int, pool: int) -> nn.Sequential:
+    """The first convolution and its normalisation, of maps that are pooled between."""
     conv = nn.Conv2d(n_inputs, n_outputs, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(n_outputs))
+    pooling = [nn.MaxPool2d(pool, ceil_mode=True)] if pool > 1 else []
+    return nn.Sequential(conv, *pooling, nn.BatchNorm2d(n_outputs))
+
+
+def pooled(side: int, pool: int) -> int:
+    """What pooling leaves of a side, in pixels."""
+    return -(-side // pool)
 
 
 def halved(sides: tuple[int, int]) -> tuple[int, tuple[int, int]]:
     """The stride of a reduction and the sides after it; 1 where they are too small."""
-    after = (-(-sides[0] // 2), -(-sides[1] // 2))
+    after = (pooled(sides[0], 2), pooled(sides[1], 2))
     return (2, after) if min(after) >= LEAST_SIDE else (1, sides)

@@ -23,6 +23,8 @@ from sknas.nets._image import ImageInput
 from sknas.nets._mixed import Decision, MixedOperation, Relaxed, Weights
 from sknas.nets._operations import PASSING, make_operation
 
+LEAST_CHANNELS = 4  # that go through a mixture
+
 
 class RelaxedCells(Relaxed):
     """The relaxed network of a cell space: each edge is a mixture of operations.
@@ -40,8 +42,9 @@ class RelaxedCells(Relaxed):
     operations : sequence of str
         Keys of `OPERATIONS`.
     partial : int, default=1
-        One of so many channels goes through the mixtures; fewer where channels are not
-        divisible by it.
+        One of so many channels goes through the mixtures; more of them where channels
+        are not divisible by it, or fewer than four would be left: the published
+        networks have four, and of two the gradient is noise.
 
     Notes
     -----
@@ -96,7 +99,7 @@ class RelaxedCells(Relaxed):
     def _mixed(
         self, cell: str, start: int, end: int, channels: int, stride: int
     ) -> nn.Module:
-        partial = self.partial if channels % self.partial == 0 else 1
+        partial = self._partial(channels)
         operations = [
             make_operation(name, channels // partial, stride, False)
             for name in self.operations
@@ -105,6 +108,11 @@ class RelaxedCells(Relaxed):
         # A skip that halves maps has weights, it does not just pass on.
         skips = () if identity is None or stride > 1 else (identity,)
         return MixedOperation(operations, skips, partial)
+
+    def _partial(self, channels: int) -> int:
+        """One of how many channels goes through a mixture."""
+        shares = range(min(self.partial, channels // LEAST_CHANNELS), 1, -1)
+        return next((share for share in shares if channels % share == 0), 1)
 
     def forward(self, x: Tensor, weights: Mapping[str, Weights]) -> Tensor:
         self.net.dropout = self.dropout

@@ -54,11 +54,15 @@ class Space(BaseEstimator, ABC):
     # What a row is to its networks: "table" or "image".
     reads: str = "table"
 
-    @property
-    def relative_cost(self) -> float:
+    def relative_cost(self, n_pixels: int | None) -> float:
         """About how long a step takes beside one of the usual networks for such rows.
 
-        What fits into a `max_time` is planned by it.
+        What fits into a `max_time` is planned by it, before the data are read through.
+
+        Parameters
+        ----------
+        n_pixels : int or None
+            Height times width of an image; None for tables.
         """
         return 1.0
 

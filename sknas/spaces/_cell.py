@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, ClassVar
@@ -50,8 +51,11 @@ CELL_OPERATIONS = {
         "dil_conv_5",
     ),
 }
-# Of a step, beside one of the default network of convolutions.
+# Of a step without pooling in the stem, beside one of the default network of
+# convolutions.
 RELATIVE_COSTS = {"nas-bench-201": 3.0, "darts": 8.0}
+SIZES = ("cells", "channels", "stem_pool")
+LEAST_POOLED = 12  # pixels that pooling in the stem leaves of a side
 
 # The best cell of NAS-Bench-201 on CIFAR-10 (arXiv:2001.00326), and its residual block;
 # the cells that DARTS found by second-order gradients (arXiv:1806.09055).
@@ -128,6 +132,10 @@ class CellSpace(ListedSpace):
         size.
     channels : sequence of int, default=(8, 16, 32)
         Channels of the first cells.
+    stem_pool : sequence of int, default=(1, 2, 4)
+        Factor by which maps get smaller before the first cell, where most of the time
+        goes; those that leave less than 12 pixels of a side are left out, and 1 keeps
+        the size, as published for images of 32 x 32.
     dropout : sequence of float, default=(0.0, 0.1, 0.2, 0.3)
         Probability that a feature of the last layer is dropped.
     flip : sequence of bool, default=(False, True)
@@ -168,6 +176,7 @@ class CellSpace(ListedSpace):
     _limits: ClassVar[Mapping[str, tuple[float, float]]] = {
         "cells": (1, 60),
         "channels": (1, 1024),
+        "stem_pool": (1, 64),
         "dropout": (0.0, 0.95),
         "shift": (0, 1024),
         "lr": (1e-8, 1.0),
@@ -184,6 +193,7 @@ class CellSpace(ListedSpace):
         operation: Sequence[str] | None = None,
         cells: Sequence[int] = (3, 6, 9),
         channels: Sequence[int] = (8, 16, 32),
+        stem_pool: Sequence[int] = (1, 2, 4),
         dropout: Sequence[float] = (0.0, 0.1, 0.2, 0.3),
         flip: Sequence[bool] = (False, True),
         shift: Sequence[int] = (0, 1, 2, 4),
@@ -199,6 +209,7 @@ class CellSpace(ListedSpace):
         self.operation = operation
         self.cells = cells
         self.channels = channels
+        self.stem_pool = stem_pool
         self.dropout = dropout
         self.flip = flip
         self.shift = shift
@@ -210,9 +221,10 @@ class CellSpace(ListedSpace):
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
 
-    @property
-    def relative_cost(self) -> float:
-        return RELATIVE_COSTS[self.kind]
+    def relative_cost(self, n_pixels: int | None) -> float:
+        pools = self._pools(math.sqrt(n_pixels or 1))
+        pool = clone(self).set_params(stem_pool=pools).choices["stem_pool"].default
+        return RELATIVE_COSTS[self.kind] / pool**2
 
     @property
     def choices(self) -> Mapping[str, Choice]:
@@ -222,6 +234,7 @@ class CellSpace(ListedSpace):
             **self._cell_choices(),
             "cells": self._sizes("cells", 3),
             "channels": self._sizes("channels", 16),
+            "stem_pool": self._sizes("stem_pool", 2),
             "dropout": self._sizes("dropout", 0.0),
             "flip": self._words("flip", coins, False),
             "shift": self._sizes("shift", 2),
@@ -270,11 +283,16 @@ class CellSpace(ListedSpace):
 
     def for_task(self, task: TaskSpec) -> CellSpace:
         changes: dict[str, Any] = {"batch_size": self._batch_sizes(task)}
-        _image(task)  # or it says so
+        changes["stem_pool"] = self._pools(min(_image(task).shape[1:]))
         changes["shift"] = self._shifts(task)
         if not is_label_scored(task):
             changes["label_smoothing"] = (0.0,)
         return clone(self).set_params(**changes)
+
+    def _pools(self, side: float) -> list[int]:
+        """The poolings that leave enough of a side."""
+        pools = list(self._values("stem_pool"))
+        return [p for p in pools if p == 1 or p * LEAST_POOLED <= side] or [min(pools)]
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
         return self._known(KNOWN_CELLS[self.kind], task) or super().portfolio(task)
@@ -297,7 +315,7 @@ class CellSpace(ListedSpace):
             inputs,
             image.shape,
             task.n_outputs,
-            Skeleton(self.kind, a["cells"], a["channels"]),
+            self._skeleton(a),
             make_edge,
             dropout=a["dropout"],
         )
@@ -318,10 +336,13 @@ class CellSpace(ListedSpace):
         return RelaxedCells(
             _image(task),
             task.n_outputs,
-            Skeleton(self.kind, default["cells"], default["channels"]),
+            self._skeleton(default),
             self.operations,
             partial_channels,
         )
+
+    def _skeleton(self, a: Mapping[str, Any]) -> Skeleton:
+        return Skeleton(self.kind, a["cells"], a["channels"], a["stem_pool"])
 
     def edges(self, architecture: Architecture) -> list[tuple[str, int, int, str]]:
         """The edges of the cells of an architecture.
@@ -343,7 +364,7 @@ class CellSpace(ListedSpace):
         """Operations as nodes: each feeds those that start where it ends."""
         edges = self.edges(architecture)
         labels = [f"{cell} {name}" for cell, _, _, name in edges]
-        sizes = [f"{n} {architecture[n]}" for n in ("cells", "channels")]
+        sizes = [f"{n} {architecture[n]}" for n in SIZES]
         feeds = [
             (i, j)
             for i, (cell, _, end, _) in enumerate(edges)
@@ -354,12 +375,14 @@ class CellSpace(ListedSpace):
 
     def structure(self, architecture: Architecture) -> Hashable:
         cell = [n for n in architecture if n not in self.get_params()]
-        names = (*cell, "cells", "channels")
+        names = (*cell, *SIZES)
         return tuple((name, architecture[name]) for name in names)
 
     def describe(self, architecture: Architecture) -> str:
         a: Mapping[str, Any] = architecture
         words = [f"{a['cells']} cells of {a['channels']} channels: {self._formula(a)}"]
+        if a["stem_pool"] > 1:
+            words.append(f"maps pooled by {a['stem_pool']} at first")
         if a["dropout"]:
             words.append(f"dropout {a['dropout']:g}")
         words += [name for name in ("flip", "cutout") if a[name]]

@@ -153,14 +153,14 @@ def test_reductions_are_at_thirds(cells, reductions):
     assert Skeleton("darts", cells, 8).reductions == reductions
 
 
-def make_net(kind, shape=(1, 8, 8), cells=3, channels=4, n_outputs=5, **told):
+def make_net(kind, shape=(1, 8, 8), cells=3, channels=4, n_outputs=5, pool=1, **told):
     def make_edge(cell, start, end, channels, stride):
         if kind == "darts" and start not in (end - 1, end - 2):
             return None
         return make_operation("conv_3", channels, stride, True)
 
     spec = image(shape)
-    skeleton = Skeleton(kind, cells, channels)
+    skeleton = Skeleton(kind, cells, channels, pool)
     return CellNet(ImageInput(spec), shape, n_outputs, skeleton, make_edge, **told)
 
 
@@ -191,6 +191,17 @@ def test_channels_double_where_maps_are_halved(kind, width):
     tiny = make_net(kind, (1, 3, 3))
     assert tiny.stack(tiny.inputs(torch.rand(2, 1, 3, 3)), None).shape[2:] == (2, 2)
     assert tiny.head.in_features == width
+
+
+@pytest.mark.parametrize("kind", ["nas-bench-201", "darts"])
+def test_maps_are_pooled_before_the_first_cell(kind):
+    x = torch.rand(2, 1, 26, 13)
+    for pool, sides in ((1, (7, 4)), (2, (4, 2)), (4, (4, 2))):
+        net = make_net(kind, (1, 26, 13), pool=pool)
+        assert net.stack(net.inputs(x), None).shape[2:] == sides
+    net = make_net(kind, (1, 26, 13), pool=2).eval()
+    conv, pooling, norm = net.stack.stem
+    torch.testing.assert_close(net.stack.stem(x), pooling(norm(conv(x))))
 
 
 def test_features_are_dropped_in_training_alone():
@@ -233,6 +244,14 @@ def test_a_relaxed_network_holds_all_operations_of_all_edges(kind, n_edges, part
         net = relaxed(kind, partial, shape=shape)
         answer = net(torch.rand(4, *shape), even(net))
         assert answer.shape == (1, 4, 5) and torch.isfinite(answer).all()
+
+
+def test_four_channels_or_more_go_through_a_mixture():
+    for channels, wanted in ((4, 4), (6, 6), (8, 4), (9, 9), (12, 4), (32, 8)):
+        skeleton = Skeleton("nas-bench-201", 1, channels)
+        net = RelaxedCells(image((1, 8, 8)), 5, skeleton, ("skip", "conv_3"), 4)
+        edge = net._mixed("edge", 0, 1, channels, 1)
+        assert edge.operations[1][1].in_channels == wanted
 
 
 def test_what_skips_pass_on_is_dropped_and_nothing_else_is():

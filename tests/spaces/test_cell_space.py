@@ -130,6 +130,18 @@ def test_choices_that_mean_nothing_for_a_task_are_dropped(space):
     assert far.choices["shift"].options == [4]
 
 
+def test_maps_are_pooled_where_enough_is_left(space):
+    for side, pools, usual in ((8, [1], 1), (28, [1, 2], 2), (48, [1, 2, 4], 2)):
+        own = space.for_task(image_task((1, side, side)))
+        choice = own.choices["stem_pool"]
+        assert (choice.options, choice.default) == (pools, usual)
+        assert space.relative_cost(side**2) == space.relative_cost(64) / usual**2
+    fixed = clone(space).set_params(stem_pool=(4,))
+    assert fixed.for_task(image_task()).choices["stem_pool"].options == [4]
+    words = space.describe(space.fill({"stem_pool": 4}))
+    assert "maps pooled by 4 at first" in words
+
+
 @pytest.mark.parametrize(
     "params, message",
     [
@@ -138,6 +150,7 @@ def test_choices_that_mean_nothing_for_a_task_are_dropped(space):
         ({"operation": ("none",)}, r"'operation' .* a choice of \('none', "),
         ({"operation": "skip"}, r"'operation' .* a tuple or list"),
         ({"cells": (0,)}, r"'cells' .* ints from 1 to 60, got \(?\[?0"),
+        ({"stem_pool": (0,)}, r"'stem_pool' .* ints from 1 to 64, got \(?\[?0"),
         ({"channels": ()}, r"'channels' .* a tuple or list of one value or more"),
         ({"flip": ("yes",)}, r"'flip' .* a choice of \(False, True\)"),
         ({"optimizer": ("adam",)}, r"'optimizer' .* a choice of \('adamw', "),
@@ -203,7 +216,7 @@ def test_structure_is_what_the_costs_depend_on(space):
     changed = space.fill({**default, "lr": 0.002, "flip": True, "dropout": 0.1})
     assert space.structure(changed) == space.structure(default)
     name = "edge_0_1" if space.kind == "nas-bench-201" else "normal_3_first"
-    for more in ({"cells": 6}, {"channels": 8}, {name: "skip"}):
+    for more in ({"cells": 6}, {"channels": 8}, {"stem_pool": 4}, {name: "skip"}):
         other = space.fill({**default, **more})
         assert space.structure(other) != space.structure(default)
     hash(space.structure(default))
@@ -242,12 +255,12 @@ def test_a_description_is_a_formula():
 def test_a_graph_has_a_node_an_operation():
     space = CellSpace()
     labels, feeds = space.graph(space.default_architecture())
-    assert labels[:6].count("edge conv_3") == 5 and len(labels) == 8
+    assert labels[:6].count("edge conv_3") == 5 and len(labels) == 9
     # Edges 0-1, 0-2, 1-2, 0-3, 1-3, 2-3 in this order.
     assert sorted(feeds) == [(0, 2), (0, 4), (1, 5), (2, 5)]
     darts = CellSpace("darts")
     labels, feeds = darts.graph(darts.default_architecture())
-    assert len(labels) == 18
+    assert len(labels) == 19
     assert all(labels[i].split()[0] == labels[j].split()[0] for i, j in feeds)
 
 
