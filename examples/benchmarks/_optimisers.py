@@ -205,8 +205,12 @@ OPTIMISERS = {
     "optuna gp": partial(Optuna, name="GPSampler"),
     "smac": Smac,
 }
-# Those that take more than 0.1 s a proposal have fewer seeds.
+# `sknas.search` as it is for noisy scores, which asks and tells by itself.
+SEARCHED = "bayesian, scored again"
+NAMES = (*OPTIMISERS, SEARCHED)
+# Those that take more than 0.1 s a proposal, or search three times, have fewer seeds.
 SLOW = (
+    SEARCHED,
     "bayesian, gp",
     "bayesian, rf",
     "bayesian, et",

@@ -9,8 +9,8 @@ matplotlib.use("Agg")  # a picture in a file needs no window
 import matplotlib.pyplot as plt
 import pandas as pd
 from _markdown import markdown
-from _nas_tables import NAMES
-from _optimisers import OPTIMISERS
+from _nas_tables import NAMES as TABLES
+from _optimisers import NAMES
 
 COUNTS = (20, 40, 80)
 REGRETS = [f"regret_{count}" for count in COUNTS]
@@ -63,7 +63,7 @@ def read(path):
 def complete(lines):
     """Strategies that were run on all tables, in their order."""
     counts = lines.groupby("strategy")["table"].nunique()
-    return [name for name in OPTIMISERS if counts.get(name, 0) == len(NAMES)]
+    return [name for name in NAMES if counts.get(name, 0) == len(TABLES)]
 
 
 def summary(lines):
@@ -73,7 +73,7 @@ def summary(lines):
     by_table = lines.groupby(["strategy", "table"])[REGRETS].mean()
     frame = by_table.groupby("strategy").mean().reindex(names)
     seeds = lines.groupby(["strategy", "seed"])["regret_80"].agg(["mean", "size"])
-    whole = seeds[seeds["size"] == len(NAMES)]["mean"]
+    whole = seeds[seeds["size"] == len(TABLES)]["mean"]
     cells = frame.map("{:.4f}".format)
     cells["se"] = whole.groupby("strategy").sem().map("{:.4f}".format)
     for count in COUNTS[1:]:
@@ -101,8 +101,8 @@ def behind(regrets):
 
 def by_table(lines):
     """Regret at 80, a row a table."""
-    means = lines.pivot_table("regret_80", "table", "strategy").reindex(list(NAMES))
-    means = means.reindex(columns=[name for name in OPTIMISERS if name in means])
+    means = lines.pivot_table("regret_80", "table", "strategy").reindex(list(TABLES))
+    means = means.reindex(columns=[name for name in NAMES if name in means])
     return means.map("{:.4f}".format, na_action="ignore").fillna(MISSING)
 
 
@@ -113,7 +113,7 @@ def by_batch(lines):
     cells = lines.groupby(["strategy", "batch", "seed"])["regret_80"].agg(
         ["mean", "size"]
     )
-    whole = cells.loc[cells["size"] == len(NAMES), "mean"].unstack("seed")
+    whole = cells.loc[cells["size"] == len(TABLES), "mean"].unstack("seed")
     whole = whole.dropna(axis=1)
     told = whole.mean(axis=1).map("{:.4f}".format)
     error = whole.sem(axis=1).map(" \u00b1 {:.4f}".format)

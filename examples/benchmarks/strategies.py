@@ -19,11 +19,15 @@ from pathlib import Path
 
 import numpy as np
 from _lines import Lines, machine, parse_arguments
-from _nas_tables import NAMES, load
-from _optimisers import BATCHED, OPTIMISERS, SLOW, TIMED
+from _nas_tables import NAMES as TABLES
+from _nas_tables import load
+from _optimisers import BATCHED, NAMES, OPTIMISERS, SEARCHED, SLOW, TIMED
 from threadpoolctl import threadpool_limits
 
+import sknas
+
 COUNTS = (20, 40, 80)
+N_AGAIN = 5  # of the evaluations of `SEARCHED`
 N_SEEDS, N_SEEDS_SLOW = 50, 10
 BATCHES = (4, 8, 16)
 KEY = ("strategy", "table", "seed", "batch")
@@ -35,7 +39,7 @@ def main():
     arguments = parse_arguments(
         __doc__,
         data={"type": Path, "required": True},
-        strategies={"nargs": "+", "choices": list(OPTIMISERS), "default": OPTIMISERS},
+        strategies={"nargs": "+", "choices": NAMES, "default": NAMES},
         seeds={"type": int, "default": N_SEEDS},
     )
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -61,7 +65,7 @@ def tasks(strategies, n_seeds):
         for seed in range(n_seeds)
         for batch in (1, *BATCHES)
         for strategy in strategies
-        for table in NAMES
+        for table in TABLES
         if seed < (N_SEEDS_SLOW if strategy in SLOW else N_SEEDS)
         if (
             strategy != "bayesian, thompson batch"
@@ -78,17 +82,43 @@ def run(task, folder):
     table = load(name, folder)
     # The luck of the trainings, apart from that of the strategy.
     rng = np.random.default_rng([seed, 1])
-    regrets, seconds = {}, 0.0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        optimiser = OPTIMISERS[strategy](table, seed)
-        for n_done, taken in steps(optimiser, table, rng, batch, COUNTS[-1]):
-            seconds += taken
-            for count in COUNTS:
-                if n_done >= count and count not in regrets:
-                    regrets[count] = table.regret(optimiser.recommend())
+        if strategy == SEARCHED:
+            regrets, seconds = searched(table, seed, rng)
+        else:
+            regrets, seconds = asked(
+                OPTIMISERS[strategy](table, seed), table, rng, batch
+            )
     told = {f"regret_{count}": round(regrets[count], 5) for count in COUNTS}
     return dict(zip(KEY, task, strict=True)) | told | {"seconds": round(seconds, 3)}
+
+
+def asked(optimiser, table, rng, batch):
+    """Regrets by evaluations, and the seconds of the optimiser."""
+    regrets, seconds = {}, 0.0
+    for n_done, taken in steps(optimiser, table, rng, batch, COUNTS[-1]):
+        seconds += taken
+        for count in COUNTS:
+            if n_done >= count and count not in regrets:
+                regrets[count] = table.regret(optimiser.recommend())
+    return regrets, seconds
+
+
+def searched(table, seed, rng):
+    """The same of a search for each count, the last of which score leaders again."""
+    regrets = {}
+    for count in COUNTS:
+        started = time.perf_counter()
+        history = sknas.search(
+            lambda architecture: table.score(architecture, rng),
+            table.space,
+            max_trials=count - N_AGAIN,
+            noisy=True,
+            random_state=seed,
+        )
+        regrets[count] = table.regret(history.best.architecture)
+    return regrets, time.perf_counter() - started
 
 
 def steps(optimiser, table, rng, batch, n):
