@@ -2,11 +2,12 @@
 
     python examples/benchmarks/presets.py --data DIR
 
-DIR holds ``fashion_mnist.npz``; digits are scikit-learn's. A preset searches a small
-cell space; the one architecture that it derives is trained alone, and judged on images
-that neither saw. `random` trains random architectures of the space one after another
-for as long as presets took in all, the middle one of them, and takes what validates
-best. Fashion-MNIST is halved to 14 x 14 pixels.
+DIR holds ``fashion_mnist.npz``, ``phoneme.parquet`` and ``segment.parquet``; digits are
+scikit-learn's. A preset searches a small cell space, or that of tables; the one
+architecture that it derives is trained alone, and judged on rows that neither saw.
+`random` trains architectures one after another that differ in what presets decide, for
+as long as presets took in all, the middle one of them, and takes what validates best.
+Fashion-MNIST is halved to 14 x 14 pixels.
 One process, one thread. Then: seconds and memory of one step of each relaxed network,
 beside a step of one network of the space.
 """
@@ -18,15 +19,17 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from _lines import Lines, parse_arguments
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from sknas import NASClassifier
+from sknas._budget import Budget
 from sknas._history import Proposal
-from sknas.spaces import CellSpace
-from sknas.strategies import GradientStrategy, RandomStrategy
+from sknas.spaces import CellSpace, TableSpace
+from sknas.strategies import GradientStrategy
 from sknas.strategies._presets import PRESETS
 from sknas.trainers import SkorchTrainer
 from sknas.trainers._network import evaluate
@@ -34,11 +37,13 @@ from sknas.trainers._network import evaluate
 ALL = [*PRESETS, "random"]
 SEEDS = (0, 1, 2)
 N_TRAIN, N_TEST = 3_000, 3_000  # images of Fashion-MNIST
-N_STEPS = {"digits": 300, "fashion_mnist": 300}  # of a search, and of a training
+IMAGES, TABLES = ("digits", "fashion_mnist"), ("phoneme", "segment")
+SETS = (*IMAGES, *TABLES)
+N_STEPS = {"images": 300, "tables": 500}  # of a search, and of a training
 SECONDS = 600.0  # that no search takes
+# All that a search by gradient leaves open is fixed, so that `random` differs from
+# presets in what they decide alone.
 SPACE = {
-    # All that a search by gradient leaves open is fixed, so that `random` differs in
-    # the operations alone.
     "cells": (3,),
     "channels": (8,),
     "stem_pool": (1,),
@@ -52,13 +57,21 @@ SPACE = {
     "weight_decay": (0.02,),
     "label_smoothing": (0.0,),
 }
+OF_TABLES = (
+    "depth",
+    "width",
+    "block",
+    "activation",
+    "normalisation",
+    "numeric_embedding",
+)
 
 
 def main():
     arguments = parse_arguments(
         __doc__,
         data={"type": Path, "required": True},
-        sets={"nargs": "+", "choices": list(N_STEPS), "default": list(N_STEPS)},
+        sets={"nargs": "+", "choices": SETS, "default": SETS},
         presets={"nargs": "+", "choices": ALL, "default": ALL},
         seeds={"nargs": "+", "type": int, "default": list(SEEDS)},
     )
@@ -77,20 +90,23 @@ def run(key, rows, folder):
     """One search, or random architectures for as long as others took."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    images = read_images(key["data"], folder)
-    space, problem = make_problem(images, key)
+    space, problem, test = make_problem(read(key["data"], folder), key)
     if key["preset"] != "random":
-        return by_gradient(key, space, problem, images)
+        return by_gradient(key, space, problem, test)
     taken = [
         row["search_s"] + row["train_s"]
         for row in rows
         if row["data"] == key["data"] and "search_s" in row
     ]
-    return at_random(key, space, problem, images, float(np.median(taken or [60.0])))
+    return at_random(key, space, problem, test, float(np.median(taken or [60.0])))
 
 
-def read_images(name, folder):
-    """Images and labels to search on, and others to test on."""
+def read(name, folder):
+    """Rows and labels to search on, and others to test on."""
+    if name in TABLES:
+        frame = pd.read_parquet(folder / f"{name}.parquet")
+        X, y = frame.drop(columns="target"), frame["target"].astype(int).to_numpy()
+        return train_test_split(X, y, test_size=0.25, random_state=0, stratify=y)
     if name == "digits":
         X, y = load_digits(return_X_y=True)
         X = X.reshape(-1, 8, 8).astype(np.uint8)
@@ -102,51 +118,56 @@ def read_images(name, folder):
     return train_test_split(X, y, stratify=y, **told)
 
 
-def make_problem(images, key):
-    """The images as a search sees them, a fifth of them to validate on."""
-    X, _, y, _ = images
+def make_problem(split, key):
+    """Rows as a search sees them, a fifth of them to validate on, and those to test."""
+    X, X_test, y, y_test = split
     order = np.random.default_rng(0).permutation(len(X))
-    split = [(order[len(X) // 5 :], order[: len(X) // 5])]
+    cv = [(order[len(X) // 5 :], order[: len(X) // 5])]
     model = NASClassifier(
-        CellSpace(**SPACE), cv=split, max_time=SECONDS, random_state=key["seed"]
+        TableSpace() if key["data"] in TABLES else CellSpace(**SPACE),
+        cv=cv,
+        max_time=SECONDS,
+        random_state=key["seed"],
     )
     model._check_parameters(X)
     data, seed, X = model._read_training_data(X, y, None, None)
-    plan = plan_of(key["data"])
-    return model._make_problem(data, plan, seed, X, time.monotonic())
+    n_steps = N_STEPS["tables" if key["data"] in TABLES else "images"]
+    plan = Budget(None, n_steps, 1)
+    space, problem = model._make_problem(data, plan, seed, X, time.monotonic())
+    x = problem.folds[0].encoder.transform(model._reader.read(X_test))
+    x = torch.tensor(x, dtype=torch.float32)
+    return space, problem, (x, np.searchsorted(np.unique(y), y_test))
 
 
-def plan_of(name):
-    from sknas._budget import Budget
-
-    return Budget(None, N_STEPS[name], 1)
-
-
-def by_gradient(key, space, problem, images):
+def by_gradient(key, space, problem, test):
     strategy = GradientStrategy(key["preset"])
     started = time.perf_counter()
     strategy.setup(space, problem, np.random.default_rng(key["seed"]))
     (proposal,) = strategy.propose(1)
     searched = time.perf_counter()
-    accuracy, _ = trained(proposal, space, problem, images)
-    operations = operations_of(proposal.architecture)
+    accuracy, _ = trained(proposal.architecture, space, problem, test)
     return {
         "search_s": round(searched - started, 1),
         "train_s": round(time.perf_counter() - searched, 1),
         "accuracy": accuracy,
-        "skips": round(operations.count("skip") / len(operations), 3),
+        **skips_of(proposal.architecture),
         "entropy": round(float(strategy.entropy_[-1]), 3),
     }
 
 
-def at_random(key, space, problem, images, seconds):
-    strategy = RandomStrategy()
-    strategy.setup(space, problem, np.random.default_rng(key["seed"]))
+def at_random(key, space, problem, test, seconds):
+    default, rng = space.default_architecture(), np.random.default_rng(key["seed"])
     end = time.perf_counter() + seconds
     tried = []
     while time.perf_counter() < end:
-        (proposal,) = strategy.propose(1)
-        tried.append(trained(proposal, space, problem, images))
+        (drawn,) = space.sample(1, rng)
+        decided = {
+            name: value
+            for name, value in drawn.items()
+            if name in OF_TABLES or name.startswith("edge")
+        }
+        architecture = space.fill({**default, **decided})
+        tried.append(trained(architecture, space, problem, test))
     best = max(tried, key=lambda both: both[1])
     return {
         "accuracy": best[0],
@@ -155,21 +176,22 @@ def at_random(key, space, problem, images, seconds):
     }
 
 
-def trained(proposal, space, problem, images):
-    """Accuracy of a network on the test images, and on those that validate."""
+def trained(architecture, space, problem, test):
+    """Accuracy of a network on the test rows, and on those that validate."""
     trainer = SkorchTrainer(halving=False)
     trainer.setup(space)
-    proposal = Proposal(proposal.architecture, number=0, seed=problem.seed)
+    proposal = Proposal(architecture, number=0, seed=problem.seed)
     (trial,) = trainer.train([proposal], problem)
     (net,) = trainer.rebuilt(trial, problem)
-    _, X, _, y = images
-    answers = evaluate(net.module_, torch.tensor(X[:, None]))
-    return round(float((answers.argmax(axis=1) == y).mean()), 4), trial.score
+    x, y = test
+    told = problem.folds[0].restore(evaluate(net.module_, x))
+    return round(float((told.argmax(axis=1) == y).mean()), 4), trial.score
 
 
-def operations_of(architecture):
-    """The operations on the edges of a cell."""
-    return [value for name, value in architecture.items() if name.startswith("edge")]
+def skips_of(architecture):
+    """Their share of the edges of a cell; tables have none."""
+    edges = [value for name, value in architecture.items() if name.startswith("edge")]
+    return {"skips": round(edges.count("skip") / len(edges), 3)} if edges else {}
 
 
 def apart(function, *told):
@@ -186,7 +208,7 @@ def step(preset):
     X = rng.integers(0, 255, (2_000, 28, 28)).astype(np.uint8)
     y = rng.integers(0, 10, 2_000)
     key = {"data": "fashion_mnist", "seed": 0}
-    space, problem = make_problem((X, X, y, y), key)
+    space, problem, _ = make_problem((X, X, y, y), key)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     if preset == "one network":
@@ -194,7 +216,7 @@ def step(preset):
         trainer = SkorchTrainer(halving=False)
         trainer.setup(space)
         trainer.train([Proposal(default, seed=0)], problem)
-        n_steps = N_STEPS["fashion_mnist"]
+        n_steps = N_STEPS["images"]
     else:
         strategy = GradientStrategy(preset, n_epochs=2, batch_size=64)
         strategy.setup(space, problem, rng)
