@@ -227,6 +227,7 @@ class BaseNAS(BaseEstimator, ABC):
             is_batched=self._is_batched(),
             n_pixels=self._reader.n_pixels,
             relative_cost=self._space.relative_cost(self._reader.n_pixels),
+            time_share=self._find_strategy().time_share,
         )
         if earlier is not None:
             budget = earlier.bounded(budget)

@@ -13,7 +13,7 @@ For images a row costs much and a step little:
 ============  =======================================================
 batch size    64 below 8,000 images, 128 below 100,000, 256
 steps         n_rows, but at most 300 or 15 epochs, whichever is more;
-              twice that where time is the bound and suffices
+              up to twice that where time is the bound and suffices
 trials        as for tables
 ============  =======================================================
 """
@@ -32,13 +32,16 @@ ROW_SECONDS = 1e-5  # of each row of its batch
 USUAL_COLUMNS = 400  # above which the first layer is what takes the time
 ALONE_SECONDS = 1e-3  # of a step of one network alone
 IMAGE_SECONDS = 5e-3  # of a step on images
-PIXEL_SECONDS = 6e-7  # of each pixel of its batch
+PIXEL_SECONDS = 8e-7  # of each pixel of its batch
 IMAGE_SIDE = 8  # networks for images that are trained side by side
 CORES = 1.6  # that a search is planned for
 N_SIDE = 16
-HALVING_COST = 0.5  # of a cohort that is halved, beside one that is not
+HALVING_COST = 0.5  # of a cohort that is halved, beside one that is not,
+FULL_COST = 8 / 3  # but of so many trainings at least, if there are as many
 LONG_STEPS, LONG_BELOW = 2_000, 3_000  # steps below so many rows, if time is the bound
-LONG_IMAGES = 4  # networks for images that are rather trained twice as long than more
+LONGER = 2  # times that images are trained as long where time suffices
+LONG_IMAGES = 4  # networks for images that are rather trained longer than more of them
+SEARCHED_IMAGES = 2  # the same where a relaxed network was searched before
 MIN_STEPS = 100
 MIN_HOLDOUT_ROWS = 5_000
 MAX_FOLDED_IMAGES = 4_000
@@ -188,6 +191,11 @@ def auto_folds(n_rows: float, is_image: bool = False) -> int:
     return 3 if n_rows < 40_000 else 1
 
 
+def cohort_cost(n_side: int) -> float:
+    """Full trainings that a cohort is worth: of a small one few are dropped."""
+    return max(HALVING_COST * n_side, min(n_side, FULL_COST))
+
+
 def plan_budget(
     n_rows: float,
     max_trials: int | None,
@@ -197,16 +205,19 @@ def plan_budget(
     is_batched: bool = True,
     n_pixels: int | None = None,
     relative_cost: float = 1.0,
+    time_share: float = 0.0,
 ) -> Budget:
     """The budget of a search, from the size of the table and what the user bounds.
 
     With a time that is short for the table, fewer are trained side by side, then 3
     folds take the place of 5, a hold-out that of folds where it is large enough to
-    choose by, and then trainings get shorter. Images are trained twice as long where
-    there is time for a few such trainings. The pace is a constant, that of a slow core,
-    so that the plan depends on parameters alone: wide tables take longer, and so do
-    networks that are not trained side by side, `is_batched`, and images, of so many
-    pixels each; and those of a space whose `relative_cost` says so.
+    choose by, and then trainings get shorter. Images are trained up to twice as long
+    where there is time for a few such trainings. The pace is a constant, that of a slow
+    core, so that the plan depends on parameters alone: wide tables take longer, and so
+    do networks that are not trained side by side, `is_batched`, and images, of so many
+    pixels each; and those of a space whose `relative_cost` says so. A strategy that
+    takes a `time_share` has compared architectures by itself, so that fewer networks
+    for images are trained.
     """
     is_image = n_pixels is not None
     n_folds = auto_folds(n_rows, is_image)
@@ -221,15 +232,22 @@ def plan_budget(
     else:
         n_steps = default_steps(n_rows, is_image)
         pace = relative_cost * alone_seconds(batch_size, n_columns, n_pixels)
-    allowed = CORES * max_time / (pace * HALVING_COST)  # network steps
+    seconds = CORES * max_time * (1 - time_share)
+
+    def fits(n_side: int, n_folds: int, n_steps: int) -> bool:
+        return cohort_cost(n_side) * n_folds * n_steps * pace <= seconds
+
     n_side = min(most_side, max_trials or most_side)
-    n_least = min(LONG_IMAGES, n_side)
-    if is_image and n_least * n_folds * 2 * n_steps <= allowed:
-        n_steps *= 2
-    if n_side * n_folds * n_steps > allowed:
-        n_side = min(n_side, most_side // 2)
-    if n_side * n_folds * n_steps > allowed:
+    n_least = min(n_side, SEARCHED_IMAGES if time_share else LONG_IMAGES)
+    if is_image:
+        possible = int(seconds / (cohort_cost(n_least) * n_folds * pace))
+        n_steps = min(max(n_steps, possible), LONGER * n_steps)
+    n_least = n_least if is_image else most_side // 2
+    while n_side > n_least and not fits(n_side, n_folds, n_steps):
+        n_side = max(n_side // 2, n_least)
+    if not fits(n_side, n_folds, n_steps):
         n_folds = 1 if n_rows >= MIN_HOLDOUT_ROWS else min(n_folds, 3)
-    if n_side * n_folds * n_steps > allowed:
-        n_steps = int(max(allowed / (n_side * n_folds), MIN_STEPS))
+    if not fits(n_side, n_folds, n_steps):
+        n_steps = int(seconds / (cohort_cost(n_side) * n_folds * pace))
+        n_steps = max(n_steps, MIN_STEPS)
     return Budget(max_trials, n_steps, n_folds, n_side)

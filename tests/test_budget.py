@@ -6,11 +6,11 @@ import pytest
 
 from sknas._budget import (
     CORES,
-    HALVING_COST,
     ROW_SECONDS,
     STEP_SECONDS,
     alone_seconds,
     auto_folds,
+    cohort_cost,
     default_batch_size,
     default_steps,
     default_trials,
@@ -127,7 +127,7 @@ def test_what_is_planned_fits_into_the_time(n_rows):
     for seconds in (5, 20, 100, 1_000):
         plan = plan_budget(n_rows, None, seconds)
         step = STEP_SECONDS + ROW_SECONDS * default_batch_size(n_rows)
-        cohort = plan.n_side * plan.n_folds * plan.n_steps * step * HALVING_COST
+        cohort = cohort_cost(plan.n_side) * plan.n_folds * plan.n_steps * step
         assert cohort <= CORES * seconds or plan.n_steps == 100
 
 
@@ -190,10 +190,29 @@ def test_images_are_trained_twice_as_long_where_time_suffices():
 
     usual = default_steps(10_000, is_image=True)
     assert plan(None).n_steps == usual
-    assert (plan(300.0).n_steps, plan(300.0).n_side) == (2 * usual, 4)
+    assert usual < plan(300.0).n_steps < plan(400.0).n_steps == 2 * usual
+    assert plan(300.0).n_side == plan(400.0).n_side == 4
     assert (plan(3_000.0).n_steps, plan(3_000.0).n_side) == (2 * usual, 8)
-    assert plan(100.0).n_steps == usual > plan(30.0).n_steps
-    assert plan(100.0, max_trials=1).n_steps == 2 * usual
+    assert plan(170.0).n_steps >= usual > plan(100.0).n_steps > plan(30.0).n_steps
+    assert plan(150.0, max_trials=1).n_steps == 2 * usual
+
+
+def test_what_a_cohort_is_worth():
+    assert [cohort_cost(n) for n in (1, 2, 8, 16)] == [1, 2, 4, 8]
+    assert 2 < cohort_cost(3) == cohort_cost(4) < 3
+
+
+def test_where_a_relaxed_network_was_searched_fewer_are_trained():
+    def plan(seconds, time_share):
+        told = {"is_batched": False, "n_pixels": 28 * 28, "time_share": time_share}
+        return plan_budget(10_000, None, seconds, **told)
+
+    usual = default_steps(10_000, is_image=True)
+    assert (plan(400.0, 0.0).n_steps, plan(400.0, 0.0).n_side) == (2 * usual, 4)
+    assert (plan(400.0, 1 / 3).n_steps, plan(400.0, 1 / 3).n_side) == (2 * usual, 2)
+    assert plan(10_000.0, 1 / 3) == plan(10_000.0, 0.0)
+    # For tables it is the time alone that is less.
+    assert plan_budget(1_000, None, 20, time_share=0.5) == plan_budget(1_000, None, 10)
 
 
 def test_larger_images_leave_time_for_less():

@@ -49,6 +49,8 @@ class Strategy(BaseEstimator, ABC):
     # Whether known architectures are trained before the strategy is asked, or the
     # default one alone; beside what the strategy proposes first, where time is bounded.
     is_primed = True
+    # Share of a bounded time that it takes for itself before it first proposes.
+    time_share = 0.0
     # Attributes that outlive a search: small, and none that holds data or networks.
     results: tuple[str, ...] = ()
 

@@ -43,7 +43,6 @@ from sknas.strategies._relaxations import RELAXATIONS
 from sknas.strategies._snapshots import SNAPSHOT, Snapshots
 
 DEFAULT_PRESET = "drnas"
-TIME_SHARE = 1 / 3  # of the time that is left, for the relaxed network
 SEARCH_SHARE = 0.7  # of that, where more is trained to derive architectures
 UNDECIDED = 0.95  # entropy above which the logits have told nothing,
 UNMOVED = 0.999  # and above which not even if what they mean stays the same
@@ -170,6 +169,7 @@ class GradientStrategy(Strategy):
     """
 
     is_primed = False
+    time_share = 1 / 3  # for the relaxed network
     results = ("trajectory_", "entropy_", "sharpness_", "derived_")
 
     def __init__(
@@ -337,7 +337,7 @@ class GradientStrategy(Strategy):
         is_plain = settings.discretisation == "argmax"
         share = 1.0 if is_plain else SEARCH_SHARE
         snapshots = Snapshots(problem.journal, device, batch_size)
-        seconds = TIME_SHARE * max(problem.seconds_left + snapshots.seconds, 0.0)
+        seconds = self.time_share * max(problem.seconds_left + snapshots.seconds, 0.0)
         rng = np.random.default_rng(seed)
         with isolated(seed, device):
             net = self.space_.relaxed(fold.task, settings.partial_channels).to(device)

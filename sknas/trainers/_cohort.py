@@ -251,13 +251,14 @@ def _halved(
         for unit in units
         for member in unit.members
     ]
-    there_is = EVEN_SHARE * problem.seconds_left * count_useful(problem, len(members))
+    each = problem.seconds_left
+    of_all = EVEN_SHARE * each * count_useful(problem, len(members))
     values = [member.value for member in members]
     spent = sum(member.seconds for member in members)
     key = f"cohort:kept:{min(plans)}:{n_halvings}"
     kept = problem.journal.get(key)
     if kept is None:  # the clock has a say in it
-        kept = survivors(values, is_kept, n_halvings, needed, there_is, spent)
+        kept = survivors(values, is_kept, n_halvings, needed, of_all, spent, each)
         problem.journal.put(key, kept)
     left, at = [], 0
     for unit in units:

@@ -26,6 +26,7 @@ def survivors(
     seconds: Sequence[float] | None = None,
     seconds_left: float = math.inf,
     seconds_spent: float = 0.0,
+    seconds_each: float = math.inf,
 ) -> list[int]:
     """Places of the trials that go on, in order.
 
@@ -41,10 +42,13 @@ def survivors(
         What each still needs to its end.
     seconds_left : float, default=inf
         What there is for all of them: as many go on as can end, the best first. A
-        training that is cut is not annealed, and worth little.
+        training that is cut is not annealed, and worth little. Where none can, the best
+        one goes on.
     seconds_spent : float, default=0
         What the cohort has cost. Where nothing like another one would end in time,
         this one is the last, and all of it goes on that can end.
+    seconds_each : float, default=inf
+        What there is for each: many workers do not end one training sooner.
 
     References
     ----------
@@ -62,6 +66,6 @@ def survivors(
     in_time: list[int] = []
     for place in (place for place in by_value if place in chosen):
         needed = sum(needs[other] for other in [*in_time, place])
-        if needed <= seconds_left or not in_time:
+        if needed <= seconds_left and needs[place] <= seconds_each:
             in_time.append(place)
-    return sorted(in_time)
+    return sorted(in_time or by_value[:1])
