@@ -15,6 +15,7 @@ from _optimisers import NAMES
 COUNTS = (20, 40, 80)
 REGRETS = [f"regret_{count}" for count in COUNTS]
 MISSING = "-"
+RANKED = 10  # seeds from which the mean of a table is a place among others
 DEFAULT = "bayesian"
 
 
@@ -29,8 +30,8 @@ def write_section(results, docs):
     draw(single, docs / "_static" / "strategies.png")
     machines = ", ".join(sorted(lines["machine"].unique()))
     parts = [
-        "Mean over the tables; `rank` is the average place among the strategies that "
-        "were run on all of them, `se` the standard error of `regret_80` over the "
+        "Mean over the tables; `rank` is the average place on them among strategies "
+        f"of {RANKED} seeds or more, `se` the standard error of `regret_80` over the "
         "seeds, `worse` the tables on which random search is better at 80. "
         f"`behind` is how much more regret is left at 80 than by {DEFAULT}, on the "
         "seeds of both, with its standard error: what has few seeds is to be judged "
@@ -74,17 +75,19 @@ def summary(lines):
     frame = by_table.groupby("strategy").mean().reindex(names)
     seeds = lines.groupby(["strategy", "seed"])["regret_80"].agg(["mean", "size"])
     whole = seeds[seeds["size"] == len(TABLES)]["mean"]
+    n_seeds = whole.groupby("strategy").size()
+    ranked = n_seeds.index[n_seeds >= RANKED]
     cells = frame.map("{:.4f}".format)
     cells["se"] = whole.groupby("strategy").sem().map("{:.4f}".format)
     for count in COUNTS[1:]:
-        places = by_table[f"regret_{count}"].unstack("strategy").rank(axis=1)
+        places = by_table[f"regret_{count}"].unstack("strategy")[ranked].rank(axis=1)
         cells[f"rank_{count}"] = places.mean().map("{:.2f}".format)
     last = by_table["regret_80"].unstack("strategy")
     worse = last.gt(last["random"], axis=0).sum()
     cells["worse"] = worse.map(str)
     cells["behind"] = behind(whole)
-    cells["seeds"] = whole.groupby("strategy").size().map(str)
-    per_proposal = lines.groupby("strategy")["seconds"].mean() / COUNTS[-1]
+    cells["seeds"] = n_seeds.map(str)
+    per_proposal = lines.groupby("strategy")["seconds"].median() / COUNTS[-1]
     cells["s_per_proposal"] = per_proposal.map("{:.4f}".format)
     return cells.fillna(MISSING)
 
