@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -219,14 +220,15 @@ class BaseNAS(BaseEstimator, ABC):
         parts: dict[str, str],
     ) -> None:
         """From data that were read to the fitted estimator."""
+        sides = self._reader.sides
         budget = plan_budget(
             data.weight.sum(),
             self.max_trials,
             self.max_time,
             n_columns=self.n_features_in_,
             is_batched=self._is_batched(),
-            n_pixels=self._reader.n_pixels,
-            relative_cost=self._space.relative_cost(self._reader.n_pixels),
+            n_pixels=None if sides is None else math.prod(sides),
+            relative_cost=self._space.relative_cost(sides),
             time_share=self._find_strategy().time_share,
         )
         if earlier is not None:

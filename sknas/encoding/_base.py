@@ -40,7 +40,7 @@ class Reader(ABC):
 
     owner: str  # name of the estimator, for messages
     least_rows: int  # that are read at once, where X is read in parts
-    n_pixels: int | None = None  # of an image, where rows are images
+    sides: tuple[int, int] | None = None  # height and width, where rows are images
 
     @abstractmethod
     def check(self, estimator: Any, X: Any, *, reset: bool) -> Any:

@@ -120,7 +120,8 @@ class ImageReader(Reader):
         array = _array(X)
         self.layout_, self.axis_ = self._find_layout(array.shape)
         places = [p for p in range(len(self.layout_)) if p + 1 != self.axis_]
-        self.n_pixels = math.prod(self.layout_[place] for place in places)
+        height, width = (self.layout_[place] for place in places)
+        self.sides = height, width
         self.values_ = _Values.of(array)
         return self
 

@@ -54,15 +54,20 @@ class Space(BaseEstimator, ABC):
     # What a row is to its networks: "table" or "image".
     reads: str = "table"
 
-    def relative_cost(self, n_pixels: int | None) -> float:
+    def relative_cost(self, sides: tuple[int, int] | None) -> float:
         """About how long a step takes beside one of the usual networks for such rows.
 
         What fits into a `max_time` is planned by it, before the data are read through.
 
         Parameters
         ----------
-        n_pixels : int or None
-            Height times width of an image; None for tables.
+        sides : (int, int) or None
+            Height and width of an image, in pixels; None for tables.
+
+        Returns
+        -------
+        float
+            Above 0.
         """
         return 1.0
 

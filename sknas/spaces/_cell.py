@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, ClassVar
@@ -51,8 +50,9 @@ CELL_OPERATIONS = {
         "dil_conv_5",
     ),
 }
-# Of a step without pooling in the stem, beside one of the default network of
-# convolutions.
+# Of a step of the default cells without pooling in the stem, beside one of the default
+# network of convolutions.
+USUAL_SIZE = 3 * 16  # cells times channels
 RELATIVE_COSTS = {"nas-bench-201": 3.0, "darts": 8.0}
 SAVED = 1.6  # power of the pooling that a step is shorter by: not the first convolution
 SIZES = ("cells", "channels", "stem_pool")
@@ -222,10 +222,11 @@ class CellSpace(ListedSpace):
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
 
-    def relative_cost(self, n_pixels: int | None) -> float:
-        pools = self._pools(math.sqrt(n_pixels or 1))
-        pool = clone(self).set_params(stem_pool=pools).choices["stem_pool"].default
-        return RELATIVE_COSTS[self.kind] / pool**SAVED
+    def relative_cost(self, sides: tuple[int, int] | None) -> float:
+        pools = self._pools(min(sides or (1, 1)))
+        a: Any = clone(self).set_params(stem_pool=pools).default_architecture()
+        size = a["cells"] * a["channels"] / USUAL_SIZE
+        return size * RELATIVE_COSTS[self.kind] / float(a["stem_pool"] ** SAVED)
 
     @property
     def choices(self) -> Mapping[str, Choice]:

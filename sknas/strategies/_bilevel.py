@@ -212,8 +212,12 @@ class Bilevel:
         flat = self.logits.flat
         weights = self._weights(flat, moment, False)
         loss = self.halves.loss(lambda x: self.net(x, weights), rows)
-        logits = list(self.logits.split(flat).values())
-        return loss + self.regulariser.penalty(logits, moment)
+        # Options that were dropped have a say in nothing.
+        left = [
+            logits[self.logits.kept[name]]
+            for name, logits in self.logits.split(flat).items()
+        ]
+        return loss + self.regulariser.penalty(left, moment)
 
     @contextmanager
     def _still(self) -> Iterator[None]:

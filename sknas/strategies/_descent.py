@@ -177,6 +177,7 @@ def unrolled_gradient(
                 ahead = ahead + MOMENTUM * velocities[j]
             parameter.sub_(lr * ahead)
     direct, *towards = _gradients(arch_loss(), [logits, *parameters])
+    after = random_state(logits.device)
     norm = torch.stack([part.norm() for part in towards]).norm()
     size = PERTURBATION / norm.clamp(min=1e-12)
     sides = []
@@ -189,6 +190,7 @@ def unrolled_gradient(
     with torch.no_grad():
         for parameter, old in zip(parameters, before, strict=True):
             parameter.copy_(old)
+    set_random_state(logits.device, after)  # no later step draws these numbers again
     return direct - lr * (sides[0] - sides[1]) / (2 * size)
 
 

@@ -138,11 +138,14 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
         seconds = clock.seconds_left / (len(names) - number)  # for each that is left
         tuning = Clock(n_tuning, TUNING_SHARE * seconds)
         training.snapshots.once(partial(training.tune, weights, tuning, lr))
+    hurts: dict[str, float] = {}
     for name in names:  # where only some edges are kept, those whose loss hurts
         harm = _harm(training, weights, name, [chosen[name]], clock)
         if harm is None:
-            break
-        shares[name][chosen[name]] = max(harm[chosen[name]], 0.0)
+            return Derived(chosen, shares)  # of one kind
+        hurts[name] = max(harm[chosen[name]], 0.0)
+    for name, hurt in hurts.items():
+        shares[name][chosen[name]] = hurt
     return Derived(chosen, shares)
 
 

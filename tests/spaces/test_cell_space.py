@@ -135,8 +135,10 @@ def test_maps_are_pooled_where_enough_is_left(space):
         own = space.for_task(image_task((1, side, side)))
         choice = own.choices["stem_pool"]
         assert (choice.options, choice.default) == (pools, usual)
-        cost = space.relative_cost(side**2) / space.relative_cost(64)
+        cost = space.relative_cost((side, 2 * side)) / space.relative_cost((8, 8))
         assert cost == (1 if usual == 1 else pytest.approx(1 / 3, rel=0.02))
+    large = clone(space).set_params(cells=(6,), channels=(32,))
+    assert large.relative_cost((8, 8)) == 4 * space.relative_cost((8, 8))
     fixed = clone(space).set_params(stem_pool=(4,))
     assert fixed.for_task(image_task()).choices["stem_pool"].options == [4]
     words = space.describe(space.fill({"stem_pool": 4}))
