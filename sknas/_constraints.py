@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from sknas._checks import as_float, brief, did_you_mean, reject
+from sknas._checks import as_float, brief, did_you_mean, reject, warn_user
 from sknas._history import Architecture
 from sknas._problem import TaskSpec
 from sknas.spaces import Space
@@ -73,9 +72,7 @@ def _known(space: Space, task: TaskSpec | None) -> list[str]:
     """What may be bounded: numbers of an architecture, or costs of its network."""
     if task is not None:
         return list(space.costs)
-    rng = np.random.default_rng(0)
-    choices = space.choices.items()
-    return [name for name, c in choices if isinstance(c.sample(rng), Real)]
+    return [name for name, choice in space.choices.items() if choice.is_numeric]
 
 
 class _Answer:
@@ -83,14 +80,30 @@ class _Answer:
 
     def __init__(self, owner: str, allows: Callable[[Architecture], Any]) -> None:
         self.owner, self.allows = owner, allows
+        self.has_answered = self.has_warned = False
 
     def __call__(self, architecture: Architecture) -> bool:
         try:
-            return bool(self.allows(architecture))
+            answer = bool(self.allows(architecture))
         except Exception as error:
+            if self.has_answered:  # a search is under way, and goes on
+                self._warn(architecture, error)
+                return False
             allowed = "a function of an architecture that returns True or False"
             advice = f"it ended in {type(error).__name__}: {brief(error)}"
             reject(self.owner, "constraints", self.allows, allowed, advice)
+        self.has_answered = True
+        return answer
+
+    def _warn(self, architecture: Architecture, error: Exception) -> None:
+        if not self.has_warned:
+            self.has_warned = True
+            warn_user(
+                "The function of 'constraints' ended in "
+                f"{type(error).__name__}: {brief(error)} for {dict(architecture)}: "
+                "this and others like it are left out; mend the function if they are "
+                "allowed."
+            )
 
 
 class _Bounds:

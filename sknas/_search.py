@@ -422,7 +422,7 @@ class Search:
     def _n_in_time(self, history: History, deadline: float | None) -> int:
         """Proposals to ask for: fewer where the time that is left is short."""
         times = [t.seconds for t in history.succeeded if t.seconds]
-        if deadline is None or not times:
+        if deadline is None or not times or self.n_side == 1:
             return self.n_side
         # Those of the highest rung stand first; a training that is cut is worth little.
         usual = float(np.mean(times[: self.n_side // 2 or 1]))
@@ -451,8 +451,7 @@ class Search:
         feasible = self.problem.feasible
         rest = UnseenSampler(self.space, feasible, np.random.default_rng(self.seed))
         rest.mark_keys(self._seen)
-        is_over = self.space.is_finite and not rest.draw(1)
-        return "space_exhausted" if is_over else "strategy_done"
+        return "space_exhausted" if rest.is_over() else "strategy_done"
 
     def _numbered(
         self, batch: Sequence[Proposal], history: History, most: float

@@ -18,7 +18,7 @@ from sknas._search import (
     Search,
     count_leaders,
 )
-from sknas.exceptions import InvalidParameterError
+from sknas.exceptions import InvalidParameterError, SearchWarning
 from sknas.spaces import (
     Architecture,
     Categorical,
@@ -323,6 +323,89 @@ def test_an_infinite_space_is_never_exhausted():
         lambda a: 0.0, {"x": (0.0, 1.0)}, max_trials=2, constraints=lambda a: False
     )
     assert (len(nothing), nothing.stop_reason) == (0, "strategy_done")
+
+
+@pytest.mark.parametrize(
+    "strategy", ["bayesian", "evolution", "local", "random", "reinforce"]
+)
+def test_where_hardly_any_draw_is_allowed_neighbours_are(strategy):
+    """One in 2,000 architectures keeps the constraint, the default one does."""
+    history = search(
+        lambda a: sum(a.values()),
+        {name: Real(0.0, 1.0, default=0.1) for name in "abcd"},
+        strategy=strategy,
+        max_trials=20,
+        constraints=lambda a: max(a.values()) < 0.15,
+        random_state=0,
+    )
+    assert (len(history), history.stop_reason) == (20, "max_trials")
+
+
+def test_a_space_too_large_to_list_is_not_said_to_be_exhausted(monkeypatch):
+    monkeypatch.setattr("sknas.spaces._sampler.MAX_LISTED", 50)
+    history = search(
+        lambda a: 0.0,
+        {"a": (1, 100), "b": (1, 100)},
+        max_trials=5,
+        constraints=lambda a: a["a"] == 57 and a["b"] == 33,
+        random_state=1,
+    )
+    assert history.stop_reason == "strategy_done"
+
+
+def test_a_slow_best_trial_does_not_end_a_search_before_its_time():
+    def objective(architecture):
+        slow = len(done) == 0
+        done.append(architecture)
+        time.sleep(0.4 if slow else 0.01)
+        return float(slow)
+
+    done = []
+    history = search(
+        objective, {"x": (0.0, 1.0)}, strategy="random", max_trials=1_000, max_time=0.7
+    )
+    assert len(history) > 5 and history.stop_reason == "max_time"
+
+
+def test_constraints_that_fail_on_the_way_lose_nothing():
+    def allowed(architecture):
+        if architecture["kind"] == "b":
+            raise KeyError("depth")
+        return True
+
+    space = {"kind": Categorical(["a", "b"], default="a"), "x": (0, 50)}
+    with pytest.warns(
+        SearchWarning, match="of 'constraints' ended in KeyError"
+    ) as told:
+        history = search(
+            lambda a: a["x"], space, max_trials=20, constraints=allowed, random_state=0
+        )
+    assert len(told) == 1 and len(history) == 20
+    assert {trial.architecture["kind"] for trial in history} == {"a"}
+
+
+def test_words_and_truths_are_no_numbers_to_bound():
+    space = {"a": [1, 2, 3], "b": [1, "x"], "c": [True, False], "d": (0, 4)}
+    with pytest.raises(ValueError, match=r"a dict of bounds of \['a', 'd'\]"):
+        search(lambda a: 0.0, space, max_trials=1, constraints={"b": 1})
+
+
+def test_ordered_choices_are_searched_by_their_order():
+    sizes = [2**j for j in range(12)]
+    history = search(
+        lambda a: -abs(sizes.index(a["size"]) - 9) - abs(sizes.index(a["other"]) - 2),
+        {name: Categorical(sizes, ordered=True) for name in ("size", "other")},
+        max_trials=40,
+        random_state=0,
+    )
+    assert history.best.score >= -1
+
+
+def test_what_is_never_drawn_is_never_tried():
+    space = {"x": Categorical(["a", "b", "c"], weights=[1, 0, 2])}
+    history = search(lambda a: 0.0, space, max_trials=5)
+    assert {trial.architecture["x"] for trial in history} == {"a", "c"}
+    assert history.stop_reason == "space_exhausted"
 
 
 def test_a_space_of_networks_can_be_searched_by_a_function():

@@ -300,7 +300,7 @@ class Space(BaseEstimator, ABC):
         return near
 
     def enumerate(self) -> Iterator[Architecture]:
-        """All architectures of a finite space, in order."""
+        """All architectures of a finite space that are ever drawn, in order."""
         choices = self.choices
         names = list(choices)
 
@@ -312,7 +312,7 @@ class Space(BaseEstimator, ABC):
             if not choice.is_active(values):
                 yield from extend(values, at + 1)
                 return
-            for value in choice.values():
+            for value in choice.drawn_values():
                 yield from extend(values | {names[at]: value}, at + 1)
 
         yield from extend({}, 0)

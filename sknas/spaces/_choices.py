@@ -15,6 +15,7 @@ from sknas._history import Value
 from sknas.exceptions import InvalidParameterError
 
 When = tuple[str, Sequence[Value]]
+LARGEST_INTEGER = 2**53  # up to which floats hold all integers
 
 
 class Choice(ABC):
@@ -66,7 +67,23 @@ class Choice(ABC):
 
     @abstractmethod
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
-        """Draw a value near another one, not the same."""
+        """Draw a value near another one, another one where there are few."""
+
+    def _check_default(self) -> None:
+        if self.default is not None and not self.contains(self.default):
+            raise InvalidParameterError(
+                f"The default of a choice must be one of its values, got "
+                f"{self.default!r} for {self!r}."
+            )
+
+    def drawn_values(self) -> Sequence[Value]:
+        """All values of a finite choice that are ever drawn, in order."""
+        return self.values()
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether all values are numbers; True and False are none."""
+        return True
 
     def can_change(self, value: Value) -> bool:
         """Whether there is a value near another one."""
@@ -139,12 +156,29 @@ class Categorical(Choice):
         self.weights = list(weights) if weights is not None else None
         self.default = default
         self.when = when
+        self._check_weights()
         # bool is an int in Python: True must not be found as 1.
         self._places = {
             (type(o), o): j for j, o in reversed([*enumerate(self.options)])
         }
         shares = np.cumsum(self.weights or [1.0])
         self._shares = (shares / shares[-1]).tolist()
+        self._check_default()
+
+    def _check_weights(self) -> None:
+        if self.weights is None:
+            return
+        are_odds = all(_is_number(w) and 0 <= w < math.inf for w in self.weights)
+        are_all = len(self.weights) == len(self.options)
+        if not (are_all and are_odds and any(self.weights)):
+            raise InvalidParameterError(
+                f"The weights of a Categorical must be {len(self.options)} numbers "
+                f">= 0, one an option, not all zero, got {brief(self.weights)}."
+            )
+
+    @property
+    def is_numeric(self) -> bool:
+        return all(_is_number(value) for value in self.options)
 
     @property
     def n_values(self) -> float:
@@ -164,6 +198,10 @@ class Categorical(Choice):
 
     def values(self) -> Sequence[Value]:
         return self.options
+
+    def drawn_values(self) -> Sequence[Value]:
+        weights = self.weights or [1.0] * len(self.options)
+        return [o for o, w in zip(self.options, weights, strict=True) if w > 0]
 
     def sample(self, rng: np.random.Generator) -> Value:
         if self.weights is None:
@@ -227,8 +265,18 @@ class _Range(Choice):
             )
         self.low, self.high = _plain(low), _plain(high)
         self.log = log
+        self._check_bounds()
         self.default = default
         self.when = when
+        self._check_default()
+
+    def _check_bounds(self) -> None:
+        apart = self.high / self.low if self.log else self.high - self.low
+        if not math.isfinite(apart):
+            raise InvalidParameterError(
+                "The bounds of a range must be finite, and not too far apart for a "
+                f"float, got low={self.low!r} and high={self.high!r}."
+            )
 
     @property
     def n_columns(self) -> int:
@@ -279,6 +327,14 @@ class Integer(_Range):
     [0.5]
     """
 
+    def _check_bounds(self) -> None:
+        for bound in (self.low, self.high):
+            if not abs(bound) <= LARGEST_INTEGER or bound != int(bound):
+                raise InvalidParameterError(
+                    "The bounds of an Integer must be whole and at most 2**53 in size, "
+                    f"got low={self.low!r} and high={self.high!r}."
+                )
+
     @property
     def n_values(self) -> float:
         return self.high - self.low + 1
@@ -293,7 +349,10 @@ class Integer(_Range):
     def sample(self, rng: np.random.Generator) -> Value:
         if not self.log:  # every integer alike, the bounds too
             return int(rng.integers(int(self.low), int(self.high) + 1))
-        return super().sample(rng)
+        # Each integer is the middle of what is rounded to it, the bounds too.
+        low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        drawn = round(math.exp(low + rng.random() * (high - low)))
+        return min(max(drawn, int(self.low)), int(self.high))
 
     def decode(self, code: np.ndarray) -> Value:
         return round(self._at(float(code[0])))
@@ -307,7 +366,7 @@ class Integer(_Range):
 
 
 class Real(_Range):
-    """A number of a range, kept to six digits.
+    """A number of a range, kept to six digits, or more where the range is narrow.
 
     Parameters
     ----------
@@ -338,8 +397,14 @@ class Real(_Range):
         return is_number and self.low <= value <= self.high
 
     def decode(self, code: np.ndarray) -> Value:
-        value = float(f"{self._at(float(code[0])):.6g}")
+        value = float(f"{self._at(float(code[0])):.{self._n_digits}g}")
         return min(max(value, self.low), self.high)
+
+    @property
+    def _n_digits(self) -> int:
+        """Significant digits: six, or about as many of the width of the range."""
+        largest = max(abs(self.low), abs(self.high))
+        return 6 + max(0, int(math.log10(largest / (self.high - self.low))))
 
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
         return self.decode(np.array([self._near(value, rng)]))

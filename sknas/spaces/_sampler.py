@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 
@@ -12,6 +13,7 @@ from sknas.spaces._base import Space
 
 PATIENCE = 1_000  # draws without a new architecture after which no more are made
 MAX_LISTED = 200_000  # architectures listed at most
+N_RECENT, N_NEAR = 8, 20  # architectures that neighbours are drawn of, and how many
 
 
 class UnseenSampler:
@@ -46,10 +48,13 @@ class UnseenSampler:
         self.feasible = feasible
         self.rng = rng
         self._seen: set[str] = set()
+        self._recent: deque[Architecture] = deque(maxlen=N_RECENT)
 
     def mark(self, architectures: Iterable[Architecture]) -> None:
         """Architectures not to be drawn any more."""
-        self.mark_keys(a.key for a in architectures)
+        marked = list(architectures)
+        self.mark_keys(a.key for a in marked)
+        self._recent.extend(marked)
 
     def mark_keys(self, keys: Iterable[str]) -> None:
         """The same, by their keys."""
@@ -78,9 +83,22 @@ class UnseenSampler:
             fresh = [a for a in self.unseen(tried) if a.key not in drawn]
             drawn |= {a.key: a for a in fresh}
             misses = 0 if fresh else misses + len(tried)
+        for here in reversed(self._recent):  # where hardly any draw is feasible
+            if len(drawn) < n:
+                near = self.space.neighbours(here, N_NEAR, self.rng)
+                drawn |= {a.key: a for a in self.unseen(near)}
         if len(drawn) < n and self.space.is_finite:
             drawn |= {a.key: a for a in self._listed(n - len(drawn), set(drawn))}
-        return list(drawn.values())
+        return list(drawn.values())[:n]
+
+    def is_over(self) -> bool:
+        """Whether all of a space was drawn, as far as a listing of it tells."""
+        if not self.space.is_finite:
+            return False
+        for number, architecture in enumerate(self.space.enumerate()):
+            if number == MAX_LISTED or self.unseen([architecture]):
+                return False
+        return True
 
     def _listed(self, n: int, drawn: set[str]) -> list[Architecture]:
         """What random draws missed, found by listing the space."""

@@ -356,7 +356,8 @@ def _comparable(
     """
     scored = [trial for trial in trials if trial.score is not None]
     rung = max(trial.proposal.rung for trial in scored)
-    while rung and sum(t.proposal.rung >= rung for t in scored) < N_COMPARED:
+    enough = min(N_COMPARED, len(scored))
+    while rung and sum(t.proposal.rung >= rung for t in scored) < enough:
         rung -= 1
     kept = [t for t in trials if t.score is None or t.proposal.rung >= rung]
     return kept, [_score_at(trial, rung) for trial in kept], rung

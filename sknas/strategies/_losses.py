@@ -9,6 +9,7 @@ from scipy.stats import norm, rankdata
 
 CLIPPED = (-4.0, 2.5)  # deviations that a loss may lie from the middle one
 LEAST_SPREAD = 1e-12
+LARGEST = 1e150  # of a score: sums and squares of such are still finite
 
 
 def normal_losses(scores: Sequence[float | None]) -> np.ndarray:
@@ -19,6 +20,7 @@ def normal_losses(scores: Sequence[float | None]) -> np.ndarray:
     """
     losses = -np.array([np.nan if score is None else score for score in scores])
     is_known = np.isfinite(losses)
+    losses = losses.clip(-LARGEST, LARGEST)
     losses[~is_known] = losses[is_known].max() if is_known.any() else 0.0
     ranks = norm.ppf((rankdata(losses) - 0.5) / len(losses))
     middle = np.median(losses)

@@ -96,8 +96,10 @@ class ReinforceStrategy(Strategy):
         self.sampler_.mark(trial.architecture for trial in trials)
         scored = [trial for trial in trials if trial.score is not None]
         usual = self._usual_slope() if scored else {}
-        for trial in scored:
-            self._learn(trial.architecture, trial.score or 0.0, usual)
+        # All of the policy as it is before the first step.
+        slopes = [self._slope(trial.architecture) for trial in scored]
+        for trial, own in zip(scored, slopes, strict=True):
+            self._learn(own, trial.score or 0.0, usual)
 
     def probabilities(self) -> dict[str, np.ndarray]:
         """Of each value of each choice, where the choice is active."""
@@ -120,14 +122,13 @@ class ReinforceStrategy(Strategy):
         return drawn
 
     def _learn(
-        self, architecture: Architecture, score: float, usual: dict[str, np.ndarray]
+        self, own: dict[str, np.ndarray], score: float, usual: dict[str, np.ndarray]
     ) -> None:
         """A step of Adam along the advantage times the gradient of the log-share."""
         self.n_steps_ += 1
         self.scores_.append(score)
         # By its place among all of them: one that went astray spoils no other.
         advantage = -normal_losses(self.scores_)[-1]
-        own = self._slope(architecture)
         for name, logits in self.logits_.items():
             gradient = advantage * (own[name] - usual[name])
             first, second = self.adam_[name]
@@ -163,8 +164,7 @@ class ReinforceStrategy(Strategy):
 def cut(choice: Choice, n: int) -> list[Value]:
     """All values of a choice that are drawn at all, or `n` of a range."""
     if isinstance(choice, Categorical):
-        weights = weights_of(choice, choice.values())
-        drawn = [v for v, w in zip(choice.values(), weights, strict=True) if w > 0]
+        drawn = list(choice.drawn_values())
         if not choice.ordered or len(drawn) <= n:
             return drawn
         return [drawn[int(j)] for j in np.linspace(0, len(drawn) - 1, n).round()]

@@ -227,11 +227,36 @@ def test_a_repr_can_be_read_back(name):
             lambda: Real(0.0, 1.0, log=True),
             "The low bound of a log range must be > 0, got 0.0.",
         ),
+        (
+            lambda: Real(0.0, float("inf")),
+            "be finite, and not too far apart for a float, got low=0.0 and high=inf",
+        ),
+        (lambda: Real(-1e308, 1e308), "must be finite, and not too far apart"),
+        (lambda: Real(1e-300, 1e300, log=True), "must be finite, and not too far"),
+        (lambda: Integer(1.5, 4.5), "must be whole and at most 2**53 in size, got"),
+        (lambda: Integer(1, 10**20), "must be whole and at most 2**53 in size, got"),
+        (lambda: Integer(0, 5, default=9), "default of a choice must be one of its"),
+        (lambda: Categorical(["a"], default="b"), "must be one of its values, got 'b'"),
+        (lambda: Categorical([1, 2], weights=[0, 0]), "must be 2 numbers >= 0, one an"),
+        (lambda: Categorical([1, 2], weights=[1]), "must be 2 numbers >= 0, one an op"),
+        (lambda: Categorical([1, 2], weights=[1, -1]), "must be 2 numbers >= 0, one a"),
     ],
 )
 def test_choices_that_make_no_sense(make, message):
     with pytest.raises(InvalidParameterError, match=re.escape(message)):
         make()
+
+
+def test_ends_of_a_logarithmic_integer_are_drawn_like_their_neighbours(rng):
+    drawn = [Integer(1, 8, log=True).sample(rng) for _ in range(4_000)]
+    counts = np.bincount(drawn, minlength=9)[1:]
+    assert (np.diff(counts) < 60).all() and counts[0] > 1.5 * counts[1]
+    assert counts[-1] > 0.7 * counts[-2]
+
+
+def test_narrow_ranges_have_as_many_numbers_as_wide_ones(rng):
+    choice = Real(1e6, 1e6 + 2)
+    assert len({choice.sample(rng) for _ in range(100)}) == 100
 
 
 # ------------------------------------------------------------------------ short forms

@@ -1,6 +1,7 @@
 """Every strategy keeps the contract of a strategy."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from sklearn.base import clone
 import sknas
 from sknas._history import Proposal, Trial
 from sknas._problem import Problem
-from sknas.spaces import Categorical, DictSpace, Integer, Real
+from sknas.spaces import Architecture, Categorical, DictSpace, Integer, Real
 from sknas.strategies import (
     STRATEGIES,
     BayesianStrategy,
@@ -287,6 +288,26 @@ def test_trials_of_a_higher_rung_are_ranked_first():
     assert rungs == sorted(rungs, reverse=True)
     tops = [t.architecture["x"] for t in strategy.rank(trials)[:5]]
     assert min(tops) > 25
+
+
+def test_few_trials_are_compared_where_all_of_them_came():
+    """Leaders are given alone, and fewer than are wanted of a rung among others."""
+    strategy = BayesianStrategy()
+    strategy.setup(
+        DictSpace({"x": Integer(0, 100)}), Problem(), np.random.default_rng(0)
+    )
+    trials = [
+        # At its first rung a trial scored the worse, the better it is in the end.
+        replace(
+            at_rung(Architecture({"x": x}), 3, float(x), j),
+            rung_scores=(-float(x), 0.0, 0.0, float(x)),
+        )
+        for j, x in enumerate((5, 20, 40, 60, 80, 95))
+    ]
+    ranked = [trial.architecture["x"] for trial in strategy.rank(trials)]
+    assert ranked[0] >= 80 and ranked[-1] <= 20
+    strategy.observe(trials)
+    assert np.median([p.architecture["x"] for p in strategy.propose(4)]) > 60
 
 
 def test_short_trainings_are_modelled_late_and_around_what_is_known():

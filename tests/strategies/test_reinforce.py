@@ -78,6 +78,23 @@ def test_its_slope_is_that_of_the_logarithm():
             assert slope[name][place] == pytest.approx(rise, abs=1e-5)
 
 
+def test_all_of_a_batch_is_learnt_from_the_policy_that_proposed_it(monkeypatch):
+    strategy, calls = ReinforceStrategy(), []
+    space = DictSpace({"x": [1, 2, 3]})
+    strategy.setup(space, Problem(), np.random.default_rng(0))
+    for name in ("_slope", "_learn"):
+        usual = getattr(strategy, name)
+
+        def spy(*told, name=name, usual=usual):
+            calls.append(name)
+            return usual(*told)
+
+        monkeypatch.setattr(strategy, name, spy)
+    proposals = strategy.propose(3)
+    strategy.observe([Trial(p, score=1.0) for p in proposals])
+    assert calls == ["_slope"] * 3 + ["_learn"] * 3
+
+
 def test_choices_that_are_not_active_learn_nothing():
     space = DictSpace(
         {
