@@ -96,6 +96,54 @@ def test_parameters_hold(by, parameters):
 
 
 @pytest.mark.parametrize("by", ["bayesian", "gradient"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"scoring": "neg_mean_absolute_error", "ensemble_size": 2},
+        {"ensemble_size": 1, "cv": GroupKFold(2)},
+        {"constraints": {"n_params": 8_000}, "scoring": "neg_median_absolute_error"},
+    ],
+    ids=["scoring", "groups", "constraints"],
+)
+def test_parameters_hold_for_a_regressor(by, parameters):
+    told = {"groups": np.arange(N) // 8, "sample_weight": np.linspace(0.1, 2.0, N)}
+    model = tiny(NASRegressor, by, **parameters).fit(X, VALUES[:, 0], **told)
+    assert model.predict(NEW).shape == (40,) and np.isfinite(model.predict(NEW)).all()
+    plain = tiny(NASRegressor, by, **parameters)
+    plain.fit(X, VALUES[:, 0], groups=told["groups"])
+    assert not np.array_equal(plain.predict(NEW), model.predict(NEW))
+
+
+@pytest.mark.parametrize("by", ["bayesian", "gradient"])
+def test_labels_may_be_several(by):
+    labels = (np.median(VALUES, axis=0) < VALUES).astype(int)
+    model = tiny(strategy=by).fit(X, labels)
+    assert model.predict(NEW).shape == (40, 2)
+    assert set(model.cv_results_["origin"]) >= {"default", "proposed"}
+
+
+@pytest.mark.parametrize("by", ["bayesian", "gradient"])
+def test_predictions_do_not_depend_on_n_jobs(by):
+    alone, two = (tiny(strategy=by, n_jobs=n).fit(X, CLASSES) for n in (1, 2))
+    np.testing.assert_array_equal(alone.predict_proba(NEW), two.predict_proba(NEW))
+
+
+def test_labels_that_forbid_flips_are_learnt_without():
+    """Where the left and the right tell the class, mirrored images have the other."""
+    rng = np.random.default_rng(0)
+    is_left = rng.integers(0, 2, 200)
+    images = rng.integers(0, 60, (200, 8, 8))
+    images[is_left == 1, :, :3] += 120
+    images[is_left == 0, :, 5:] += 120
+    space = ImageSpace(stages=(1, 1), blocks=(1,), channels=(8,), flip=(False, True))
+    model = tiny(search_space=space, strategy="random", max_trials=10)
+    model.fit(images.astype(np.uint8), is_left)
+    flips = [trial.architecture["flip"] for trial in model.history_]
+    assert True in flips and not model.best_architecture_["flip"]
+    assert model.best_score_ > 0.9
+
+
+@pytest.mark.parametrize("by", ["bayesian", "gradient"])
 @pytest.mark.parametrize("seconds", [8.0])
 def test_time_is_kept(by, seconds):
     started = time.monotonic()

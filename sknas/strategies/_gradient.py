@@ -69,8 +69,9 @@ class GradientStrategy(Strategy):
     that few rows would be left for either, both get all of them. The architecture whose
     options weigh most is proposed first, then those that differ from it where it is
     least certain, then neighbours of the best trial. The search scores them after the
-    default architecture, as those of any other strategy; other known architectures are
-    left out.
+    default architecture, or beside it under a `max_time`, as those of any other
+    strategy; other known architectures are left out. An edge without an operation is
+    never derived.
 
     The relaxed network is trained for as many steps as one network of a search, in a
     third of the time that is left. Parameters that are None are those of the preset.
@@ -90,7 +91,8 @@ class GradientStrategy(Strategy):
         drives sigmoids to 0 or 1; "smooth" adds noise to the weights; "skip-dropout"
         drops numbers that skips pass on; "auxiliary-skip" adds a skip that fades.
     partial_channels : int or None, default=None
-        One of so many channels goes through the options; of no meaning for tables.
+        One of so many channels goes through the options, more where that would leave
+        fewer than four; of no meaning for tables.
     discretisation : str or None, default=None
         "argmax" takes the options of the largest weight, "perturbation" those whose
         removal hurts most, and "retrain" trains three architectures to choose from.

@@ -244,7 +244,8 @@ def _halved(
 ) -> tuple[list[Any], list[Member]]:
     """Units with the better members, and the members that were dropped."""
     members = [member for unit in units for member in unit.members]
-    # The default network is always in the comparison, and a second score is no race.
+    # The default network is in the comparison as long as time lasts, and a second score
+    # is no race.
     is_kept = [member.proposal.origin in ("default", AGAIN) for member in members]
     needed = [
         member.seconds * (plans[member.proposal.number].n_steps / unit.step - 1)

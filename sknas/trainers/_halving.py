@@ -35,7 +35,7 @@ def survivors(
     values : sequence of float
         What the trials are ranked by, greater is better.
     is_kept : sequence of bool
-        Trials that go on whatever their value.
+        Trials that go on whatever their value, where there is time for them.
     n_before : int
         Halvings before this one.
     seconds : sequence of float or None, default=None

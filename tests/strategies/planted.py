@@ -93,17 +93,17 @@ class PlantedSpace(Space):
         return PlantedNet(self.n_features)
 
 
-def answers(x, planted):
-    """What the planted functions answer, (N,)."""
-    columns = torch.as_tensor(x)
+def answers(x, planted, shift=0.0):
+    """What the planted functions of shifted features answer, (N,)."""
+    columns = torch.as_tensor(x) + shift
     return sum(FUNCTIONS[f](columns[:, j]) for j, f in enumerate(planted)).numpy()
 
 
-def planted_problem(n=800, planted=BEST, n_steps=300, **changes):
+def planted_problem(n=800, planted=BEST, n_steps=300, shift=0.0, **changes):
     """A regression of one fold, the rows of which are told apart by their first x."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n + 100, len(planted))).astype(np.float32)
-    y = answers(x, planted)[:, None] + 0.1 * rng.standard_normal((n + 100, 1))
+    y = answers(x, planted, shift)[:, None] + 0.1 * rng.standard_normal((n + 100, 1))
     y = y.astype(np.float32)
     task = TaskSpec("regression", 1, n, n_numeric=len(planted))
     train, valid = slice(None, n), slice(n, None)

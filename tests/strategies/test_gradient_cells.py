@@ -21,6 +21,7 @@ from sknas.strategies._relaxations import RELAXATIONS
 from sknas.strategies._snapshots import Snapshots
 
 OPERATIONS = ("none", "skip", "avg_pool_3", "conv_3", "dil_conv_3")
+HESITANT = ("gdas", "beta-darts")  # whose weights stay close in so few steps
 REACH = {"conv_3": 1, "dil_conv_3": 4}  # pixels that it sees together and others don't
 
 
@@ -149,12 +150,7 @@ def test_perturbation_leaves_each_node_of_darts_two_inputs_that_count(partial):
 
 @pytest.mark.parametrize(
     "preset, planted",
-    [
-        ("darts", "conv_3"),
-        ("drnas", "conv_3"),
-        ("fair-darts", "conv_3"),
-        ("darts", "dil_conv_3"),
-    ],
+    [*((preset, "conv_3") for preset in PRESETS), ("darts", "dil_conv_3")],
 )
 def test_the_operation_is_found_that_sees_what_tells_the_class(
     one_edge, preset, planted
@@ -165,4 +161,4 @@ def test_the_operation_is_found_that_sees_what_tells_the_class(
     strategy.setup(space, problem, np.random.default_rng(1))
     (proposal,) = strategy.propose(1)
     assert proposal.architecture["edge_0_1"] == planted
-    assert not strategy.is_undecided_
+    assert preset in HESITANT or not strategy.is_undecided_

@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sknas import NASClassifier, NASRegressor
 from sknas._problem import Fold, Problem, Rows, TaskSpec
@@ -218,6 +221,32 @@ def test_weights_and_groups():
     plain = quick().fit(X, y)
     assert is_derived(weighted)
     assert not np.array_equal(weighted.predict_proba(X), plain.predict_proba(X))
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"class_weight": {0: 30.0}},
+        {"scoring": "balanced_accuracy", "ensemble_size": 2},
+        {"constraints": {"n_params": 430}},
+    ],
+    ids=lambda parameters: next(iter(parameters)),
+)
+def test_parameters_hold(parameters):
+    estimator = quick(**parameters).fit(X, y)
+    assert is_derived(estimator)
+    if "class_weight" in parameters:
+        usual = quick().fit(X, y).predict(X)
+        assert (estimator.predict(X) == 0).mean() > (usual == 0).mean()
+    if "constraints" in parameters:
+        assert (estimator.cv_results_["n_params"] <= 430).all()
+
+
+def test_a_pipeline_a_grid_and_a_cross_validation():
+    model = make_pipeline(StandardScaler(), quick(max_trials=2, max_epochs=1))
+    grid = GridSearchCV(model, {"nasclassifier__max_epochs": [1, 2]}, cv=2)
+    assert grid.fit(X, y).best_estimator_[-1].strategy_.derived_
+    assert len(cross_val_score(model, X, y, cv=2)) == 2
 
 
 def test_groups_are_not_parted_between_weights_and_options(monkeypatch):
