@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
             "plot_own_space.py",
             "plot_image_search.py",
             "plot_cell_search.py",
+            "plot_table_by_gradient.py",
             "plot_textbook_space.py",
             "*",
         ]
