@@ -42,7 +42,7 @@ from sknas.strategies._regularisers import REGULARISERS
 from sknas.strategies._relaxations import RELAXATIONS
 from sknas.strategies._snapshots import SNAPSHOT, Snapshots
 
-DEFAULT_PRESET = "drnas"
+IMAGE_PRESET, TABLE_PRESET = "drnas", "snas"  # where none is given
 SEARCH_SHARE = 0.7  # of that, where more is trained to derive architectures
 UNDECIDED = 0.95  # entropy above which the logits have told nothing,
 UNMOVED = 0.999  # and above which not even if what they mean stays the same
@@ -66,12 +66,12 @@ class GradientStrategy(Strategy):
     weights of layers go down the gradient in turn, each on rows of their own: halves
     of the training rows of the first fold, 30 and 70 percent below 2,000 rows, and the
     same rows below 600. Rows of a group stay together, and where groups are so large
-    that few rows would be left for either, both get all of them. The architecture whose
-    options weigh most is proposed first, then those that differ from it where it is
-    least certain, then neighbours of the best trial. The search scores them after the
-    default architecture, or beside it under a `max_time`, as those of any other
-    strategy; other known architectures are left out. An edge without an operation is
-    never derived.
+    that few rows would be left for either, both get all of them, as they always do by
+    "snas". The architecture whose options weigh most is proposed first, then those that
+    differ from it where it is least certain, then neighbours of the best trial. The
+    search scores them after the default architecture, or beside it under a `max_time`,
+    as those of any other strategy; other known architectures are left out. An edge
+    without an operation is never derived.
 
     The relaxed network is trained for as many steps as one network of a search, in a
     third of the time that is left. Parameters that are None are those of the preset.
@@ -81,7 +81,7 @@ class GradientStrategy(Strategy):
     preset : str or None, default=None
         A published method: "darts", "darts-2nd", "snas", "gdas", "pc-darts",
         "p-darts", "fair-darts", "smooth-darts", "drnas", "beta-darts" or "darts-pt";
-        None for "drnas".
+        None for "drnas" for images and "snas" for tables.
     relaxation : str or None, default=None
         How options are weighed: "softmax"; "gumbel", a softmax of noisy logits;
         "gumbel-st", one option at a time, drawn by it; "dirichlet", weights drawn from
@@ -259,11 +259,13 @@ class GradientStrategy(Strategy):
     def _settings(self, problem: Problem) -> Preset:
         """The preset with what is given in its place, after a check of all of it."""
         owner = type(self).__name__
-        name = DEFAULT_PRESET if self.preset is None else self.preset
+        assert problem.task is not None
+        is_table = problem.task.image is None
+        usual = TABLE_PRESET if is_table else IMAGE_PRESET
+        name = usual if self.preset is None else self.preset
         settings = PRESETS[check_word(owner, "preset", name, PRESETS)]
         given: dict[str, Any] = {}
-        assert problem.task is not None
-        if problem.task.image is None:
+        if is_table:
             given = {"lr": TABLE_LR, "weight_decay": TABLE_WEIGHT_DECAY}
             given["batch_size"] = default_batch_size(problem.task.n_rows)
         for name, words in WORDS.items():

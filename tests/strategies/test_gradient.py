@@ -783,6 +783,11 @@ def test_tables_and_images_have_rates_of_their_own():
     assert PRESETS["drnas"].lr == 0.1
 
 
+def test_tables_and_images_have_presets_of_their_own():
+    assert begun(GradientStrategy()).settings_.relaxation == "gumbel"
+    assert begun(GradientStrategy("darts")).settings_.relaxation == "softmax"
+
+
 def test_presets_differ():
     assert len(set(PRESETS.values())) == len(PRESETS) == 11
     assert PRESETS["darts"] == Preset()

@@ -256,7 +256,8 @@ def test_groups_are_not_parted_between_weights_and_options(monkeypatch):
     table = np.column_stack([groups, rng.normal(size=(1_300, 2))])
     trained, usual = [], Bilevel.run
     monkeypatch.setattr(Bilevel, "run", lambda b: trained.append(b) or usual(b))
-    quick(max_trials=2, max_epochs=1).fit(table, table[:, 1] > 0, groups=groups)
+    told = {"strategy": GradientStrategy("darts"), "max_trials": 2, "max_epochs": 1}
+    quick(**told).fit(table, table[:, 1] > 0, groups=groups)
     (halves,) = (training.halves for training in trained)
     first, rest = (
         set(halves.x[rows, 0].tolist())
