@@ -171,7 +171,9 @@ SECTIONS = (
         "counted in the mean of all seeds, 0 for the best network, 1 for the middle "
         "one. A Bayesian strategy recommends the lowest mean of its surrogate, the "
         "others what scored best, as users would take it; the row with `best score` "
-        "shows the difference.",
+        "shows the difference. `scored again` is `sknas.search(noisy=True)`, the last "
+        "5 evaluations of which score leaders again. SMAC is told that scores have no "
+        "noise, or it would spend evaluations on repeats.",
     ),
     (
         "fidelity",
