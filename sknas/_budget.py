@@ -216,8 +216,8 @@ def plan_budget(
     core, so that the plan depends on parameters alone: wide tables take longer, and so
     do networks that are not trained side by side, `is_batched`, and images, of so many
     pixels each; and those of a space whose `relative_cost` says so. A strategy that
-    takes a `time_share` has compared architectures by itself, so that fewer networks
-    for images are trained.
+    takes a `time_share` leaves so much less of the time; it has compared architectures
+    by itself, so that fewer networks for images are trained.
     """
     is_image = n_pixels is not None
     n_folds = auto_folds(n_rows, is_image)
@@ -238,16 +238,16 @@ def plan_budget(
         return cohort_cost(n_side) * n_folds * n_steps * pace <= seconds
 
     n_side = min(most_side, max_trials or most_side)
-    n_least = min(n_side, SEARCHED_IMAGES if time_share else LONG_IMAGES)
+    n_least = most_side // 2
     if is_image:
+        n_least = min(n_side, SEARCHED_IMAGES if time_share else LONG_IMAGES)
         possible = int(seconds / (cohort_cost(n_least) * n_folds * pace))
         n_steps = min(max(n_steps, possible), LONGER * n_steps)
-    n_least = n_least if is_image else most_side // 2
     while n_side > n_least and not fits(n_side, n_folds, n_steps):
         n_side = max(n_side // 2, n_least)
     if not fits(n_side, n_folds, n_steps):
         n_folds = 1 if n_rows >= MIN_HOLDOUT_ROWS else min(n_folds, 3)
     if not fits(n_side, n_folds, n_steps):
-        n_steps = int(seconds / (cohort_cost(n_side) * n_folds * pace))
-        n_steps = max(n_steps, MIN_STEPS)
+        possible = int(seconds / (cohort_cost(n_side) * n_folds * pace))
+        n_steps = max(possible, min(n_steps, MIN_STEPS))
     return Budget(max_trials, n_steps, n_folds, n_side)

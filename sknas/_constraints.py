@@ -12,6 +12,8 @@ from sknas._history import Architecture
 from sknas._problem import TaskSpec
 from sknas.spaces import Space
 
+MOST_FAILED = 20  # answers that a function of the user may owe before it gives one
+
 
 def make_feasible(
     owner: str, constraints: Any, space: Space, task: TaskSpec | None
@@ -80,29 +82,35 @@ class _Answer:
 
     def __init__(self, owner: str, allows: Callable[[Architecture], Any]) -> None:
         self.owner, self.allows = owner, allows
+        self.failures: list[tuple[Architecture, Exception]] = []
         self.has_answered = self.has_warned = False
 
     def __call__(self, architecture: Architecture) -> bool:
         try:
             answer = bool(self.allows(architecture))
         except Exception as error:
-            if self.has_answered:  # a search is under way, and goes on
-                self._warn(architecture, error)
+            if not self.has_warned:
+                self.failures.append((architecture, error))
+            if self.has_answered or len(self.failures) < MOST_FAILED:
+                self._warn()
                 return False
             allowed = "a function of an architecture that returns True or False"
             advice = f"it ended in {type(error).__name__}: {brief(error)}"
             reject(self.owner, "constraints", self.allows, allowed, advice)
         self.has_answered = True
+        self._warn()
         return answer
 
-    def _warn(self, architecture: Architecture, error: Exception) -> None:
-        if not self.has_warned:
-            self.has_warned = True
+    def _warn(self) -> None:
+        """Say once what it failed for, as soon as it has answered for others."""
+        if self.has_answered and self.failures and not self.has_warned:
+            architecture, error = self.failures[0]
+            self.failures, self.has_warned = [], True
             warn_user(
                 "The function of 'constraints' ended in "
-                f"{type(error).__name__}: {brief(error)} for {dict(architecture)}: "
-                "this and others like it are left out; mend the function if they are "
-                "allowed."
+                f"{type(error).__name__}: {brief(error)} for "
+                f"{brief(dict(architecture))}: this and others like it are left out; "
+                "mend the function if they are allowed."
             )
 
 

@@ -132,6 +132,7 @@ class FunctionTrainer(Trainer):
     """
 
     n_side = 1  # one after another: each proposal knows all scores before it
+    is_cut = False
 
     def __init__(self, objective: Callable[[Mapping[str, Any]], float]) -> None:
         self.objective = objective
@@ -422,7 +423,7 @@ class Search:
     def _n_in_time(self, history: History, deadline: float | None) -> int:
         """Proposals to ask for: fewer where the time that is left is short."""
         times = [t.seconds for t in history.succeeded if t.seconds]
-        if deadline is None or not times or self.n_side == 1:
+        if deadline is None or not times or not self.trainer.is_cut:
             return self.n_side
         # Those of the highest rung stand first; a training that is cut is worth little.
         usual = float(np.mean(times[: self.n_side // 2 or 1]))

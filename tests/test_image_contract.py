@@ -108,6 +108,10 @@ def test_parameters_hold(by, parameters):
 def test_parameters_hold_for_a_regressor(by, parameters):
     told = {"groups": np.arange(N) // 8, "sample_weight": np.linspace(0.1, 2.0, N)}
     model = tiny(NASRegressor, by, **parameters).fit(X, VALUES[:, 0], **told)
+    if "constraints" in parameters:
+        assert (model.cv_results_["n_params"] <= 8_000).all()
+    scores = model.cv_results_["mean_test_score"]
+    assert (scores <= 0).all() or "scoring" not in parameters  # an error, negated
     assert model.predict(NEW).shape == (40,) and np.isfinite(model.predict(NEW)).all()
     plain = tiny(NASRegressor, by, **parameters)
     plain.fit(X, VALUES[:, 0], groups=told["groups"])

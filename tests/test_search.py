@@ -364,21 +364,26 @@ def test_a_slow_best_trial_does_not_end_a_search_before_its_time():
     history = search(
         objective, {"x": (0.0, 1.0)}, strategy="random", max_trials=1_000, max_time=0.7
     )
-    assert len(history) > 5 and history.stop_reason == "max_time"
+    assert len(history) > 1 and history.stop_reason == "max_time"
 
 
-def test_constraints_that_fail_on_the_way_lose_nothing():
+@pytest.mark.parametrize("seed", range(4))
+def test_constraints_that_fail_for_some_lose_nothing(seed):
     def allowed(architecture):
         if architecture["kind"] == "b":
             raise KeyError("depth")
         return True
 
-    space = {"kind": Categorical(["a", "b"], default="a"), "x": (0, 50)}
+    space = {"kind": ["a", "b"], "x": (0, 50)}
     with pytest.warns(
         SearchWarning, match="of 'constraints' ended in KeyError"
     ) as told:
         history = search(
-            lambda a: a["x"], space, max_trials=20, constraints=allowed, random_state=0
+            lambda a: a["x"],
+            space,
+            max_trials=20,
+            constraints=allowed,
+            random_state=seed,
         )
     assert len(told) == 1 and len(history) == 20
     assert {trial.architecture["kind"] for trial in history} == {"a"}

@@ -76,7 +76,7 @@ class RelaxedCells(Relaxed):
             skeleton,
             self._mixed,
             is_affine=False,
-            is_channels_last=self._partial(skeleton.channels) == 1,
+            is_channels_last=partial == 1,
         )
 
     def _decisions(self, has_inputs: bool) -> dict[str, Decision]:

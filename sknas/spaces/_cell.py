@@ -54,6 +54,7 @@ CELL_OPERATIONS = {
 # network of convolutions.
 USUAL_SIZE = 3 * 16  # cells times channels
 RELATIVE_COSTS = {"nas-bench-201": 3.0, "darts": 8.0}
+STEM_COST = 0.3  # of the first convolution, which reads all pixels
 SAVED = 1.6  # power of the pooling that a step is shorter by: not the first convolution
 SIZES = ("cells", "channels", "stem_pool")
 LEAST_POOLED = 12  # pixels that pooling in the stem leaves of a side
@@ -135,8 +136,8 @@ class CellSpace(ListedSpace):
         Channels of the first cells.
     stem_pool : sequence of int, default=(1, 2, 4)
         Factor by which maps get smaller before the first cell, where most of the time
-        goes; those that leave less than 12 pixels of a side are left out, and 1 keeps
-        the size, as published for images of 32 x 32.
+        goes; 1 keeps the size, as published for images of 32 x 32. Those that leave
+        less than 12 pixels of a side are left out if there are others.
     dropout : sequence of float, default=(0.0, 0.1, 0.2, 0.3)
         Probability that a feature of the last layer is dropped.
     flip : sequence of bool, default=(False, True)
@@ -226,7 +227,8 @@ class CellSpace(ListedSpace):
         pools = self._pools(min(sides or (1, 1)))
         a: Any = clone(self).set_params(stem_pool=pools).default_architecture()
         size = a["cells"] * a["channels"] / USUAL_SIZE
-        return size * RELATIVE_COSTS[self.kind] / float(a["stem_pool"] ** SAVED)
+        cells = size * RELATIVE_COSTS[self.kind] / float(a["stem_pool"] ** SAVED)
+        return max(cells, STEM_COST)
 
     @property
     def choices(self) -> Mapping[str, Choice]:

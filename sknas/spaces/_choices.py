@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_right
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sknas._checks import brief
+from sknas._checks import as_float, brief
 from sknas._history import Value
 from sknas.exceptions import InvalidParameterError
 
@@ -67,17 +67,16 @@ class Choice(ABC):
 
     @abstractmethod
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
-        """Draw a value near another one, another one where there are few."""
-
-    def _check_default(self) -> None:
-        if self.default is not None and not self.contains(self.default):
-            raise InvalidParameterError(
-                f"The default of a choice must be one of its values, got "
-                f"{self.default!r} for {self!r}."
-            )
+        """Draw a value near another one; not the same where values are few."""
 
     def drawn_values(self) -> Sequence[Value]:
-        """All values of a finite choice that are ever drawn, in order."""
+        """All values of a finite choice that are ever drawn.
+
+        Returns
+        -------
+        sequence of value
+            In order, without those of weight 0.
+        """
         return self.values()
 
     @property
@@ -153,28 +152,28 @@ class Categorical(Choice):
         if not self.options:
             raise InvalidParameterError("The options of a Categorical must not be [].")
         self.ordered = ordered
-        self.weights = list(weights) if weights is not None else None
-        self.default = default
+        self.weights = None if weights is None else self._odds(weights)
+        self.default = _plain(default)
         self.when = when
-        self._check_weights()
         # bool is an int in Python: True must not be found as 1.
         self._places = {
             (type(o), o): j for j, o in reversed([*enumerate(self.options)])
         }
-        shares = np.cumsum(self.weights or [1.0])
+        odds = np.array(self.weights or [1.0], dtype=float)
+        shares = np.cumsum(odds / odds.max())
         self._shares = (shares / shares[-1]).tolist()
-        self._check_default()
+        _check_default(self)
 
-    def _check_weights(self) -> None:
-        if self.weights is None:
-            return
-        are_odds = all(_is_number(w) and 0 <= w < math.inf for w in self.weights)
-        are_all = len(self.weights) == len(self.options)
-        if not (are_all and are_odds and any(self.weights)):
+    def _odds(self, given: Sequence[float]) -> list[float]:
+        """The weights as plain numbers, after a check of them."""
+        weights = [_plain(w) for w in given] if isinstance(given, Iterable) else []
+        are_odds = all(_is_number(w) and 0 <= w < math.inf for w in weights)
+        if not (len(weights) == len(self.options) and are_odds and any(weights)):
             raise InvalidParameterError(
                 f"The weights of a Categorical must be {len(self.options)} numbers "
-                f">= 0, one an option, not all zero, got {brief(self.weights)}."
+                f">= 0, one an option, not all zero, got {brief(given)}."
             )
+        return weights
 
     @property
     def is_numeric(self) -> bool:
@@ -255,6 +254,11 @@ class _Range(Choice):
         default: Value = None,
         when: When | None = None,
     ) -> None:
+        if not (_is_number(low) and _is_number(high)):
+            raise InvalidParameterError(
+                f"The bounds of a range must be numbers, got low={brief(low)} and "
+                f"high={brief(high)}."
+            )
         if not low < high:
             raise InvalidParameterError(
                 f"The bounds of a range must ascend, got low={low!r} and high={high!r}."
@@ -263,20 +267,22 @@ class _Range(Choice):
             raise InvalidParameterError(
                 f"The low bound of a log range must be > 0, got {low!r}."
             )
-        self.low, self.high = _plain(low), _plain(high)
         self.log = log
-        self._check_bounds()
-        self.default = default
+        self.low, self.high = self._bounds(_plain(low), _plain(high))
+        self.default = _plain(default)
         self.when = when
-        self._check_default()
+        _check_default(self)
 
-    def _check_bounds(self) -> None:
-        apart = self.high / self.low if self.log else self.high - self.low
+    def _bounds(self, low: Any, high: Any) -> tuple[Any, Any]:
+        """The bounds, after a check that is that of the kind of range."""
+        last, first = as_float(high), as_float(low)
+        apart = last / first if self.log else last - first
         if not math.isfinite(apart):
             raise InvalidParameterError(
                 "The bounds of a range must be finite, and not too far apart for a "
-                f"float, got low={self.low!r} and high={self.high!r}."
+                f"float, got low={brief(low)} and high={brief(high)}."
             )
+        return low, high
 
     @property
     def n_columns(self) -> int:
@@ -327,13 +333,14 @@ class Integer(_Range):
     [0.5]
     """
 
-    def _check_bounds(self) -> None:
-        for bound in (self.low, self.high):
+    def _bounds(self, low: Any, high: Any) -> tuple[Any, Any]:
+        for bound in (low, high):
             if not abs(bound) <= LARGEST_INTEGER or bound != int(bound):
                 raise InvalidParameterError(
                     "The bounds of an Integer must be whole and at most 2**53 in size, "
-                    f"got low={self.low!r} and high={self.high!r}."
+                    f"got low={brief(low)} and high={brief(high)}."
                 )
+        return int(low), int(high)
 
     @property
     def n_values(self) -> float:
@@ -408,6 +415,15 @@ class Real(_Range):
 
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
         return self.decode(np.array([self._near(value, rng)]))
+
+
+def _check_default(choice: Choice) -> None:
+    """Refuse a default that is none of the values."""
+    if choice.default is not None and not choice.contains(choice.default):
+        raise InvalidParameterError(
+            "The default of a choice must be one of its values, got "
+            f"{choice.default!r} for {choice!r}."
+        )
 
 
 def as_choice(name: str, given: Any) -> Choice:

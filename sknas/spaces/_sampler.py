@@ -54,7 +54,15 @@ class UnseenSampler:
         """Architectures not to be drawn any more."""
         marked = list(architectures)
         self.mark_keys(a.key for a in marked)
-        self._recent.extend(marked)
+        self._recent.extend(a for a in marked if self._is_own(a))
+
+    def _is_own(self, architecture: Architecture) -> bool:
+        """Whether the space knows its values: others have no neighbours."""
+        choices = self.space.choices
+        return all(
+            name in choices and choices[name].contains(value)
+            for name, value in architecture.items()
+        )
 
     def mark_keys(self, keys: Iterable[str]) -> None:
         """The same, by their keys."""
@@ -75,7 +83,7 @@ class UnseenSampler:
         return list(islice(filter(self.feasible, self.new(architectures)), most))
 
     def draw(self, n: int) -> list[Architecture]:
-        """Up to `n` new architectures; fewer only where the space has no more."""
+        """Up to `n` new architectures; fewer where no more are found."""
         drawn: dict[str, Architecture] = {}
         misses = 0
         while len(drawn) < n and misses < PATIENCE:
@@ -86,13 +94,20 @@ class UnseenSampler:
         for here in reversed(self._recent):  # where hardly any draw is feasible
             if len(drawn) < n:
                 near = self.space.neighbours(here, N_NEAR, self.rng)
-                drawn |= {a.key: a for a in self.unseen(near)}
+                near = [a for a in near if a.key not in drawn]
+                drawn |= {a.key: a for a in self.unseen(near, n - len(drawn))}
         if len(drawn) < n and self.space.is_finite:
             drawn |= {a.key: a for a in self._listed(n - len(drawn), set(drawn))}
-        return list(drawn.values())[:n]
+        return list(drawn.values())
 
     def is_over(self) -> bool:
-        """Whether all of a space was drawn, as far as a listing of it tells."""
+        """Whether all of a space was drawn.
+
+        Returns
+        -------
+        bool
+            False for an infinite space, and for one that is too large to be listed.
+        """
         if not self.space.is_finite:
             return False
         for number, architecture in enumerate(self.space.enumerate()):

@@ -22,6 +22,17 @@ class Strategy(BaseEstimator, ABC):
     Parameters stand in the constructor; the state of a search lives in attributes
     with a trailing underscore of a clone, so that an object can be used again.
 
+    Attributes
+    ----------
+    is_primed : bool
+        Of the class: whether known architectures are trained before the strategy is
+        asked, not the default one alone.
+    time_share : float
+        Of the class: the share of a `max_time` that it takes for itself before it
+        first proposes, from 0 to below 1.
+    results : tuple of str
+        Of the class: names of attributes that outlive a search.
+
     Examples
     --------
     >>> from sknas.spaces import UnseenSampler

@@ -19,6 +19,9 @@ class Trainer(BaseEstimator, ABC):
     ----------
     n_side : int
         Proposals it likes to be given at once.
+    is_cut : bool
+        Whether the end of the time cuts a training short: if so, none is begun that
+        does not seem to end in it.
 
     Examples
     --------
@@ -35,6 +38,7 @@ class Trainer(BaseEstimator, ABC):
     """
 
     n_side = 4
+    is_cut = True
 
     @abstractmethod
     def setup(self, space: Space) -> None:

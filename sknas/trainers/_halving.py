@@ -66,6 +66,8 @@ def survivors(
     in_time: list[int] = []
     for place in (place for place in by_value if place in chosen):
         needed = sum(needs[other] for other in [*in_time, place])
-        if needed <= seconds_left and needs[place] <= seconds_each:
+        # One alone is no matter of how evenly workers are busy.
+        is_in_time = not in_time or needed <= seconds_left
+        if is_in_time and needs[place] <= seconds_each:
             in_time.append(place)
     return sorted(in_time or by_value[:1])

@@ -235,6 +235,14 @@ def test_a_repr_can_be_read_back(name):
         (lambda: Real(1e-300, 1e300, log=True), "must be finite, and not too far"),
         (lambda: Integer(1.5, 4.5), "must be whole and at most 2**53 in size, got"),
         (lambda: Integer(1, 10**20), "must be whole and at most 2**53 in size, got"),
+        (lambda: Real(0, 10**400), "must be finite, and not too far apart"),
+        (lambda: Real("a", "b"), "bounds of a range must be numbers, got low='a' and"),
+        (lambda: Integer(None, 3), "bounds of a range must be numbers, got low=None"),
+        (lambda: Real(False, True), "bounds of a range must be numbers, got low=Fals"),
+        (
+            lambda: Categorical(["a"], weights=3),
+            "weights of a Categorical must be 1 nu",
+        ),
         (lambda: Integer(0, 5, default=9), "default of a choice must be one of its"),
         (lambda: Categorical(["a"], default="b"), "must be one of its values, got 'b'"),
         (lambda: Categorical([1, 2], weights=[0, 0]), "must be 2 numbers >= 0, one an"),
@@ -252,6 +260,27 @@ def test_ends_of_a_logarithmic_integer_are_drawn_like_their_neighbours(rng):
     counts = np.bincount(drawn, minlength=9)[1:]
     assert (np.diff(counts) < 60).all() and counts[0] > 1.5 * counts[1]
     assert counts[-1] > 0.7 * counts[-2]
+
+
+@pytest.mark.parametrize(
+    ("choice", "default"),
+    [
+        (Integer(0, 10, default=np.int64(3)), 3),
+        (Integer(8.0, 64.0, default=8), 8),
+        (Real(0, 1, default=np.float64(0.25)), 0.25),
+        (Categorical(np.array(["a", "b"]), default=np.str_("b")), "b"),
+        (Categorical([1, 2], weights=np.array([1.0, 3.0]), default=np.int64(2)), 2),
+        (Categorical(["a", None], default=None), None),
+    ],
+)
+def test_what_numpy_gives_is_made_plain(choice, default):
+    assert choice.default == default and type(choice.default) is type(default)
+    assert "np." not in repr(choice)
+
+
+def test_weights_may_be_huge(rng):
+    choice = Categorical(["a", "b"], weights=[1e308, 1e308])
+    assert {choice.sample(rng) for _ in range(50)} == {"a", "b"}
 
 
 def test_narrow_ranges_have_as_many_numbers_as_wide_ones(rng):

@@ -49,6 +49,13 @@ def test_keys_mark_as_well():
     assert keys(some.draw(5)) == keys(SMALL.enumerate())[:1]
 
 
+def test_what_comes_from_elsewhere_has_no_neighbours():
+    some = sampler(feasible=lambda architecture: False)
+    strange = {"kind": "a", "size": 100}, {"other": 1}, {"kind": "a", "size": "b"}
+    some.mark(Architecture(values) for values in strange)
+    assert some.draw(3) == []
+
+
 def test_only_what_is_feasible_is_drawn():
     some = sampler(feasible=lambda architecture: architecture["size"] == 2)
     drawn = some.draw(10)

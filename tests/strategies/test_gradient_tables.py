@@ -235,6 +235,9 @@ def test_weights_and_groups():
 def test_parameters_hold(parameters):
     estimator = quick(**parameters).fit(X, y)
     assert is_derived(estimator)
+    if "scoring" in parameters:
+        assert (estimator.cv_results_["mean_test_score"] <= 1.0).all()
+        assert len(estimator.ensemble_) <= 2
     if "class_weight" in parameters:
         usual = quick().fit(X, y).predict(X)
         assert (estimator.predict(X) == 0).mean() > (usual == 0).mean()

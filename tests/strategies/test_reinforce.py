@@ -78,21 +78,26 @@ def test_its_slope_is_that_of_the_logarithm():
             assert slope[name][place] == pytest.approx(rise, abs=1e-5)
 
 
-def test_all_of_a_batch_is_learnt_from_the_policy_that_proposed_it(monkeypatch):
-    strategy, calls = ReinforceStrategy(), []
+def test_all_of_a_batch_is_learnt_from_the_policy_that_proposed_it():
+    """The last of a few trials steps along the slope at the first logits."""
     space = DictSpace({"x": [1, 2, 3]})
-    strategy.setup(space, Problem(), np.random.default_rng(0))
-    for name in ("_slope", "_learn"):
-        usual = getattr(strategy, name)
-
-        def spy(*told, name=name, usual=usual):
-            calls.append(name)
-            return usual(*told)
-
-        monkeypatch.setattr(strategy, name, spy)
-    proposals = strategy.propose(3)
-    strategy.observe([Trial(p, score=1.0) for p in proposals])
-    assert calls == ["_slope"] * 3 + ["_learn"] * 3
+    strategy, by_hand = ReinforceStrategy(lr=1.0), ReinforceStrategy(lr=1.0)
+    for each in (strategy, by_hand):
+        each.setup(space, Problem(), np.random.default_rng(0))
+    trials = [
+        Trial(Proposal(space.fill({"x": x}), number=j), score=float(x))
+        for j, x in enumerate((1, 3, 2, 3))
+    ]
+    slopes = [by_hand._slope(trial.architecture) for trial in trials]
+    for trial, own in zip(trials, slopes, strict=True):
+        by_hand._learn(own, trial.score, by_hand._usual_slope())
+    strategy.observe(trials)
+    np.testing.assert_allclose(strategy.logits_["x"], by_hand.logits_["x"])
+    one_by_one = ReinforceStrategy(lr=1.0)
+    one_by_one.setup(space, Problem(), np.random.default_rng(0))
+    for trial in trials:
+        one_by_one.observe([trial])
+    assert not np.allclose(strategy.logits_["x"], one_by_one.logits_["x"])
 
 
 def test_choices_that_are_not_active_learn_nothing():

@@ -61,8 +61,7 @@ VALUES = [6.0, 5.0, 4.0, 3.0, 2.0, 1.0]
         (21.9, [0, 1, 2, 3, 4, 5]),
         (8.5, [0, 1, 2, 3, 4]),
         (5.5, [0, 1]),
-        (3.5, [1, 2, 3]),  # the best would be cut
-        (0.5, [0]),  # one always goes on
+        (3.5, [0]),  # one always goes on
     ],
 )
 def test_the_last_cohort_trains_all_that_end_in_time(seconds_left, expected):
@@ -75,6 +74,8 @@ def test_many_workers_do_not_end_one_training_sooner():
     assert survivors(*told) == [0, 1]
     assert survivors(*told, seconds_each=4.0) == [0, 2]
     assert survivors(*told, seconds_each=1.0) == [0]
+    # A margin for workers that wait is none for one training alone.
+    assert survivors([3, 2, 1], [False] * 3, 0, [9, 1, 1], 8.5, 1, 10) == [0]
 
 
 def test_what_does_not_end_in_time_leaves_room_for_others():
