@@ -78,7 +78,9 @@ def summary(lines):
     n_seeds = whole.groupby("strategy").size()
     ranked = n_seeds.index[n_seeds >= RANKED]
     cells = frame.map("{:.4f}".format)
-    cells["se"] = whole.groupby("strategy").sem().map("{:.4f}".format)
+    cells["se"] = (
+        whole.groupby("strategy").sem().map("{:.4f}".format, na_action="ignore")
+    )
     for count in COUNTS[1:]:
         places = by_table[f"regret_{count}"].unstack("strategy")[ranked].rank(axis=1)
         cells[f"rank_{count}"] = places.mean().map("{:.2f}".format)
@@ -124,8 +126,9 @@ def by_batch(lines):
 
 
 def draw(lines, path):
-    """Mean regret against evaluations."""
-    names = complete(lines)
+    """Mean regret against evaluations, of what has seeds enough."""
+    n_seeds = lines.groupby("strategy")["seed"].nunique()
+    names = [name for name in complete(lines) if n_seeds[name] >= RANKED]
     means = lines.groupby(["strategy", "table"])[REGRETS].mean()
     means = means.groupby("strategy").mean().reindex(names)
     fig, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
