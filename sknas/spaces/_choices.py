@@ -267,16 +267,16 @@ class _Range(Choice):
             raise InvalidParameterError(
                 f"The low bound of a log range must be > 0, got {low!r}."
             )
+        self.low, self.high = self._bounds(_plain(low), _plain(high), log)
         self.log = log
-        self.low, self.high = self._bounds(_plain(low), _plain(high))
         self.default = _plain(default)
         self.when = when
         _check_default(self)
 
-    def _bounds(self, low: Any, high: Any) -> tuple[Any, Any]:
+    def _bounds(self, low: Any, high: Any, log: bool) -> tuple[Any, Any]:
         """The bounds, after a check that is that of the kind of range."""
         last, first = as_float(high), as_float(low)
-        apart = last / first if self.log else last - first
+        apart = last / first if log else last - first
         if not math.isfinite(apart):
             raise InvalidParameterError(
                 "The bounds of a range must be finite, and not too far apart for a "
@@ -333,7 +333,7 @@ class Integer(_Range):
     [0.5]
     """
 
-    def _bounds(self, low: Any, high: Any) -> tuple[Any, Any]:
+    def _bounds(self, low: Any, high: Any, log: bool) -> tuple[Any, Any]:
         for bound in (low, high):
             if not abs(bound) <= LARGEST_INTEGER or bound != int(bound):
                 raise InvalidParameterError(

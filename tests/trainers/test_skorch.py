@@ -175,7 +175,7 @@ def test_a_space_of_the_user_is_halved_and_its_folds_predict():
     X = np.random.default_rng(0).standard_normal((300, 3))
     y = X[:, 0] > X[:, 1]
     model = NASClassifier(
-        Widths(), "random", max_trials=8, max_epochs=60, random_state=0, n_jobs=1
+        Widths(), "random", max_trials=8, max_epochs=120, random_state=0, n_jobs=1
     ).fit(X, y)
     assert set(model.cv_results_["rung"]) == {0, 1}
     assert len(model.ensemble_.encodings) == 3
