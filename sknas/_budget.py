@@ -234,20 +234,18 @@ def plan_budget(
         pace = relative_cost * alone_seconds(batch_size, n_columns, n_pixels)
     seconds = CORES * max_time * (1 - time_share)
 
-    def fits(n_side: int, n_folds: int, n_steps: int) -> bool:
-        return cohort_cost(n_side) * n_folds * n_steps * pace <= seconds
+    def possible(n_side: int, n_folds: int) -> int:
+        """Steps that a training of a cohort has time for."""
+        return int(seconds / (cohort_cost(n_side) * n_folds * pace))
 
     n_side = min(most_side, max_trials or most_side)
     n_least = most_side // 2
     if is_image:
         n_least = min(n_side, SEARCHED_IMAGES if time_share else LONG_IMAGES)
-        possible = int(seconds / (cohort_cost(n_least) * n_folds * pace))
-        n_steps = min(max(n_steps, possible), LONGER * n_steps)
-    while n_side > n_least and not fits(n_side, n_folds, n_steps):
+        n_steps = min(max(n_steps, possible(n_least, n_folds)), LONGER * n_steps)
+    while n_side > n_least and n_steps > possible(n_side, n_folds):
         n_side = max(n_side // 2, n_least)
-    if not fits(n_side, n_folds, n_steps):
+    if n_steps > possible(n_side, n_folds):
         n_folds = 1 if n_rows >= MIN_HOLDOUT_ROWS else min(n_folds, 3)
-    if not fits(n_side, n_folds, n_steps):
-        possible = int(seconds / (cohort_cost(n_side) * n_folds * pace))
-        n_steps = max(possible, min(n_steps, MIN_STEPS))
+    n_steps = min(n_steps, max(possible(n_side, n_folds), MIN_STEPS))
     return Budget(max_trials, n_steps, n_folds, n_side)

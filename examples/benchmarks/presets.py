@@ -29,6 +29,7 @@ from sklearn.model_selection import train_test_split
 from sknas import NASClassifier
 from sknas._budget import Budget
 from sknas._history import Proposal
+from sknas.nets._relaxed_table import DECIDED
 from sknas.spaces import CellSpace, TableSpace
 from sknas.strategies import GradientStrategy
 from sknas.strategies._bilevel import Bilevel
@@ -63,14 +64,6 @@ SPACE = {
     "weight_decay": (0.02,),
     "label_smoothing": (0.0,),
 }
-OF_TABLES = (
-    "depth",
-    "width",
-    "block",
-    "activation",
-    "normalisation",
-    "numeric_embedding",
-)
 
 
 def main():
@@ -170,7 +163,7 @@ def at_random(key, space, problem, test, seconds):
         decided = {
             name: value
             for name, value in drawn.items()
-            if name in OF_TABLES or name.startswith("edge")
+            if name in DECIDED or name.startswith("edge")
         }
         architecture = space.fill({**default, **decided})
         tried.append(trained(architecture, space, problem, test))

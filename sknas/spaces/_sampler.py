@@ -54,7 +54,7 @@ class UnseenSampler:
         """Architectures not to be drawn any more."""
         marked = list(architectures)
         self.mark_keys(a.key for a in marked)
-        self._recent.extend(a for a in marked if self._is_own(a))
+        self._recent.extend(marked[-N_RECENT:])
 
     def _is_own(self, architecture: Architecture) -> bool:
         """Whether the space knows its values: others have no neighbours."""
@@ -92,7 +92,7 @@ class UnseenSampler:
             drawn |= {a.key: a for a in fresh}
             misses = 0 if fresh else misses + len(tried)
         for here in reversed(self._recent):  # where hardly any draw is feasible
-            if len(drawn) < n:
+            if len(drawn) < n and self._is_own(here):
                 near = self.space.neighbours(here, N_NEAR, self.rng)
                 near = [a for a in near if a.key not in drawn]
                 drawn |= {a.key: a for a in self.unseen(near, n - len(drawn))}
