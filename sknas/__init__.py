@@ -1,7 +1,7 @@
 """Neural architecture search as scikit-learn estimators."""
 
 from sknas._estimators import NASClassifier, NASRegressor
-from sknas._search import search
+from sknas._search.function import search
 
 __version__ = "0.1.0"
 

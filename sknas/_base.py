@@ -24,10 +24,34 @@ from sklearn.utils.validation import (
 )
 from threadpoolctl import threadpool_limits
 
-from sknas._baselines import default_score, simple_scores
 from sknas._budget import Budget, plan_budget
-from sknas._checkpoint import describe_search, open_journal
-from sknas._checks import (
+from sknas._checkpoint.fingerprint import describe_search
+from sknas._checkpoint.folder import open_journal
+from sknas._checkpoint.warm_start import Earlier
+from sknas._data import (
+    ImageReader,
+    Reader,
+    TableReader,
+    TargetReader,
+    as_array,
+    n_dimensions,
+)
+from sknas._data.prepare import Data, encode_fold, read_data, split_rows
+from sknas._data.splits import Split, check_folds
+from sknas._ensemble.refit import gather, refit, refit_seconds
+from sknas._ensemble.selection import Chosen, choose_members
+from sknas._history import DIVERGED, INTERRUPTED, History, Trial, count_reasons
+from sknas._parallel.run import count_workers
+from sknas._problem import Journal, Problem
+from sknas._resolve import draw_seed, find_part
+from sknas._results import cv_results
+from sknas._scoring.baselines import default_score, simple_scores
+from sknas._scoring.scorer import RowLoss, find_scorer, make_scorer, reads_probabilities
+from sknas._search.constraints import make_feasible
+from sknas._search.loop import Search, count_leaders, first_proposals
+from sknas._search.progress import Progress
+from sknas._search.signals import Signals
+from sknas._validation import (
     brief,
     check_integer,
     check_positive,
@@ -36,46 +60,12 @@ from sknas._checks import (
     reject,
     warn_user,
 )
-from sknas._constraints import make_feasible
-from sknas._data import Data, encode_fold, make_scorer, read_data, split_rows
-from sknas._earlier import Earlier
-from sknas._ensemble import Chosen, choose_members, gather, refit, refit_seconds
-from sknas._folds import Split, check_folds
-from sknas._history import (
-    DIVERGED,
-    INTERRUPTED,
-    History,
-    Trial,
-    count_reasons,
-    cv_results,
-)
-from sknas._journal import Journal
-from sknas._problem import Problem
-from sknas._progress import Progress
-from sknas._scoring import RowLoss, find_scorer, reads_probabilities
-from sknas._search import (
-    Search,
-    count_leaders,
-    draw_seed,
-    find_part,
-    first_proposals,
-)
-from sknas._signals import Signals
-from sknas.encoding import (
-    ImageReader,
-    Reader,
-    TableReader,
-    TargetReader,
-    as_array,
-    n_dimensions,
-)
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import SPACES, Space
 from sknas.strategies import STRATEGIES, GradientStrategy, Strategy
 from sknas.trainers import TRAINERS, PopulationTrainer, TensorNet, Trainer
-from sknas.trainers._cohort import CohortTrainer
 from sknas.trainers._population import can_be_batched
-from sknas.trainers._workers import count_workers
+from sknas.trainers._successive_halving import CohortTrainer
 
 AUTO_ENSEMBLE = 8  # architectures of ``ensemble_size=None`` at the most
 BAGGED_SHARE = 0.6  # of all rows that each fold must have trained on
@@ -193,7 +183,8 @@ class BaseNAS(BaseEstimator, ABC):
             seed = earlier.seed
             parts["begun_from"] = earlier.digest
         with ExitStack() as stack:
-            journal = open_journal(stack, owner, self.checkpoint, parts)
+            records = self._find_trainer().records
+            journal = open_journal(stack, owner, self.checkpoint, parts, records)
             # A search that goes on does so with the seed and in the time that it had.
             seed = journal.kept("seed", seed)
             started -= journal.seconds

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 
 from sknas._base import BaseNAS
-from sknas._scoring import labels
+from sknas._scoring.scorer import labels
 from sknas.spaces import Space
 from sknas.strategies import Strategy
 from sknas.trainers import Trainer

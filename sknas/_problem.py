@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from sknas._history import Architecture, Trial
-from sknas._journal import Journal, NoJournal
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +136,65 @@ class Fold:
     restore: Callable[[np.ndarray], np.ndarray]
     encoder: Any = None
     is_single: bool = True
+
+
+class Journal(ABC):
+    """Results by name: what is there need not be computed again.
+
+    Attributes
+    ----------
+    seconds : float
+        Seconds of all searches that wrote here, as far as they told.
+    """
+
+    seconds = 0.0
+
+    @abstractmethod
+    def get(self, key: str) -> Any:
+        """What was put under a key, or None."""
+
+    @abstractmethod
+    def put(self, key: str, value: Any) -> None:
+        """Keep a value; a later one of the same key takes its place.
+
+        Parameters
+        ----------
+        key : str
+            Its name.
+        value : object
+            Plain Python values, arrays, tensors, and records of what is trained.
+        """
+
+    @abstractmethod
+    def drop(self, key: str) -> None:
+        """Give back the room of the values that nobody will ask for.
+
+        Parameters
+        ----------
+        key : str
+            Of a value, or what the keys of several begin with, up to a colon.
+        """
+
+    def kept(self, key: str, value: Any) -> Any:
+        """What is there under a key, or else a value, which then is."""
+        there = self.get(key)
+        if there is None:
+            self.put(key, value)
+            there = value
+        return there
+
+
+class NoJournal(Journal):
+    """Keeps nothing: the journal of a search without a checkpoint."""
+
+    def get(self, key: str) -> Any:
+        return None
+
+    def put(self, key: str, value: Any) -> None:
+        pass
+
+    def drop(self, key: str) -> None:
+        pass
 
 
 def _always(architecture: Architecture) -> bool:

@@ -17,7 +17,7 @@ from sknas._budget import (
     plan_budget,
     training_length,
 )
-from sknas.trainers._halving import LEAST
+from sknas.trainers._successive_halving import LEAST
 
 SIZES = [2, 30, 100, 256, 257, 1_000, 1_999, 5_000, 30_000, 200_000, 10**7]
 

@@ -13,7 +13,7 @@ from sklearn.datasets import make_classification, make_regression
 from torch import nn
 
 from sknas import NASClassifier, NASRegressor
-from sknas._ensemble import choose_members
+from sknas._ensemble.selection import choose_members
 from sknas.exceptions import SearchFailedError, SearchWarning
 from sknas.nets import Linear, TableInput
 from sknas.spaces import Categorical, Space, TableSpace

@@ -8,7 +8,7 @@ from sknas import NASClassifier, NASRegressor
 from sknas.spaces import TableSpace
 from sknas.strategies import STRATEGIES as KNOWN
 from sknas.strategies import BayesianStrategy
-from sknas.strategies._bayesian import SURROGATES, WORDS
+from sknas.strategies.bayesian.strategy import SURROGATES, WORDS
 
 # Tables of the checks have classes of one or two rows, of which fit warns rightly.
 pytestmark = pytest.mark.filterwarnings("ignore:.*classes have fewer than")

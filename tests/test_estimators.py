@@ -41,7 +41,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from sknas import NASClassifier, NASRegressor, _base
-from sknas._ensemble import Ensemble
+from sknas._ensemble.predictor import Ensemble
 from sknas._history import Architecture, History
 from sknas.spaces import TableSpace
 from sknas.strategies import BayesianStrategy, RandomStrategy
@@ -713,7 +713,7 @@ def test_the_same_seed_gives_the_same_answer(kind):
 
 
 def test_workers_do_not_change_the_answer(monkeypatch):
-    monkeypatch.setattr("sknas.trainers._workers.WORTH_WORKERS", 0)
+    monkeypatch.setattr("sknas._parallel.run.WORTH_WORKERS", 0)
     table, y = make_classification(500, random_state=0)
     parameters = {"max_trials": 6, "ensemble_size": 3, "strategy": RandomStrategy()}
     alone, together = (

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
-from sknas._history import Architecture, History, Proposal, Trial, cv_results
+from sknas._history import Architecture, History, Proposal, Trial
+from sknas._results import cv_results
 
 
 def trial(number, score, *, loss=None, rung=0, choices=None, **kwargs):

@@ -27,7 +27,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sknas import NASClassifier, NASRegressor
-from sknas._ensemble import choose_members, train_network
+from sknas._ensemble.refit import train_network
+from sknas._ensemble.selection import choose_members
 from sknas.nets import Linear, TableInput
 from sknas.spaces import Categorical, Space, TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, TensorNet
@@ -115,7 +116,7 @@ def refitted(monkeypatch):
         sizes.append(float(rows.weight.sum()))
         return train_network(training, rows)
 
-    monkeypatch.setattr("sknas._ensemble.train_network", train)
+    monkeypatch.setattr("sknas._ensemble.refit.train_network", train)
     return sizes
 
 
@@ -354,8 +355,8 @@ def test_the_same_seed_gives_the_same_bits(kind):
 
 
 def test_workers_give_the_same_bits(monkeypatch):
-    monkeypatch.setattr("sknas.trainers._workers.WORTH_WORKERS", 0)
-    monkeypatch.setattr("sknas.trainers._workers.ROOM_FOR_WORKERS", 0)
+    monkeypatch.setattr("sknas._parallel.run.WORTH_WORKERS", 0)
+    monkeypatch.setattr("sknas._parallel.run.ROOM_FOR_WORKERS", 0)
     space = TableSpace(depth=(0, 2), width=(32, 64))
     parameters = {"max_trials": 4, "search_space": space}
     for kind in KINDS:

@@ -81,8 +81,8 @@ def alone():
 @pytest.fixture
 def eager(monkeypatch):
     """Workers however short the work is."""
-    monkeypatch.setattr("sknas.trainers._workers.WORTH_WORKERS", 0)
-    monkeypatch.setattr("sknas.trainers._workers.ROOM_FOR_WORKERS", 0)
+    monkeypatch.setattr("sknas._parallel.run.WORTH_WORKERS", 0)
+    monkeypatch.setattr("sknas._parallel.run.ROOM_FOR_WORKERS", 0)
 
 
 def check(outcome, alone, workers=None):

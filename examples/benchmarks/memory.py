@@ -96,7 +96,7 @@ def train(name, n_rows, n_columns, n_members, choices):
     from sknas.spaces import ImageSpace, TableSpace
     from sknas.strategies import Proposal
     from sknas.trainers import TRAINERS
-    from sknas.trainers._memory import bytes_needed
+    from sknas.trainers._memory_need import bytes_needed
 
     space = ImageSpace() if kind_of(n_columns) == "images" else TableSpace()
     trainer = TRAINERS[name](halving=False)

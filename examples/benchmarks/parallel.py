@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster
 from sklearn.datasets import make_classification
 
 from sknas import NASClassifier
-from sknas._journal import FileJournal
+from sknas._checkpoint.store import FileJournal
 
 SEEDS = (0, 1, 2)
 WAYS = ("1 process", "2 processes", "2 of Dask", "2, checkpoint")

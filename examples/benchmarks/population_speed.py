@@ -20,9 +20,9 @@ from torch.profiler import ProfilerActivity, profile
 from sknas import NASClassifier
 from sknas.spaces import TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
-from sknas.trainers._member import Member
-from sknas.trainers._plan import Plan
-from sknas.trainers._unit import Batched, advance
+from sknas.trainers._group import Batched, Member
+from sknas.trainers._loop import advance
+from sknas.trainers._schedule import Plan
 
 SEEDS = (0, 1, 2)
 N_STEPS = 1_500

@@ -25,7 +25,7 @@ import sknas
 from sknas import NASClassifier, NASRegressor
 from sknas.trainers import PopulationTrainer
 
-SHIPPED = Path(sknas.__file__).parent / "spaces" / "_portfolio.py"
+SHIPPED = Path(sknas.__file__).parent / "spaces" / "_known.py"
 MODULE = """\"\"\"Where a search starts, after the default architecture.
 
 Written by examples/benchmarks/portfolio.py, which learnt it on twelve open tables.

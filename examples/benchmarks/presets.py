@@ -29,16 +29,16 @@ from sklearn.model_selection import train_test_split
 from sknas import NASClassifier
 from sknas._budget import Budget
 from sknas._history import Proposal
-from sknas.nets._relaxed_table import DECIDED
+from sknas.nets._supernet_table import DECIDED
 from sknas.spaces import CellSpace, TableSpace
 from sknas.strategies import GradientStrategy
-from sknas.strategies._bilevel import Bilevel
-from sknas.strategies._clock import Clock
-from sknas.strategies._halves import Halves
-from sknas.strategies._presets import PRESETS
-from sknas.strategies._snapshots import Snapshots
+from sknas.strategies.gradient.presets import PRESETS
+from sknas.strategies.gradient.resume import Snapshots
+from sknas.strategies.gradient.split import Halves
+from sknas.strategies.gradient.supernet_trainer import Bilevel
+from sknas.strategies.gradient.time_budget import Clock
 from sknas.trainers import SkorchTrainer
-from sknas.trainers._network import evaluate
+from sknas.trainers._skorch_net import evaluate
 
 ALL = [*PRESETS, "random"]
 SEEDS = (0, 1, 2)

@@ -12,8 +12,8 @@ import torch
 from _lines import Lines, parse_arguments
 from torch.nn import functional
 
-from sknas._optim import Batches
 from sknas._problem import Rows, TaskSpec
+from sknas._training.batches import Batches
 from sknas.spaces import TableSpace
 from sknas.trainers import Training, train_network
 

@@ -9,6 +9,7 @@ from sknas.nets._conv import (
     ConvNet,
 )
 from sknas.nets._image import ImageInput
+from sknas.nets._init import STARTS, start_weights
 from sknas.nets._inputs import (
     NUMERIC_EMBEDDINGS,
     NUMERIC_SCALES,
@@ -28,8 +29,7 @@ from sknas.nets._layers import (
     Linear,
     ParametricActivation,
 )
-from sknas.nets._mixed import Decision, MixedOperation, Relaxed, Weights
-from sknas.nets._start import STARTS, start_weights
+from sknas.nets._supernet import Decision, MixedOperation, Relaxed, Weights
 from sknas.nets._table import BLOCKS, UNIT_KINDS, Side, TableModule, TableNet
 
 __all__ = [

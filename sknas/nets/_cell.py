@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sknas.nets._image import ImageInput, means
-from sknas.nets._mixed import Weights
 from sknas.nets._operations import FactorizedReduce, ReluConv, ResidualReduce
+from sknas.nets._supernet import Weights
 
 CELL_KINDS = ("nas-bench-201", "darts")
 NODES = {"nas-bench-201": range(1, 4), "darts": range(2, 6)}  # those that are computed

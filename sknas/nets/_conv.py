@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sknas._checks import check_word, reject
 from sknas._problem import ImageSpec
+from sknas._validation import check_word, reject
 from sknas.nets._image import ImageInput, means
 from sknas.nets._layers import NORMALISATIONS, Dropout, Linear
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sknas._problem import ImageSpec
-from sknas.nets._draws import Draws
+from sknas.nets._microbatch import Draws
 
 CUTOUT_SHARE = 0.5  # of the side of an image, that of the square cut out of it
 

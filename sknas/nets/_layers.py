@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sknas.nets._draws import Draws
+from sknas.nets._microbatch import Draws
 
 T = TypeVar("T")
 

@@ -12,13 +12,12 @@ import torch
 from sklearn.base import BaseEstimator
 from torch import nn
 
-from sknas._checks import did_you_mean, reject
 from sknas._history import Architecture, Value
-from sknas._isolation import one_thread
-from sknas._optim import ONE_AT_A_TIME
 from sknas._problem import TaskSpec
+from sknas._training.isolation import ONE_AT_A_TIME, one_thread
+from sknas._validation import did_you_mean, reject
 from sknas.exceptions import InvalidParameterError
-from sknas.nets._mixed import Relaxed
+from sknas.nets._supernet import Relaxed
 from sknas.spaces._choices import Choice, as_choice
 
 Graph = tuple[Sequence[str], Sequence[tuple[int, int]]]

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from sklearn.base import clone
 from torch import nn
 
-from sknas._checks import check_word, reject
 from sknas._history import Architecture
 from sknas._problem import ImageSpec, TaskSpec
+from sknas._validation import check_word, reject
 from sknas.exceptions import InvalidParameterError
 from sknas.nets._cell import (
     CELL_KINDS,
@@ -25,12 +25,12 @@ from sknas.nets._cell import (
     operation_name,
 )
 from sknas.nets._image import ImageInput
-from sknas.nets._mixed import Relaxed
 from sknas.nets._operations import make_operation
-from sknas.nets._relaxed_cells import RelaxedCells
+from sknas.nets._supernet import Relaxed
+from sknas.nets._supernet_cells import RelaxedCells
 from sknas.spaces._base import Graph
 from sknas.spaces._choices import Categorical, Choice
-from sknas.spaces._values import (
+from sknas.spaces._training_choices import (
     ListedSpace,
     describe_training,
     is_label_scored,

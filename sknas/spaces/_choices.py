@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sknas._checks import as_float, brief
 from sknas._history import Value
+from sknas._validation import as_float, brief
 from sknas.exceptions import InvalidParameterError
 
 When = tuple[str, Sequence[Value]]

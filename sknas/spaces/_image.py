@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from sklearn.base import clone
 from torch import nn
 
-from sknas._checks import reject
 from sknas._history import Architecture
-from sknas._optim import OPTIMIZERS
 from sknas._problem import ImageSpec, TaskSpec
+from sknas._training.optimizer import OPTIMIZERS
+from sknas._validation import reject
 from sknas.nets import (
     HEADS,
     IMAGE_ACTIVATIONS,
@@ -22,7 +22,7 @@ from sknas.nets import (
 )
 from sknas.nets._conv import MAX_DENSE_SIDE, N_HIDDEN, map_side
 from sknas.spaces._choices import Choice
-from sknas.spaces._values import (
+from sknas.spaces._training_choices import (
     TITLES,
     ListedSpace,
     describe_training,

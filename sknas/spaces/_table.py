@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from sklearn.base import clone
 from torch import nn
 
-from sknas._checks import check_word, reject
 from sknas._history import Architecture
-from sknas._optim import OPTIMIZERS, RECIPES
 from sknas._problem import TaskSpec
+from sknas._training.optimizer import OPTIMIZERS, RECIPES
+from sknas._validation import check_word, reject
 from sknas.nets import (
     BLOCKS,
     NORMALISATIONS,
@@ -28,13 +28,12 @@ from sknas.nets import (
     TableNet,
 )
 from sknas.nets._inputs import MAX_ONE_HOT
-from sknas.nets._relaxed_table import DECIDED, LAYERS, RelaxedTable
+from sknas.nets._supernet_table import DECIDED, LAYERS, RelaxedTable
 from sknas.nets._table import PARAMETRIC
 from sknas.spaces._base import count_params
 from sknas.spaces._choices import Categorical, Choice, When
-from sknas.spaces._points import NAMED, NAMED_REGRESSION
-from sknas.spaces._portfolio import PORTFOLIO
-from sknas.spaces._values import (
+from sknas.spaces._known import NAMED, NAMED_REGRESSION, PORTFOLIO
+from sknas.spaces._training_choices import (
     TITLES,
     ListedSpace,
     describe_training,

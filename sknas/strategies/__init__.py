@@ -2,12 +2,12 @@
 
 from sknas._history import History, Proposal, Trial
 from sknas.strategies._base import Strategy
-from sknas.strategies._bayesian import BayesianStrategy
 from sknas.strategies._evolution import EvolutionStrategy
-from sknas.strategies._gradient import GradientStrategy
 from sknas.strategies._local import LocalStrategy
 from sknas.strategies._random import RandomStrategy
 from sknas.strategies._reinforce import ReinforceStrategy
+from sknas.strategies.bayesian.strategy import BayesianStrategy
+from sknas.strategies.gradient.strategy import GradientStrategy
 
 STRATEGIES = {
     "bayesian": BayesianStrategy,

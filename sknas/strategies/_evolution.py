@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sknas._checks import check_integer
 from sknas._history import Architecture, Proposal, Trial
 from sknas._problem import Problem
+from sknas._validation import check_integer
 from sknas.spaces import Space, UnseenSampler
 from sknas.strategies._base import Strategy
 

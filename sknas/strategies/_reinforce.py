@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sknas._checks import check_integer, check_positive
 from sknas._history import Architecture, Proposal, Trial, Value
 from sknas._problem import Problem
+from sknas._validation import check_integer, check_positive
 from sknas.spaces import Categorical, Choice, Space, UnseenSampler
 from sknas.strategies._base import MOST_DRAWN, Strategy
-from sknas.strategies._losses import normal_losses
+from sknas.strategies.bayesian.warping import normal_losses
 
 BETAS = (0.9, 0.999)  # of Adam
 TRIES = 50  # draws for each new architecture, before it is taken from all over

@@ -22,6 +22,8 @@ class Trainer(BaseEstimator, ABC):
     is_cut : bool
         Whether the end of the time cuts a training short: if so, none is begun that
         does not seem to end in it.
+    records : tuple of type
+        Dataclasses that it keeps in a checkpoint.
 
     Examples
     --------
@@ -39,6 +41,7 @@ class Trainer(BaseEstimator, ABC):
 
     n_side = 4
     is_cut = True
+    records: tuple[type, ...] = ()
 
     @abstractmethod
     def setup(self, space: Space) -> None:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from sknas._optim import mixed_seed
 from sknas._problem import Problem
+from sknas._training.batches import mixed_seed
 from sknas.nets import Features, TableNet
-from sknas.trainers._plan import Plan
+from sknas.trainers._schedule import Plan
 
 CHUNK = 2_048  # rows that are answered at once
 MAX_STORED = 2**28  # features held ready; those of larger tables are made by batch

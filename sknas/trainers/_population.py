@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from sknas._checks import reject
 from sknas._history import Proposal, Trial
-from sknas._isolation import isolated
-from sknas._optim import find_recipe
 from sknas._problem import Problem
+from sknas._training.isolation import isolated
+from sknas._training.optimizer import find_recipe
+from sknas._validation import reject
 from sknas.nets import TableModule
 from sknas.spaces import Space, TableSpace
-from sknas.trainers._cohort import CohortTrainer, Plans
-from sknas.trainers._member import Member
-from sknas.trainers._network import TensorNet, handed_out
-from sknas.trainers._plan import Plan
-from sknas.trainers._unit import Batched, advance
+from sknas.trainers._group import Batched, Best, Member
+from sknas.trainers._loop import advance
+from sknas.trainers._schedule import Plan
+from sknas.trainers._skorch_net import TensorNet, handed_out
+from sknas.trainers._successive_halving import CohortTrainer, Plans
 
 # What is trained at once, at most: more of it is no faster, and harder to share out.
 UNIT_NETWORKS = 40
@@ -59,6 +59,7 @@ class PopulationTrainer(CohortTrainer):
     """
 
     n_side = 16
+    records = (Batched, Best, Member)
 
     def setup(self, space: Space) -> None:
         if not can_be_batched(space):

@@ -11,31 +11,25 @@ from typing import Any
 import numpy as np
 
 from sknas._budget import alone_seconds
-from sknas._checks import reject
-from sknas._history import (
-    INTERRUPTED,
-    OUT_OF_MEMORY,
-    OUT_OF_TIME,
-    Proposal,
-    Trial,
-)
-from sknas._isolation import free_memory, isolated
+from sknas._history import INTERRUPTED, OUT_OF_MEMORY, OUT_OF_TIME, Proposal, Trial
 from sknas._problem import Problem
-from sknas._scoring import score_networks
+from sknas._scoring.folds import score_networks
+from sknas._training.isolation import failure_reason, free_memory, isolated
+from sknas._validation import reject
 from sknas.spaces import DictSpace, Space
-from sknas.trainers._cohort import CohortTrainer, Plans
-from sknas.trainers._member import Best, Member, stopped
-from sknas.trainers._memory import bytes_free, bytes_needed, too_large
-from sknas.trainers._network import (
+from sknas.trainers._group import Best, Member, stopped
+from sknas.trainers._memory_free import bytes_free, too_large
+from sknas.trainers._memory_need import bytes_needed
+from sknas.trainers._schedule import Plan
+from sknas.trainers._skorch_net import (
     Checkpoint,
     TensorNet,
     TrainedNetwork,
-    failure_reason,
     handed_out,
     train_network,
     training_of,
 )
-from sknas.trainers._plan import Plan
+from sknas.trainers._successive_halving import CohortTrainer, Plans
 
 
 @dataclass(eq=False)
@@ -93,6 +87,7 @@ class SkorchTrainer(CohortTrainer):
     """
 
     n_side = 8
+    records = (Best, Checkpoint, Member, Single)
 
     def setup(self, space: Space) -> None:
         if isinstance(space, DictSpace):

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from sknas import NASClassifier, NASRegressor
-from sknas._checks import as_float, brief, is_word
-from sknas._rows import check_weight
-from sknas._scoring import RowScorer, compact, find_scorer
-from sknas.encoding import TargetScale
+from sknas._data import TargetScale
+from sknas._data.deduplicate import check_weight
+from sknas._scoring.folds import compact
+from sknas._scoring.scorer import RowScorer, find_scorer
+from sknas._validation import as_float, brief, is_word
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, TableSpace
 from sknas.strategies import (

@@ -8,17 +8,16 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from sknas._isolation import isolated
-from sknas._journal import NoJournal
-from sknas._problem import Fold, ImageSpec, Problem, Rows, TaskSpec
+from sknas._problem import Fold, ImageSpec, NoJournal, Problem, Rows, TaskSpec
+from sknas._training.isolation import isolated
 from sknas.spaces import SPACES, Architecture, CellSpace, TableSpace
 from sknas.spaces._cell import CELL_OPERATIONS, KNOWN_CELLS
 from sknas.strategies import BayesianStrategy, GradientStrategy
-from sknas.strategies._bilevel import Bilevel
-from sknas.strategies._clock import Clock
-from sknas.strategies._halves import Halves
-from sknas.strategies._presets import PRESETS
-from sknas.strategies._snapshots import Snapshots
+from sknas.strategies.gradient.presets import PRESETS
+from sknas.strategies.gradient.resume import Snapshots
+from sknas.strategies.gradient.split import Halves
+from sknas.strategies.gradient.supernet_trainer import Bilevel
+from sknas.strategies.gradient.time_budget import Clock
 
 KINDS = ("nas-bench-201", "darts")
 

@@ -11,9 +11,10 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from torch import nn
 
-from sknas._constraints import make_feasible
 from sknas._problem import ImageSpec, Problem, Rows, TaskSpec
-from sknas._search import FunctionTrainer, Search, first_proposals
+from sknas._search.constraints import make_feasible
+from sknas._search.function import FunctionTrainer
+from sknas._search.loop import Search, first_proposals
 from sknas.exceptions import InvalidParameterError
 from sknas.nets import ConvNet, Dropout, ImageInput
 from sknas.nets._conv import map_side

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from sknas._optim import RECIPES
+from sknas._training.optimizer import RECIPES
 from sknas.exceptions import InvalidParameterError
 from sknas.nets import BLOCKS, NUMERIC_EMBEDDINGS, UNIT_KINDS, Side, TableModule
 from sknas.spaces import TableSpace

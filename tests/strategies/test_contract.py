@@ -17,8 +17,8 @@ from sknas.strategies import (
     GradientStrategy,
     RandomStrategy,
 )
-from sknas.strategies._bayesian import BATCHES, SURROGATES, WORDS, _some
-from sknas.strategies._process import KernelProcess
+from sknas.strategies.bayesian.gaussian_process import KernelProcess
+from sknas.strategies.bayesian.strategy import BATCHES, SURROGATES, WORDS, _some
 
 # Search by gradient needs a network, and has tests of its own.
 ALL = [cls() for cls in STRATEGIES.values() if cls is not GradientStrategy]
@@ -369,7 +369,7 @@ def test_many_trials_are_few_for_a_surrogate(monkeypatch):
     assert len(strategy.propose(8)) == 8
     fitted = []
     monkeypatch.setattr(
-        "sknas.strategies._bayesian.normal_losses",
+        "sknas.strategies.bayesian.strategy.normal_losses",
         lambda scores: fitted.append(scores) or np.zeros(len(scores)),
     )
     strategy.rank(trials)

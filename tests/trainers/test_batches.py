@@ -9,7 +9,7 @@ from cohorts import make_problem, proposals, space_of
 
 import sknas.trainers._batches as batches_module
 from sknas.trainers._batches import FoldBatches, half_precision
-from sknas.trainers._plan import Plan
+from sknas.trainers._schedule import Plan
 
 
 def make_batches(problem, **choices):

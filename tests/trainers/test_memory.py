@@ -10,24 +10,24 @@ import torch
 from cohorts import assert_same, make_problem, proposals
 from torch import nn
 
-import sknas.trainers._memory as memory
-import sknas.trainers._plan as plan_module
+import sknas.trainers._loop as unit_module
+import sknas.trainers._memory_free as memory_free
+import sknas.trainers._memory_need as memory
 import sknas.trainers._population as population
+import sknas.trainers._schedule as plan_module
 import sknas.trainers._skorch as skorch_module
-import sknas.trainers._unit as unit_module
 from sknas import NASClassifier
-from sknas._checkpoint import RECORDS
+from sknas._checkpoint.store import FileJournal
+from sknas._data.target import softmax
 from sknas._history import IN_HALVES, Proposal
-from sknas._journal import FileJournal
 from sknas._problem import Fold, ImageSpec, Rows, TaskSpec
-from sknas.encoding._target import softmax
 from sknas.nets import ConvNet, Linear, TableInput, TableNet
 from sknas.spaces import CellSpace, ImageSpace, Integer, Space, TableSpace
 from sknas.trainers import TRAINERS
-from sknas.trainers._member import Member
-from sknas.trainers._memory import bytes_free, bytes_needed, too_large
+from sknas.trainers._group import Batched, Member
+from sknas.trainers._memory_free import bytes_free, too_large
+from sknas.trainers._memory_need import bytes_needed
 from sknas.trainers._skorch import Single
-from sknas.trainers._unit import Batched
 
 GB = 1e9
 SHAPE = (2, 12, 10)
@@ -63,7 +63,7 @@ def ask(problem, choices):
 @pytest.fixture
 def two_rungs(monkeypatch):
     monkeypatch.setattr(plan_module, "n_cycles", lambda n_steps: 2)
-    monkeypatch.setattr("sknas.trainers._network.n_cycles", lambda n_steps: 2)
+    monkeypatch.setattr("sknas.trainers._skorch_net.n_cycles", lambda n_steps: 2)
 
 
 # ---------------------------------------------------------------------- what is free
@@ -78,10 +78,10 @@ def test_some_memory_is_free():
 def test_what_the_system_says_is_available(tmp_path):
     told = tmp_path / "meminfo"
     told.write_text("MemTotal:  100 kB\nMemAvailable:     50 kB\nBuffers: 1 kB\n")
-    assert memory._available(told) == 50 * 1024
+    assert memory_free._available(told) == 50 * 1024
     told.write_text("MemTotal:  100 kB\n")
-    assert memory._available(told) == math.inf
-    assert memory._available(tmp_path / "none") == math.inf
+    assert memory_free._available(told) == math.inf
+    assert memory_free._available(tmp_path / "none") == math.inf
 
 
 def write(folder, **files):
@@ -91,7 +91,7 @@ def write(folder, **files):
 
 
 def left(told, root):
-    return min(memory._left_in_groups(told, root), default=math.inf)
+    return min(memory_free._left_in_groups(told, root), default=math.inf)
 
 
 def test_limits_of_control_groups_of_version_2(tmp_path):
@@ -430,7 +430,7 @@ def test_answers_are_made_in_halves_too(monkeypatch):
         return plain(self, x)
 
     monkeypatch.setattr(ConvNet, "forward", forward)
-    monkeypatch.setattr("sknas.trainers._network.PIXELS_AT_ONCE", 240 * 30)
+    monkeypatch.setattr("sknas.trainers._skorch_net.PIXELS_AT_ONCE", 240 * 30)
     (trial,) = train("skorch", asked, problem, space)
     assert (trial.status, trial.reason) == ("ok", IN_HALVES)
 
@@ -451,9 +451,10 @@ def test_members_in_halves_do_not_join_others():
 def test_the_mark_outlives_a_search_that_was_broken_off(trainer, tmp_path):
     (asked,) = ask(make_problem(), [{}])
     kind = {"population": Batched, "skorch": Single}[trainer]
+    records = {cls.__name__: cls for cls in TRAINERS[trainer].records}
     unit = kind([Member(asked, is_halved=True)])
-    FileJournal(tmp_path, RECORDS).put("unit", [unit])
-    (found,) = FileJournal(tmp_path, RECORDS).get("unit")
+    FileJournal(tmp_path, records).put("unit", [unit])
+    (found,) = FileJournal(tmp_path, records).get("unit")
     assert found.members[0].is_halved
 
 

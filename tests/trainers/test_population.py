@@ -10,16 +10,16 @@ import pytest
 import torch
 from cohorts import assert_same, make_problem, proposals, rebuilt, space_of, train
 
-import sknas.trainers._plan as plan_module
+import sknas._parallel.run as workers
+import sknas.trainers._loop as unit_module
 import sknas.trainers._population as population
-import sknas.trainers._unit as unit_module
-import sknas.trainers._workers as workers
+import sknas.trainers._schedule as plan_module
 from sknas import NASClassifier, NASRegressor
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, TableSpace
 from sknas.trainers import PopulationTrainer
-from sknas.trainers._network import evaluate
-from sknas.trainers._plan import Plan
+from sknas.trainers._schedule import Plan
+from sknas.trainers._skorch_net import evaluate
 
 # Members of several shapes and kinds, all trained as one cohort.
 FAMILIES = {
@@ -700,7 +700,7 @@ def test_torch_is_left_as_found():
 
 def test_a_worker_that_dies_fails_its_trials_alone(monkeypatch):
     """What was there before stays, and the search tells why."""
-    from sknas.trainers import _cohort
+    from sknas.trainers import _successive_halving as _cohort
 
     whole = _cohort.run_tasks
     calls = []
@@ -734,7 +734,7 @@ def test_a_failed_training_is_not_kept_alive_by_its_error(monkeypatch):
     import gc
     import weakref
 
-    from sknas.trainers import _unit
+    from sknas.trainers import _loop as _unit
 
     alive, seen = [], []
     whole = _unit._Training

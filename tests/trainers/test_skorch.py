@@ -10,14 +10,14 @@ from cohorts import assert_same, make_problem, proposals, space_of
 from sklearn.model_selection import TimeSeriesSplit
 from torch import nn
 
-import sknas.trainers._plan as plan_module
+import sknas._parallel.run as workers
+import sknas.trainers._schedule as plan_module
 import sknas.trainers._skorch as skorch_module
-import sknas.trainers._workers as workers
 from sknas import NASClassifier
 from sknas.nets import Linear, TableInput
 from sknas.spaces import Integer, Space
 from sknas.trainers import SkorchTrainer
-from sknas.trainers._network import evaluate
+from sknas.trainers._skorch_net import evaluate
 
 RATES = [0.04, 0.01, 0.02, 0.08, 0.005, 0.1, 0.03, 0.06]
 
@@ -41,7 +41,7 @@ class Widths(Space):
 def two_rungs(monkeypatch):
     """Rungs at a third and at the end, however short a training is."""
     monkeypatch.setattr(plan_module, "n_cycles", lambda n_steps: 2)
-    monkeypatch.setattr("sknas.trainers._network.n_cycles", lambda n_steps: 2)
+    monkeypatch.setattr("sknas.trainers._skorch_net.n_cycles", lambda n_steps: 2)
 
 
 def train(asked, problem, space=None, halving=True):

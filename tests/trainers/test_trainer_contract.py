@@ -10,11 +10,11 @@ from sklearn.base import clone
 from sklearn.datasets import make_classification, make_regression
 from sklearn.linear_model import LogisticRegression
 
-import sknas.trainers._workers as workers
+import sknas._parallel.run as workers
 from sknas import NASClassifier, NASRegressor
-from sknas._baselines import default_score, simple_scores
 from sknas._budget import plan_budget
 from sknas._history import History, Proposal
+from sknas._scoring.baselines import default_score, simple_scores
 from sknas.spaces import TableSpace
 from sknas.trainers import TRAINERS, PopulationTrainer
 

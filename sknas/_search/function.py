@@ -1,0 +1,155 @@
+"""Search over a Python function instead of a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sknas._history import (
+    INTERRUPTED,
+    OUT_OF_TIME,
+    Architecture,
+    History,
+    Proposal,
+    Trial,
+)
+from sknas._problem import Problem
+from sknas._resolve import draw_seed, find_part
+from sknas._search.constraints import make_feasible
+from sknas._search.loop import N_LEADERS, Search, _not_begun, first_proposals
+from sknas._training.isolation import failure_reason
+from sknas._validation import check_integer, check_positive, reject
+from sknas.spaces import DictSpace, Space
+from sknas.strategies import STRATEGIES, Strategy
+from sknas.trainers import Trainer
+
+
+def search(
+    objective: Callable[[Mapping[str, Any]], float],
+    space: Space | Mapping[str, Any],
+    *,
+    strategy: str | Strategy = "bayesian",
+    max_trials: int,
+    max_time: float | None = None,
+    constraints: Mapping[str, float] | Callable[[Architecture], bool] | None = None,
+    noisy: bool = False,
+    random_state: int | np.random.RandomState | None = None,
+) -> History:
+    """Maximise a function of named choices.
+
+    Parameters
+    ----------
+    objective : callable
+        Gets an architecture, a mapping from names to plain Python values, and returns
+        a score, greater is better. An exception or NaN is a failed trial.
+    space : Space or mapping of str to list, tuple or Choice
+        The choices. A list is categorical; ``(low, high)`` is a range of integers if
+        both are int, else of reals; ``(low, high, "log")`` the same on a logarithmic
+        scale; a `Choice` may have a condition.
+    strategy : str or Strategy, default="bayesian"
+        What to try next: "bayesian", "evolution", "local", "reinforce" or "random".
+    max_trials : int
+        Evaluations of new architectures.
+    max_time : float or None, default=None
+        Seconds after which no evaluation is begun.
+    constraints : mapping of str to float, callable or None, default=None
+        Upper bounds of numbers of an architecture, or whether it is allowed.
+    noisy : bool, default=False
+        Whether the same architecture scores differently each time: then the 5 that the
+        strategy expects most of are evaluated once more at the end, beyond
+        `max_trials`, and the best mean is recommended; `History.best` has that score.
+    random_state : int, RandomState or None, default=None
+        Seeds the strategy.
+
+    Returns
+    -------
+    History
+        All trials; `History.best` is the recommended one.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a parameter is wrong.
+
+    Examples
+    --------
+    >>> import sknas
+    >>> history = sknas.search(
+    ...     lambda a: -((a["x"] - 2.0) ** 2) + (a["shape"] == "round"),
+    ...     {"x": (-5.0, 5.0), "shape": ["round", "square"]},
+    ...     max_trials=25, random_state=0,
+    ... )
+    >>> history.best.architecture["shape"]
+    'round'
+    """
+    owner = "search"
+    if not callable(objective):
+        reject(owner, "objective", objective, "callable")
+    if not isinstance(space, Space):
+        if not isinstance(space, Mapping) or not space:
+            reject(owner, "space", space, "a Space or a dict of choices")
+        space = DictSpace(space)
+    n_trials = check_integer(owner, "max_trials", max_trials, 1)
+    max_time = check_positive(owner, "max_time", max_time, optional=True)
+    deadline = None if max_time is None else time.monotonic() + max_time
+    seed = draw_seed(random_state)
+    feasible = make_feasible(owner, constraints, space, None)
+    problem = Problem(feasible=feasible, deadline=deadline)
+    trainer = FunctionTrainer(objective)
+    search = Search(
+        space=space,
+        strategy=find_part(owner, "strategy", strategy, STRATEGIES, Strategy),
+        trainer=trainer,
+        problem=problem,
+        seed=seed,
+        max_trials=n_trials,
+        deadline=lambda history: deadline,
+        n_leaders=N_LEADERS if noisy else 0,
+    )
+    return search.run(first_proposals(space, None, feasible))
+
+
+class FunctionTrainer(Trainer):
+    """Scores proposals by a Python function.
+
+    Parameters
+    ----------
+    objective : callable
+        Architecture -> score.
+    """
+
+    n_side = 1  # one after another: each proposal knows all scores before it
+    is_cut = False
+
+    def __init__(self, objective: Callable[[Mapping[str, Any]], float]) -> None:
+        self.objective = objective
+
+    def setup(self, space: Space) -> None:
+        """Nothing to prepare."""
+
+    def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
+        trials: list[Trial] = []
+        for proposal in proposals:
+            if problem.seconds_left <= 0:
+                left = proposals[len(trials) :]
+                return trials + [_not_begun(p, OUT_OF_TIME) for p in left]
+            try:
+                trials.append(self._score(proposal))
+            except KeyboardInterrupt:
+                left = proposals[len(trials) :]
+                trials += [_not_begun(p, INTERRUPTED) for p in left]
+                break
+        return trials
+
+    def _score(self, proposal: Proposal) -> Trial:
+        started = time.monotonic()
+        try:
+            score = float(self.objective(proposal.architecture))
+        except Exception as error:
+            told = {"status": "failed", "reason": failure_reason(error)}
+            seconds = time.monotonic() - started
+            return Trial(proposal, seconds=seconds, **told)  # type: ignore[arg-type]
+        return Trial(proposal, score=score, seconds=time.monotonic() - started)

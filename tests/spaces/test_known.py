@@ -1,0 +1,546 @@
+"""Points of the table space that are known to do well."""
+
+import math
+import re
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sknas._training.optimizer import Optimizer, find_recipe
+from sknas.exceptions import InvalidParameterError
+from sknas.nets import start_weights
+from sknas.spaces import TableSpace
+from sknas.spaces._known import NAMED, NAMED_REGRESSION
+
+NAMES = list(NAMED)
+DEFAULT = TableSpace().default_architecture()
+PORTFOLIO = [p for p in TableSpace.points if TableSpace().fill(p) != DEFAULT]
+N_NUMBERS, N_FLAGS, FEW, MANY = 3, 2, 4, 20  # columns and levels of `task`
+
+
+@pytest.fixture
+def regression(task):
+    return replace(task, kind="regression", n_outputs=1)
+
+
+@pytest.fixture
+def x(encoded_rows):
+    return torch.from_numpy(encoded_rows)
+
+
+def built(name, task, seed=0, is_unlike=True):
+    """A named network, its weights drawn anew so that none is at zero."""
+    torch.manual_seed(seed)
+    space = TableSpace()
+    module = space.build([space.named(name, task)], task)
+    if is_unlike:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.normal_(std=0.2)
+    return module
+
+
+def dense(state, name):
+    """A layer of torch with the weights of a layer of one network."""
+    weight = state[f"{name}.weight"][0].T
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.weight.data, layer.bias.data = weight, state[f"{name}.bias"][0, 0]
+    return layer
+
+
+def one_hot(x, place, size):
+    return torch.eye(size + 1)[x[:, place].long()][:, 1:]
+
+
+def plain_rows(x, task, embedding=None):
+    """Numbers, flags and categories: large ones one-hot, or by vectors."""
+    large = one_hot(x, 6, MANY) if embedding is None else embedding(x[:, 6].long())
+    return x[:, :3], x[:, 3:5], one_hot(x, 5, FEW), large
+
+
+def vectors(state):
+    """The embedding of the large category."""
+    table = state["inputs.embedding.vectors"][0]
+    return nn.Embedding.from_pretrained(table)
+
+
+def by_quantiles(x, task):
+    """Numbers on the scale of a normal distribution, one after the other."""
+    columns = []
+    for j in range(N_NUMBERS):
+        levels = np.linspace(0, 1, 49)
+        share = np.interp(x[:, j].numpy(), task.edges[j], levels)
+        columns.append(torch.special.ndtri(torch.tensor(share).clamp(0.005, 0.995)))
+    return torch.stack(columns, dim=1).float()
+
+
+def close(one, other):
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def n_params(name, task):
+    return TableSpace().n_params(TableSpace().named(name, task), task)
+
+
+# -------------------------------------------------------------------- published points
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
+def test_published_points_are_in_the_space(task, name, kind):
+    space = TableSpace()
+    architecture = space.named(name, replace(task, kind=kind))
+    point = NAMED[name]
+    if kind == "regression":
+        point = point | NAMED_REGRESSION.get(name, {})
+    assert point.items() <= dict(architecture).items()  # nothing is left out
+    for choice, value in architecture.items():
+        assert space.choices[choice].contains(value)
+        if choice not in point:
+            assert value == space.choices[choice].default
+    assert space.fill(architecture) == architecture
+    if kind != "regression":
+        assert space.named(name) == architecture
+
+
+def test_published_points_that_are_not_there():
+    allowed = ", ".join(repr(name) for name in NAMES[:1])
+    with pytest.raises(InvalidParameterError, match=re.escape(allowed)):
+        TableSpace().named("realmlp")
+    with pytest.raises(InvalidParameterError, match="'width' parameter of TableSpace"):
+        TableSpace(width=(64, 128)).named("realmlp-td")
+    with pytest.raises(InvalidParameterError, match="'packing' parameter of"):
+        TableSpace(packing=(1,)).named("tabm-mini")
+    assert TableSpace(packing=(1,)).named("resnet")["block"] == "resnet"
+
+
+def test_points_differ_for_a_regressor(regression):
+    space = TableSpace()
+    for name, changes in NAMED_REGRESSION.items():
+        one, other = space.named(name), space.named(name, regression)
+        assert {n for n in one if one[n] != other[n]} == set(changes)
+        assert set(one) == set(other)
+    assert space.named("resnet", regression) == space.named("resnet")
+
+
+# one-hot columns of both categories, or vectors of the large one with code 0
+ONE_HOT = N_NUMBERS + N_FLAGS + FEW + MANY
+EMBEDDED, TABLE = N_NUMBERS + N_FLAGS + FEW + 8, (MANY + 1) * 8
+
+
+def mlp_size(n_inputs, width, depth, n_outputs):
+    sizes = [n_inputs, *[width] * depth, n_outputs]
+    return sum(a * b + b for a, b in pairwise(sizes))
+
+
+SIZES = {
+    "realmlp-td-s": ONE_HOT + mlp_size(ONE_HOT, 256, 3, 3),
+    "realmlp-td": (EMBEDDED + 3 * N_NUMBERS)
+    + mlp_size(EMBEDDED + 3 * N_NUMBERS, 256, 3, 3)
+    + 3 * 256  # shares of the activations
+    + N_NUMBERS * (16 + 16 + 16 * 3 + 3)
+    + TABLE,
+    "mlp": EMBEDDED + mlp_size(EMBEDDED, 128, 3, 3) + TABLE,
+    "linear": ONE_HOT + ONE_HOT * 3 + 3,
+    "resnet": EMBEDDED
+    + (EMBEDDED * 128 + 128)
+    + 2 * (2 * 128 + 128 * 256 + 256 + 256 * 128 + 128)
+    + 2 * 128
+    + (128 * 3 + 3)
+    + TABLE,
+    "tabm-mini": N_NUMBERS * (16 + 16 + 48 * 16)
+    + 32 * (ONE_HOT + 15 * N_NUMBERS)  # adapters
+    + (ONE_HOT + 15 * N_NUMBERS)  # scales
+    + mlp_size(ONE_HOT + 15 * N_NUMBERS, 512, 1, 512)
+    + 32 * (512 * 3 + 3),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_networks_have_their_size(task, name):
+    assert n_params(name, task) == SIZES[name]
+
+
+# ------------------------------------------------------------------ published networks
+
+
+def test_realmlp_td_s_is_scales_and_three_layers(task, x):
+    module = built("realmlp-td-s", task).eval()
+    state = module.net.state_dict()
+    layers = []
+    for j in range(3):
+        layers += [dense(state, f"layers.{j}.linear"), nn.SELU()]
+    reference = nn.Sequential(*layers, dense(state, "head"))
+    rows = torch.cat(plain_rows(x, task), dim=1)
+    scale = state["layers.0.linear.input_scale"][0, :, 0]
+    close(module(x)[0], reference(rows * scale))
+
+
+def test_realmlp_td_has_periodic_vectors_and_parametric_units(task, x):
+    module = built("realmlp-td", task).eval()
+    state = module.net.state_dict()
+    numbers, *rest = plain_rows(x, task, vectors(state))
+    parts = []
+    for j in range(N_NUMBERS):
+        frequency = state["inputs.numeric.frequency"][0, 0, j]
+        phase = state["inputs.numeric.phase"][0, 0, j]
+        layer = nn.Linear(16, 3)
+        layer.weight.data = state["inputs.numeric.mixing"][0, j].T
+        layer.bias.data = state["inputs.numeric.shift"][0, j, 0]
+        number = numbers[:, [j]]
+        waves = torch.cos(2 * math.pi * number * frequency + phase)
+        parts += [number, layer(waves)]
+    h = (
+        torch.cat([*parts, *rest], dim=1)
+        * state["layers.0.linear.input_scale"][0, :, 0]
+    )
+    for j in range(3):
+        h = dense(state, f"layers.{j}.linear")(h)
+        share = state[f"layers.{j}.activation.share"][0, 0]
+        h = h + share * (nn.SELU()(h) - h)
+    close(module(x)[0], dense(state, "head")(h))
+
+
+def test_realmlp_has_mish_units_for_a_regressor(regression, x):
+    module = built("realmlp-td-s", regression).eval()
+    state = module.net.state_dict()
+    h = torch.cat(plain_rows(x, regression), dim=1)
+    h = h * state["layers.0.linear.input_scale"][0, :, 0]
+    for j in range(3):
+        h = nn.Mish()(dense(state, f"layers.{j}.linear")(h))
+    close(module(x)[0], dense(state, "head")(h))
+    units = built("realmlp-td", regression).net.layers[0].activation
+    nn.init.ones_(units.share)
+    assert units.share.shape == (1, 1, 256)
+    rows = torch.randn(1, 5, 256)
+    close(units(rows), nn.Mish()(rows))
+
+
+def test_tabm_mini_is_one_network_with_adapters_and_heads(task, x):
+    module = built("tabm-mini", task).eval()
+    state = module.net.state_dict()
+    _, *rest = plain_rows(x, task)
+    parts = []
+    for j in range(N_NUMBERS):
+        line = by_quantiles(x, task)[:, [j]] * state["inputs.numeric.slope"][0, 0, j]
+        low, high = torch.from_numpy(task.edges[j]).unfold(0, 2, 1).T
+        codes = 2 * ((x[:, [j]] - low) / (high - low)).clamp(0, 1) - 1
+        bent = codes @ state["inputs.numeric.mixing"][0, j]
+        parts.append(line + state["inputs.numeric.shift"][0, 0, j] + bent)
+    rows = torch.cat([*parts, *rest], dim=1)
+    assert rows.shape[1] == ONE_HOT + 15 * N_NUMBERS
+    chances = []
+    shared = [dense(state, f"layers.{j}.linear") for j in range(2)]
+    for m in range(32):
+        h = rows * state["adapters.factor"][0, m, 0]
+        h = h * state["layers.0.linear.input_scale"][0, :, 0]
+        for layer in shared:
+            h = nn.ReLU()(layer(h))
+        answer = h @ state["head.weight"][0, m] + state["head.bias"][0, m]
+        chances.append(answer.softmax(dim=1))
+    expected = torch.stack(chances).mean(dim=0)
+    close(module(x)[0].softmax(dim=1), expected)
+
+
+class Block(nn.Module):
+    """A block of the published ResNet, without dropout."""
+
+    def __init__(self, state, name, width):
+        super().__init__()
+        self.norm = batch_norm(state, f"{name}.normalisation", width)
+        self.first = dense(state, f"{name}.first")
+        self.second = dense(state, f"{name}.second")
+
+    def forward(self, x):
+        return x + self.second(torch.relu(self.first(self.norm(x))))
+
+
+def batch_norm(state, name, width):
+    norm = nn.BatchNorm1d(width)
+    norm.weight.data = state[f"{name}.scale"][0, 0]
+    norm.bias.data = state[f"{name}.shift"][0, 0]
+    return norm
+
+
+def test_resnet_is_blocks_that_begin_with_a_normalisation(task, x):
+    module = built("resnet", task)
+    state = {name: t.detach().clone() for name, t in module.net.state_dict().items()}
+    reference = nn.Sequential(
+        dense(state, "layers.0"),
+        Block(state, "layers.1", 128),
+        Block(state, "layers.2", 128),
+        batch_norm(state, "layers.3", 128),
+        nn.ReLU(),
+        dense(state, "head"),
+    )
+    _, *rest = plain_rows(x, task, vectors(state))
+    rows = torch.cat([by_quantiles(x, task), *rest], dim=1)
+    rows = rows * state["layers.0.input_scale"][0, :, 0]
+    for dropout in (m for m in module.modules() if hasattr(m, "strength")):
+        dropout.strength = 0.0
+    for _ in range(20):  # as batches, and with the statistics of them
+        close(module.train()(x)[0], reference.train()(rows))
+    # torch's own statistics are of the sample, those here of the batch
+    for own, other in zip(
+        (m for m in module.modules() if hasattr(m, "variance")),
+        (m for m in reference.modules() if isinstance(m, nn.BatchNorm1d)),
+        strict=True,
+    ):
+        close(own.mean[0, 0], other.running_mean)
+        other.running_var = own.variance[0, 0].clone()
+    close(module.eval()(x)[0], reference.eval()(rows))
+
+
+def test_resnet_drops_hidden_units_and_branches(task):
+    blocks = built("resnet", task).net.layers[1:3]
+    for block in blocks:
+        assert block.inner.runs == [(0.25, 1)]
+        assert block.outer.runs == [(pytest.approx(0.1), 1)]
+
+
+def test_mlp_is_three_layers(task, x):
+    module = built("mlp", task).eval()
+    state = module.net.state_dict()
+    _, *rest = plain_rows(x, task, vectors(state))
+    rows = torch.cat([by_quantiles(x, task), *rest], dim=1)
+    layers = []
+    for j in range(3):
+        layers += [dense(state, f"layers.{j}.linear"), nn.ReLU()]
+    reference = nn.Sequential(*layers, dense(state, "head"))
+    scale = state["layers.0.linear.input_scale"][0, :, 0]
+    close(module(x)[0], reference(rows * scale))
+
+
+def test_linear_is_linear(task, x):
+    module = built("linear", task).eval()
+    state = module.net.state_dict()
+    rows = torch.cat(plain_rows(x, task), dim=1)
+    close(module(x)[0], dense(state, "head")(rows * state["head.input_scale"][0, :, 0]))
+
+
+# ------------------------------------------------------------------ published training
+
+
+def rates(name, task):
+    """Learning rates of the parameters of a named network, by name."""
+    architecture = TableSpace().named(name, task)
+    module = built(name, task)
+    optimizer = Optimizer(module.net, [architecture])
+    names = [name for name, _ in module.net.named_parameters()]
+    return optimizer, dict(zip(names, map(float, optimizer.rates), strict=True))
+
+
+@pytest.mark.parametrize("name", ["realmlp-td-s", "realmlp-td"])
+@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+def test_realmlp_learns_at_its_rates(task, name, kind):
+    task = replace(task, kind=kind)
+    optimizer, own = rates(name, task)
+    lr = {"multiclass": 0.04, "regression": 0.2 if name == "realmlp-td" else 0.07}[kind]
+    n_inputs = ONE_HOT if name == "realmlp-td-s" else EMBEDDED + 9
+    assert own["layers.0.linear.input_scale"] == pytest.approx(6 * lr)
+    assert own["layers.0.linear.weight"] == pytest.approx(lr / math.sqrt(n_inputs))
+    assert own["layers.1.linear.weight"] == pytest.approx(lr / 16)
+    assert own["head.weight"] == pytest.approx(lr / 16)
+    for layer in ("layers.0.linear", "layers.2.linear", "head"):
+        assert own[f"{layer}.bias"] == pytest.approx(lr / 10)
+    if name == "realmlp-td":
+        assert own["layers.0.activation.share"] == pytest.approx(lr / 10)
+        for part in ("frequency", "phase", "mixing", "shift"):
+            assert own[f"inputs.numeric.{part}"] == pytest.approx(lr / 10)
+        assert own["inputs.embedding.vectors"] == pytest.approx(lr)
+    assert (optimizer.kind, optimizer.recipe.beta2) == ("adamw", 0.95)
+    assert optimizer.recipe.is_annealed and not optimizer.recipe.is_clipped
+    assert optimizer.is_decaying is (name == "realmlp-td")
+
+
+@pytest.mark.parametrize("name", ["tabm-mini", "resnet", "mlp"])
+def test_published_networks_of_constant_rate(task, name):
+    optimizer, own = rates(name, task)
+    lr = 2e-3 if name == "tabm-mini" else 1e-3
+    scale = next(n for n in own if n.endswith("input_scale"))
+    assert own.pop(scale) == 0.0  # they have no scales
+    assert list(own.values()) == pytest.approx([lr] * len(own))
+    assert (optimizer.kind, optimizer.recipe.beta2) == ("adamw", 0.999)
+    assert optimizer.recipe.is_clipped and not optimizer.recipe.is_annealed
+    assert optimizer.is_decaying
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+def test_published_networks_start_and_learn(task, x, name, kind):
+    task = replace(task, kind=kind)
+    architecture = TableSpace().named(name, task)
+    torch.manual_seed(0)
+    module = built(name, task, is_unlike=False)
+    start_weights(module.net, find_recipe(architecture).start, module.features(x))
+    if name == "realmlp-td-s":
+        assert not module(x).any()
+    optimizer = Optimizer(module.net, [architecture])
+    aim = torch.randn(1, len(x), 3)
+    aim = aim.repeat(1, architecture["packing"], 1)
+    losses = []
+    for step in range(30):
+        optimizer.prepare((step + 0.5) / 30, 1)
+        optimizer.zero_grad()
+        loss = (module.train()(x) - aim).square().mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(map(math.isfinite, losses)) and losses[-1] < losses[0]
+
+
+# --------------------------------------------------------------------------- portfolio
+
+
+def keys(architectures):
+    return [architecture.key for architecture in architectures]
+
+
+def test_points_of_the_portfolio_are_in_the_space():
+    space = TableSpace()
+    for point in PORTFOLIO:
+        assert point.items() <= dict(space.fill(point)).items()
+        assert set(point) <= set(space.fill(point))
+    listed = keys(map(space.fill, PORTFOLIO))
+    assert len(set(listed)) == len(listed)
+
+
+def test_the_portfolio_without_a_table_is_the_default_and_the_points():
+    space = TableSpace()
+    default, *points = space.portfolio(None)
+    assert default == space.default_architecture()
+    assert keys(points) == keys(map(space.fill, PORTFOLIO))
+
+
+def test_the_portfolio_of_a_table(task):
+    task = replace(task, n_rows=50_000)
+    space = TableSpace()
+    default, *points = space.portfolio(task)
+    batches = {"batch_size": 512}
+    assert default == space.for_task(task).fill(batches)
+    assert keys(points) == keys(space.fill(p | batches) for p in PORTFOLIO)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_bins"), [(20, {8}), (300, {8, 16}), (767, {16}), (768, {16, 48})]
+)
+def test_small_tables_have_coarser_codes(task, n_rows, n_bins):
+    task = replace(task, n_rows=n_rows)
+    own = TableSpace().for_task(task)
+    portfolio = TableSpace().portfolio(task)
+    used = {a["n_bins"] for a in portfolio if "n_bins" in a}
+    assert used == (n_bins if n_rows != 300 else {16})
+    assert len(set(keys(portfolio))) == len(portfolio) > 10
+    for architecture in portfolio:
+        assert architecture == own.fill(architecture)
+        assert architecture["batch_size"] == (256 if n_rows <= 256 else 64)
+
+
+def test_points_that_become_alike_are_one(task):
+    bare = replace(task, n_numeric=0, edges=np.zeros((0, 49), np.float32))
+    one, other = ({**PORTFOLIO[0], "n_bins": n_bins} for n_bins in (16, 48))
+
+    class Own(TableSpace):
+        points = ({}, one, other, {}, one)
+
+    assert len(Own().portfolio(None)) == 3
+    portfolio = Own().portfolio(bare)
+    assert len(portfolio) == 2
+    assert all(a["numeric_embedding"] == "none" for a in portfolio)
+    assert all("n_bins" not in a for a in portfolio)
+
+
+def test_regressors_learn_faster(task, regression):
+    space = TableSpace()
+    pairs = zip(space.portfolio(task), space.portfolio(regression), strict=True)
+    for one, other in pairs:
+        if "ntk_lr" in one:
+            expected = min(2.5 * one["ntk_lr"], 0.4)
+            assert other["ntk_lr"] == pytest.approx(expected)
+        else:
+            assert other["lr"] == one["lr"]
+        assert other["label_smoothing"] == 0.0
+        same = set(one) - {"ntk_lr", "label_smoothing"}
+        assert all(one[name] == other[name] for name in same)
+    slow = TableSpace(ntk_lr=(5e-3, 0.05)).portfolio(regression)
+    rates = [a["ntk_lr"] for a in slow if "ntk_lr" in a]
+    assert max(rates) == 0.05 and len(rates) > 5
+    (fixed, *_) = TableSpace(ntk_lr=(0.3, 0.4)).portfolio(regression)
+    assert fixed["ntk_lr"] == 0.3
+    (fixed, *_) = TableSpace(ntk_lr=(0.01, 0.01)).portfolio(regression)
+    assert fixed["ntk_lr"] == 0.01
+
+
+@pytest.mark.parametrize(
+    "changes", [{"probabilistic": True}, {"kind": "multilabel"}, {"kind": "regression"}]
+)
+def test_labels_are_smoothed_for_scores_of_labels_alone(task, changes):
+    class Own(TableSpace):
+        points = ({}, {"label_smoothing": 0.1, "depth": 3})
+
+    assert [a["label_smoothing"] for a in Own().portfolio(task)] == [0.0, 0.1]
+    plain = Own().portfolio(replace(task, **changes))
+    assert [a["label_smoothing"] for a in plain] == [0.0, 0.0]
+
+
+def test_small_tables_start_from_small_networks(task, regression):
+    small = TableSpace().portfolio(replace(task, n_rows=999))
+    depths = [a["depth"] for a in small[1:]]
+    assert small[0]["depth"] == 2 and depths == sorted(depths) and depths[0] == 0
+    large = TableSpace().portfolio(replace(task, n_rows=1_000))
+    assert [a["depth"] for a in large[1:]] != depths
+    slow, fast = (
+        TableSpace().portfolio(replace(regression, n_rows=n))[0] for n in (999, 1_000)
+    )
+    assert slow["ntk_lr"] == small[0]["ntk_lr"] < fast["ntk_lr"]
+
+
+@pytest.mark.parametrize("kind", ["multiclass", "regression"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"recipe": ("uniform",)},
+        {"recipe": ("constant", "normal")},
+        {"optimizer": ("sgd",)},
+        {"optimizer": ("rmsprop", "momentum")},
+        {"depth": (0, 0)},
+        {"depth": (3, 3)},
+        {"numeric_embedding": ("none",)},
+        {"numeric_embedding": ("periodic",)},
+        {"n_bins": (8,)},
+        {"activation": ("tanh",)},
+        {"width": (64,), "dropout": (0.0, 0.25)},
+        {"packing": (32,)},
+        {"batch_size": (48,)},
+    ],
+    ids=str,
+)
+def test_the_portfolio_of_a_restricted_space(task, kind, given):
+    task = replace(task, kind=kind)
+    space = TableSpace(**given)
+    portfolio = space.portfolio(task)
+    assert 1 <= len(portfolio) == len(set(keys(portfolio)))
+    own = space.for_task(task)
+    for architecture in portfolio:
+        assert own.fill(architecture) == architecture
+    first = dict(own.default_architecture()) | {
+        name: portfolio[0][name]
+        for name in ("batch_size", "ntk_lr")
+        if name in portfolio[0]
+    }
+    assert dict(portfolio[0]) == first
+    held = [
+        p
+        for p in PORTFOLIO
+        if all(
+            name in space.choices and space.choices[name].contains(value)
+            for name, value in p.items()
+        )
+    ]
+    assert len(portfolio) <= 1 + len(held)
+    if "n_bins" not in given and "packing" not in given:
+        assert len(portfolio) == 1 + len(held)

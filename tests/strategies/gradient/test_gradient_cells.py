@@ -1,0 +1,164 @@
+"""Search by gradient over cells: its steps, its stages, and what it finds."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sknas._problem import Fold, ImageSpec, NoJournal, Problem, Rows, TaskSpec
+from sknas.nets import _cell
+from sknas.spaces import CellSpace
+from sknas.strategies import GradientStrategy
+from sknas.strategies.gradient import supernet_trainer as _bilevel
+from sknas.strategies.gradient.alphas import Logits
+from sknas.strategies.gradient.presets import PRESETS
+from sknas.strategies.gradient.relaxations import RELAXATIONS
+from sknas.strategies.gradient.resume import Snapshots
+from sknas.strategies.gradient.split import Halves
+from sknas.strategies.gradient.supernet_trainer import Bilevel
+from sknas.strategies.gradient.time_budget import Clock
+
+OPERATIONS = ("none", "skip", "avg_pool_3", "conv_3", "dil_conv_3")
+HESITANT = ("gdas", "beta-darts")  # whose weights stay close in so few steps
+REACH = {"conv_3": 1, "dil_conv_3": 4}  # pixels that it sees together and others don't
+
+
+class PlantedCells(CellSpace):
+    """Cells whose operations see different pixels together."""
+
+    operations = OPERATIONS
+
+
+def pixelwise(n_inputs, n_outputs, stride=1):
+    """A layer that sees one pixel at a time."""
+    conv = nn.Conv2d(n_inputs, n_outputs, 1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(n_outputs))
+
+
+@pytest.fixture
+def one_edge(monkeypatch):
+    """Networks of a cell of one edge, which alone sees more than one pixel."""
+    monkeypatch.setattr(_cell, "stem", pixelwise)
+    monkeypatch.setattr(_cell, "ResidualReduce", pixelwise)
+    monkeypatch.setitem(_cell.NODES, "nas-bench-201", range(1, 2))
+
+
+def textures(n, reach=1, side=10):
+    """Noise in which pixels so far apart go together, down or along by the class.
+
+    Single pixels tell nothing, nor do means of neighbours.
+    """
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(n, 1, side, side)), rng.integers(0, 2, n)
+    is_down = y[:, None, None, None] == 1
+    x = x + np.where(is_down, np.roll(x, reach, 2), np.roll(x, reach, 3))
+    return (x / math.sqrt(2)).astype(np.float32), y
+
+
+def problem_of(x, y, n_steps):
+    n, shape = len(x), x.shape[1:]
+    image = ImageSpec(shape, np.zeros(1, np.float32), np.ones(1, np.float32))
+    task = TaskSpec("multiclass", int(y.max()) + 1, n, image=image)
+    rows = Rows(x, y, np.ones(n))
+    none = Rows(x[:1], y[:1], np.ones(1))
+    fold = Fold(task, rows, none, np.arange(1), np.asarray)
+    return Problem(task=task, folds=(fold,), n_rows=n, n_steps=n_steps)
+
+
+# ------------------------------------------------------------------------- the stages
+
+
+@pytest.mark.parametrize("partial", [1, 4])
+def test_stages_drop_operations_and_no_inputs(partial):
+    x, y = textures(4)
+    operations = ("none", "skip", "sep_conv_3", "sep_conv_5", "max_pool_3")
+    space = CellSpace("darts", operations, cells=(1,), channels=(4,))
+    net = space.relaxed(problem_of(x, y, 1).task, partial)
+    logits = Logits(net.decisions, RELAXATIONS["softmax"], "cpu")
+    logits.keep(0.5)
+    for name, decision in net.decisions.items():
+        is_input = name.endswith("inputs")
+        assert len(logits.kept[name]) == (len(decision.options) if is_input else 3)
+    n_inputs = sum(name.endswith("inputs") for name in net.decisions)
+    assert n_inputs == (8 if partial > 1 else 0)
+
+
+# -------------------------------------------------------------------------- the steps
+
+
+@pytest.mark.parametrize("preset", ["darts", "darts-2nd"])
+def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
+    """Neither those of the logits do, nor looks at the sharpness."""
+    x, y = textures(48)
+    problem = problem_of(x, y, 6)
+    space = PlantedCells(cells=(1,), channels=(4,))
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    training = Bilevel(
+        space.relaxed(problem.task),
+        PRESETS[preset],
+        Halves(problem.folds[0].train, problem.task, "cpu", rng, True),
+        Clock(6, math.inf),
+        Snapshots(NoJournal(), "cpu", 16),
+        is_adaptive=False,
+        arch_lr=None,
+    )
+    norms = [m for m in training.net.modules() if isinstance(m, nn.BatchNorm2d)]
+    kept = [norm for norm in norms if norm.running_mean is not None]
+    seen, usual = [], training._move_weights
+
+    def statistics():
+        return [t.clone() for n in kept for t in (n.running_mean, n.running_var)]
+
+    def move(*args):
+        seen.append(statistics())
+        is_finite = usual(*args)
+        seen.append(statistics())
+        return is_finite
+
+    monkeypatch.setattr(_bilevel, "STEPS_A_LOOK", 2)
+    monkeypatch.setattr(training, "_move_weights", move)
+    assert training.run() and len(training.sharpnesses) == 3
+    seen.append(statistics())
+    for before, after in zip(seen[1::2], seen[2::2], strict=True):
+        assert all(map(torch.equal, before, after))
+    for before, after in zip(seen[:-1:2], seen[1::2], strict=True):
+        assert not any(map(torch.equal, before, after))
+
+
+@pytest.mark.parametrize("partial", [1, 4])
+def test_perturbation_leaves_each_node_of_darts_two_inputs_that_count(partial):
+    problem = problem_of(*textures(64), n_steps=8)
+    operations = ("none", "skip", "sep_conv_3", "max_pool_3")
+    space = CellSpace("darts", operations, cells=(1,), channels=(4,))
+    strategy = GradientStrategy("darts-pt", partial_channels=partial)
+    strategy.setup(space.for_task(problem.task), problem, np.random.default_rng(0))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        (proposal,) = strategy.propose(1)
+    values = dict(proposal.architecture)
+    inputs = [v for name, v in values.items() if name.endswith("inputs")]
+    assert len(inputs) == 8 and all(len(set(v.split(","))) == 2 for v in inputs)
+    chosen = [v for v in values.values() if v in operations]
+    assert "none" not in chosen and len(set(chosen)) > 1
+
+
+# ----------------------------------------------------------------------- what is found
+
+
+@pytest.mark.parametrize(
+    "preset, planted",
+    [*((preset, "conv_3") for preset in PRESETS), ("darts", "dil_conv_3")],
+)
+def test_the_operation_is_found_that_sees_what_tells_the_class(
+    one_edge, preset, planted
+):
+    problem = problem_of(*textures(800, REACH[planted]), n_steps=60)
+    space = PlantedCells(cells=(1,), channels=(8,)).for_task(problem.task)
+    strategy = GradientStrategy(preset, batch_size=64)
+    strategy.setup(space, problem, np.random.default_rng(1))
+    (proposal,) = strategy.propose(1)
+    assert proposal.architecture["edge_0_1"] == planted
+    assert preset in HESITANT or not strategy.is_undecided_

@@ -1,0 +1,120 @@
+"""The structure of the package: which part may import which, and how classes derive."""
+
+import ast
+import importlib
+import inspect
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import sknas
+
+ROOT = Path(sknas.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+
+# From the top: a part may import those of its own row and of the rows below it.
+ROWS = (
+    {"_estimators"},
+    {"_base"},
+    {"_ensemble", "_resolve", "_search"},
+    {"strategies", "trainers"},
+    {"_parallel"},
+    {"spaces"},
+    {"nets"},
+    {"_checkpoint"},
+    {"_data", "_scoring", "_training"},
+    {"_budget", "_history", "_problem", "_results", "_validation", "exceptions"},
+)
+APART = ({"strategies", "trainers"},)  # these know nothing of each other
+LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
+MAX_LINES, MAX_DEPTH = 600, 3
+
+
+def part_of(path):
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def module_of(path):
+    names = ["sknas", *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(names).removesuffix(".__init__")
+
+
+def imported_parts(source):
+    """The parts of the package that some source imports, wherever in it."""
+    parts = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            own = node.module == "sknas"
+            names = [f"sknas.{a.name}" for a in node.names] if own else [node.module]
+        else:
+            continue
+        parts |= {n.split(".")[1] for n in names if n.startswith("sknas.")}
+    return parts
+
+
+def own_classes():
+    """Classes that are defined in the package, each once."""
+    modules = [importlib.import_module(module_of(path)) for path in FILES]
+    return [
+        cls
+        for module in modules
+        for cls in vars(module).values()
+        if inspect.isclass(cls) and cls.__module__ == module.__name__
+    ]
+
+
+def is_own(cls):
+    return cls.__module__.split(".")[0] == "sknas"
+
+
+PARTS = [path for path in FILES if path != ROOT / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", PARTS, ids=module_of)
+def test_imports_only_run_down(path):
+    part = part_of(path)
+    for imported in imported_parts(path.read_text()) - {part}:
+        assert LEVEL[part] <= LEVEL[imported], f"{part} imports {imported}, above it"
+        assert {part, imported} not in APART, f"{part} imports {imported}, beside it"
+
+
+def test_no_part_imports_itself_by_a_detour():
+    graph = {}
+    for path in PARTS:
+        part = part_of(path)
+        graph.setdefault(part, set()).update(imported_parts(path.read_text()) - {part})
+    assert set(graph) <= set(LEVEL)
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_reader_of_imports_finds_them_all():
+    source = """
+import numpy, sknas.nets
+from sknas import spaces
+from sknas._checks import reject
+def f():
+    from sknas.encoding._table import Table
+"""
+    assert imported_parts(source) == {"nets", "spaces", "_checks", "encoding"}
+
+
+@pytest.mark.parametrize("cls", own_classes(), ids=lambda cls: cls.__qualname__)
+def test_a_class_is_abstract_or_final(cls):
+    for base in cls.__bases__:
+        if is_own(base) and not issubclass(base, BaseException):
+            is_abstract = inspect.isabstract(base) or base.__name__ == "BaseNAS"
+            assert is_abstract, f"{base.__name__} can be made and is derived from"
+
+
+@pytest.mark.parametrize("cls", own_classes(), ids=lambda cls: cls.__qualname__)
+def test_classes_derive_from_few_others(cls):
+    assert sum(map(is_own, cls.__mro__)) <= MAX_DEPTH
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_files_are_short(path):
+    assert len(path.read_text().splitlines()) <= MAX_LINES
