@@ -26,8 +26,8 @@ from threadpoolctl import threadpool_limits
 
 from sknas._budget import Budget, plan_budget
 from sknas._checkpoint.fingerprint import describe_search
-from sknas._checkpoint.folder import open_journal
-from sknas._checkpoint.warm_start import Earlier
+from sknas._checkpoint.folder import open_checkpoint
+from sknas._checkpoint.warm_start import PreviousSearch
 from sknas._data import (
     ImageReader,
     Reader,
@@ -38,17 +38,17 @@ from sknas._data import (
 )
 from sknas._data.prepare import Data, encode_fold, read_data, split_rows
 from sknas._data.splits import Split, check_folds
-from sknas._ensemble.refit import gather, refit, refit_seconds
-from sknas._ensemble.selection import Chosen, choose_members
+from sknas._ensemble.refit import build_from_folds, refit, refit_seconds
+from sknas._ensemble.selection import Selection, choose_members
 from sknas._history import DIVERGED, INTERRUPTED, History, Trial, count_reasons
 from sknas._parallel.run import count_workers
-from sknas._problem import Journal, Problem
+from sknas._problem import Problem, Store
 from sknas._resolve import draw_seed, find_part
 from sknas._results import cv_results
 from sknas._scoring.baselines import default_score, simple_scores
 from sknas._scoring.scorer import RowLoss, find_scorer, make_scorer, reads_probabilities
 from sknas._search.constraints import make_feasible
-from sknas._search.loop import Search, count_leaders, first_proposals
+from sknas._search.loop import Search, count_reevaluated, initial_design
 from sknas._search.progress import Progress
 from sknas._search.signals import Signals
 from sknas._validation import (
@@ -173,32 +173,32 @@ class BaseNAS(BaseEstimator, ABC):
         # What an earlier fit left must not predict with what this one reads.
         self.__dict__.pop("ensemble_", None)
         data, seed, X = self._read_training_data(X, y, sample_weight, groups)
-        owner, parts = type(self).__name__, {}
+        caller_name, parts = type(self).__name__, {}
         if self.checkpoint is not None or self.warm_start:
             parts = describe_search(
                 self, data, self._target.classes_, self._find_device()
             )
-        earlier = self._find_earlier(parts)
-        if earlier is not None:
-            seed = earlier.seed
-            parts["begun_from"] = earlier.digest
+        previous = self._find_previous(parts)
+        if previous is not None:
+            seed = previous.seed
+            parts["begun_from"] = previous.digest
         with ExitStack() as stack:
             records = self._find_trainer().records
-            journal = open_journal(stack, owner, self.checkpoint, parts, records)
+            store = open_checkpoint(stack, caller_name, self.checkpoint, parts, records)
             # A search that goes on does so with the seed and in the time that it had.
-            seed = journal.kept("seed", seed)
-            started -= journal.seconds
-            self._search_in(data, seed, X, started, journal, earlier, parts)
+            seed = store.kept("seed", seed)
+            started -= store.seconds
+            self._search_in(data, seed, X, started, store, previous, parts)
         self.search_time_ = time.monotonic() - started
 
-    def _find_earlier(self, parts: dict[str, str]) -> Earlier | None:
+    def _find_previous(self, parts: dict[str, str]) -> PreviousSearch | None:
         """The search that this one adds to."""
         if not self.warm_start:
-            self.__dict__.pop("_earlier", None)
-        earlier: Earlier | None = getattr(self, "_earlier", None)
-        if earlier is not None:
-            earlier.check(type(self).__name__, parts)
-        return earlier
+            self.__dict__.pop("_previous_search", None)
+        previous: PreviousSearch | None = getattr(self, "_previous_search", None)
+        if previous is not None:
+            previous.check(type(self).__name__, parts)
+        return previous
 
     def _search_in(
         self,
@@ -206,8 +206,8 @@ class BaseNAS(BaseEstimator, ABC):
         seed: int,
         X: Any,
         started: float,
-        journal: Journal,
-        earlier: Earlier | None,
+        store: Store,
+        previous: PreviousSearch | None,
         parts: dict[str, str],
     ) -> None:
         """From data that were read to the fitted estimator."""
@@ -222,49 +222,51 @@ class BaseNAS(BaseEstimator, ABC):
             relative_cost=self._space.relative_cost(sides),
             time_share=self._find_strategy().time_share,
         )
-        if earlier is not None:
-            budget = earlier.bounded(budget)
+        if previous is not None:
+            budget = previous.bounded(budget)
         space, problem = self._make_problem(data, budget, seed, X, started)
-        problem = replace(problem, journal=journal)
+        problem = replace(problem, store=store)
         with Progress(self.verbose, budget.n_trials, self.max_time) as progress:
             simple = simple_scores(problem)
             self._check_score(problem, simple["dummy"])
-            history = self._search(space, problem, budget, seed, progress, earlier)
+            history = self._search(space, problem, budget, seed, progress, previous)
             self.baseline_scores_ = {"default": default_score(history), **simple}
             progress.note("refit")
             self._finish(space, problem, history)
         if self.warm_start:
-            self._earlier = Earlier(parts, seed, budget, history)
+            self._previous_search = PreviousSearch(parts, seed, budget, history)
 
     def _check_parameters(self, X: Any) -> None:
-        owner = type(self).__name__
-        check_integer(owner, "max_trials", self.max_trials, 1, optional=True)
-        check_positive(owner, "max_time", self.max_time, optional=True)
-        check_integer(owner, "max_epochs", self.max_epochs, 1, optional=True)
-        check_integer(owner, "ensemble_size", self.ensemble_size, 1, optional=True)
+        caller_name = type(self).__name__
+        check_integer(caller_name, "max_trials", self.max_trials, 1, optional=True)
+        check_positive(caller_name, "max_time", self.max_time, optional=True)
+        check_integer(caller_name, "max_epochs", self.max_epochs, 1, optional=True)
+        check_integer(
+            caller_name, "ensemble_size", self.ensemble_size, 1, optional=True
+        )
         if not isinstance(self.verbose, bool):
-            check_integer(owner, "verbose", self.verbose, 0)
+            check_integer(caller_name, "verbose", self.verbose, 0)
         if self.checkpoint is not None and not isinstance(
             self.checkpoint, str | os.PathLike
         ):
-            reject(owner, "checkpoint", self.checkpoint, "a folder or None")
+            reject(caller_name, "checkpoint", self.checkpoint, "a folder or None")
         if not isinstance(self.warm_start, bool):
-            reject(owner, "warm_start", self.warm_start, "True or False")
-        check_folds(owner, self.cv)
+            reject(caller_name, "warm_start", self.warm_start, "True or False")
+        check_folds(caller_name, self.cv)
         is_count = isinstance(self.n_jobs, Integral) and self.n_jobs != 0
         if self.n_jobs is not None and (not is_count or self.n_jobs is True):
-            reject(owner, "n_jobs", self.n_jobs, "None or an int other than 0")
+            reject(caller_name, "n_jobs", self.n_jobs, "None or an int other than 0")
         try:
             check_random_state(self.random_state)
         except ValueError:
             allowed = "an int from 0 to 2**32 - 1, a RandomState or None"
-            reject(owner, "random_state", self.random_state, allowed)
+            reject(caller_name, "random_state", self.random_state, allowed)
         self._find_strategy()
         self._space = self._find_space(X)
         self._space.check()
         self._make_reader()
         self._find_trainer()
-        self.scorer_ = find_scorer(owner, self.scoring, self._is_classifier)
+        self.scorer_ = find_scorer(caller_name, self.scoring, self._is_classifier)
         self._find_device()
 
     def _check_score(self, problem: Problem, score: float) -> None:
@@ -278,22 +280,24 @@ class BaseNAS(BaseEstimator, ABC):
 
     def _find_space(self, X: Any) -> Space:
         """What can be built, where "auto" of what X is like."""
-        owner = type(self).__name__
+        caller_name = type(self).__name__
         auto = "table"
         if self.image_shape is not None or n_dimensions(X) in (3, 4):
-            strategy = find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy)
+            strategy = find_part(
+                caller_name, "strategy", self.strategy, STRATEGIES, Strategy
+            )
             # Of the spaces of images only cells can be relaxed.
             auto = "cell" if isinstance(strategy, GradientStrategy) else "image"
         known = {"auto": SPACES[auto], **SPACES}
-        return find_part(owner, "search_space", self.search_space, known, Space)
+        return find_part(caller_name, "search_space", self.search_space, known, Space)
 
     def _find_strategy(self) -> Strategy:
-        owner = type(self).__name__
-        return find_part(owner, "strategy", self.strategy, STRATEGIES, Strategy)
+        caller_name = type(self).__name__
+        return find_part(caller_name, "strategy", self.strategy, STRATEGIES, Strategy)
 
     def _make_reader(self) -> Reader:
         """A reader of what the space reads."""
-        owner, space = type(self).__name__, self._space
+        caller_name, space = type(self).__name__, self._space
         reads = check_word(
             type(space).__name__, "reads", space.reads, ("table", "image")
         )
@@ -301,13 +305,13 @@ class BaseNAS(BaseEstimator, ABC):
         if reads == "image":
             if columns is not None and not is_word(columns, "from_dtype"):
                 allowed = "'from_dtype' or None for images"
-                reject(owner, "categorical_features", columns, allowed)
-            return ImageReader(owner, self.image_shape, self.channel_axis)
+                reject(caller_name, "categorical_features", columns, allowed)
+            return ImageReader(caller_name, self.image_shape, self.channel_axis)
         if self.image_shape is not None:
-            reject(owner, "image_shape", self.image_shape, "None for a table")
+            reject(caller_name, "image_shape", self.image_shape, "None for a table")
         if not is_word(self.channel_axis, "auto"):
-            reject(owner, "channel_axis", self.channel_axis, "'auto' for a table")
-        return TableReader(owner, columns)
+            reject(caller_name, "channel_axis", self.channel_axis, "'auto' for a table")
+        return TableReader(caller_name, columns)
 
     def _is_batched(self) -> bool:
         """Whether networks of one shape are trained as one."""
@@ -340,11 +344,11 @@ class BaseNAS(BaseEstimator, ABC):
         self, X: Any, y: Any, sample_weight: Any, groups: Any
     ) -> tuple[Data, int, Any]:
         """Read and check what `fit` was given; fits the readers."""
-        owner = type(self).__name__
+        caller_name = type(self).__name__
         if y is None:
             raise ValueError(
-                f"This {owner} estimator requires y to be passed, but the target y is "
-                "None"
+                f"This {caller_name} estimator requires y to be passed, but the target "
+                "y is None"
             )
         self._reader = self._make_reader()
         X = self._reader.check(self, X, reset=True)
@@ -378,8 +382,8 @@ class BaseNAS(BaseEstimator, ABC):
         target = self._target
         probabilistic = reads_probabilities(self.scorer_)
         encode = partial(encode_fold, data, target=target, probabilistic=probabilistic)
-        owner = type(self).__name__
-        splits = split_rows(data, owner, self.cv, target, budget.n_folds, seed)
+        caller_name = type(self).__name__
+        splits = split_rows(data, caller_name, self.cv, target, budget.n_folds, seed)
         folds = tuple(encode(split) for split in splits)
         all_rows = Split(np.arange(len(data)), np.arange(0))
         full = encode(all_rows)
@@ -396,7 +400,7 @@ class BaseNAS(BaseEstimator, ABC):
             n_rows=len(data),
             score=make_scorer(self.scorer_, self.scoring, X, data, target),
             loss=RowLoss(data.y, data.loss_weight, target.kind_),
-            feasible=make_feasible(owner, self.constraints, space, full.task),
+            feasible=make_feasible(caller_name, self.constraints, space, full.task),
             n_steps=budget.n_steps,
             max_epochs=self.max_epochs,
             device=self._find_device(),
@@ -412,11 +416,13 @@ class BaseNAS(BaseEstimator, ABC):
         budget: Budget,
         seed: int,
         progress: Progress,
-        earlier: Earlier | None,
+        previous: PreviousSearch | None,
     ) -> History:
         strategy = self._find_strategy()
         # Where one network predicts, luck chooses it; an ensemble has others beside it.
-        n_leaders = count_leaders(budget.n_trials) if self.ensemble_size == 1 else 0
+        n_reevaluated = (
+            count_reevaluated(budget.n_trials) if self.ensemble_size == 1 else 0
+        )
         search = Search(
             space=space,
             strategy=strategy,
@@ -424,16 +430,16 @@ class BaseNAS(BaseEstimator, ABC):
             problem=problem,
             seed=seed,
             max_trials=budget.n_trials,
-            n_side=min(budget.n_side, self._find_trainer().n_side),
+            n_proposals=min(budget.n_proposals, self._find_trainer().n_proposals),
             deadline=partial(self._search_deadline, problem),
             on_trials=progress.show,
-            n_leaders=n_leaders,
-            earlier=History() if earlier is None else earlier.history,
+            n_reevaluated=n_reevaluated,
+            previous=History() if previous is None else previous.history,
         )
-        first = first_proposals(self._space, problem.task, problem.feasible)
-        history = search.run(first if strategy.is_primed else first[:1])
+        first = initial_design(self._space, problem.task, problem.feasible)
+        history = search.run(first if strategy.needs_initial_design else first[:1])
         # Without the data and the networks that it may hold.
-        self.strategy_ = search.strategy.bare()
+        self.strategy_ = search.strategy.summary()
         return history
 
     def _search_deadline(self, problem: Problem, history: History) -> float | None:
@@ -463,7 +469,7 @@ class BaseNAS(BaseEstimator, ABC):
             best = history.best
         else:
             best = self._make_do(space, problem, history)
-        chosen = Chosen((best,))
+        chosen = Selection((best,))
         try:
             if history.succeeded:
                 chosen = choose_members(history, problem, self._ensemble_size())
@@ -473,10 +479,10 @@ class BaseNAS(BaseEstimator, ABC):
             trainer = clone(self._find_trainer())
             trainer.setup(space)
             try:
-                self.ensemble_ = gather(chosen, trainer, problem)
+                self.ensemble_ = build_from_folds(chosen, trainer, problem)
             except KeyboardInterrupt:  # all is there, and soon put together
                 is_cut = True
-                self.ensemble_ = gather(chosen, trainer, problem)
+                self.ensemble_ = build_from_folds(chosen, trainer, problem)
         else:
             is_cut |= self._refit(chosen, space, problem, history)
         self._reader.forget([encoder for encoder, _ in self.ensemble_.encodings])
@@ -503,12 +509,12 @@ class BaseNAS(BaseEstimator, ABC):
         )
 
     def _refit(
-        self, chosen: Chosen, space: Space, problem: Problem, history: History
+        self, chosen: Selection, space: Space, problem: Problem, history: History
     ) -> bool:
         """Train the chosen trials on all rows; True if Ctrl-C ended that."""
         taken = [trial.proposal.number for trial in chosen.trials]
-        spare = [t for t in history.succeeded if t.proposal.number not in taken]
-        refitted = refit(chosen, spare, space, problem)
+        fallbacks = [t for t in history.succeeded if t.proposal.number not in taken]
+        refitted = refit(chosen, fallbacks, space, problem)
         if refitted.failures:
             reasons = "; ".join(refitted.failures)
             warn_user(f"Some networks could not be trained on all rows: {reasons}.")
@@ -525,7 +531,7 @@ class BaseNAS(BaseEstimator, ABC):
             )
         first = list(history) or [
             Trial(p)
-            for p in first_proposals(self._space, problem.task, problem.feasible)
+            for p in initial_design(self._space, problem.task, problem.feasible)
         ]
         if history.stop_reason != "max_time" or not first:
             raise SearchFailedError(

@@ -29,13 +29,13 @@ IMAGE_STEPS, IMAGE_EPOCHS = 300, 15
 
 STEP_SECONDS = 1e-4  # of a step of one network among others
 ROW_SECONDS = 1e-5  # of each row of its batch
-USUAL_COLUMNS = 400  # above which the first layer is what takes the time
+DEFAULT_COLUMNS = 400  # above which the first layer is what takes the time
 ALONE_SECONDS = 1e-3  # of a step of one network alone
 IMAGE_SECONDS = 5e-3  # of a step on images
 PIXEL_SECONDS = 8e-7  # of each pixel of its batch
-IMAGE_SIDE = 8  # networks for images that are trained side by side
+N_IMAGE_PROPOSALS = 8  # networks for images that are trained side by side
 CORES = 1.6  # that a search is planned for
-N_SIDE = 16
+N_PROPOSALS = 16
 HALVING_COST = 0.5  # of a cohort that is halved, beside one that is not,
 FULL_COST = 3  # but of so many trainings at least, if there are as many
 LONG_STEPS, LONG_BELOW = 2_000, 3_000  # steps below so many rows, if time is the bound
@@ -150,7 +150,7 @@ def alone_seconds(
 
 
 def _row_seconds(n_columns: int) -> float:
-    return ROW_SECONDS * max(1.0, n_columns / USUAL_COLUMNS)
+    return ROW_SECONDS * max(1.0, n_columns / DEFAULT_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -165,14 +165,14 @@ class Budget:
         Steps of a full training at the default batch size.
     n_folds : int
         Folds where the user leaves them to us.
-    n_side : int, default=16
+    n_proposals : int, default=16
         Proposals that are trained side by side.
     """
 
     n_trials: int | None
     n_steps: int
     n_folds: int
-    n_side: int = N_SIDE
+    n_proposals: int = N_PROPOSALS
 
 
 def auto_folds(n_rows: float, is_image: bool = False) -> int:
@@ -191,9 +191,9 @@ def auto_folds(n_rows: float, is_image: bool = False) -> int:
     return 3 if n_rows < 40_000 else 1
 
 
-def cohort_cost(n_side: int) -> float:
+def cohort_cost(n_proposals: int) -> float:
     """Full trainings that a cohort is worth: of a small one few are dropped."""
-    return max(HALVING_COST * n_side, min(n_side, FULL_COST))
+    return max(HALVING_COST * n_proposals, min(n_proposals, FULL_COST))
 
 
 def plan_budget(
@@ -221,7 +221,7 @@ def plan_budget(
     """
     is_image = n_pixels is not None
     n_folds = auto_folds(n_rows, is_image)
-    most_side = IMAGE_SIDE if is_image else N_SIDE
+    most_side = N_IMAGE_PROPOSALS if is_image else N_PROPOSALS
     if max_time is None:
         n_trials = max_trials or default_trials(n_rows)
         return Budget(n_trials, default_steps(n_rows, is_image), n_folds, most_side)
@@ -234,18 +234,18 @@ def plan_budget(
         pace = relative_cost * alone_seconds(batch_size, n_columns, n_pixels)
     seconds = CORES * max_time * (1 - time_share)
 
-    def possible(n_side: int, n_folds: int) -> int:
+    def possible(n_proposals: int, n_folds: int) -> int:
         """Steps that a training of a cohort has time for."""
-        return int(seconds / (cohort_cost(n_side) * n_folds * pace))
+        return int(seconds / (cohort_cost(n_proposals) * n_folds * pace))
 
-    n_side = min(most_side, max_trials or most_side)
+    n_proposals = min(most_side, max_trials or most_side)
     n_least = most_side // 2
     if is_image:
-        n_least = min(n_side, SEARCHED_IMAGES if time_share else LONG_IMAGES)
+        n_least = min(n_proposals, SEARCHED_IMAGES if time_share else LONG_IMAGES)
         n_steps = min(max(n_steps, possible(n_least, n_folds)), LONGER * n_steps)
-    while n_side > n_least and n_steps > possible(n_side, n_folds):
-        n_side = max(n_side // 2, n_least)
-    if n_steps > possible(n_side, n_folds):
+    while n_proposals > n_least and n_steps > possible(n_proposals, n_folds):
+        n_proposals = max(n_proposals // 2, n_least)
+    if n_steps > possible(n_proposals, n_folds):
         n_folds = 1 if n_rows >= MIN_HOLDOUT_ROWS else min(n_folds, 3)
-    n_steps = min(n_steps, max(possible(n_side, n_folds), MIN_STEPS))
-    return Budget(max_trials, n_steps, n_folds, n_side)
+    n_steps = min(n_steps, max(possible(n_proposals, n_folds), MIN_STEPS))
+    return Budget(max_trials, n_steps, n_folds, n_proposals)

@@ -17,7 +17,7 @@ Value = Any  # bool, int, float, str or None: what JSON keeps
 OUT_OF_TIME = "out of time"
 INTERRUPTED = "interrupted"
 OUT_OF_MEMORY = "out of memory"
-AGAIN = "re-score"  # origin of a trial that scores an architecture again
+RESCORE = "re-score"  # origin of a trial that scores an architecture again
 DIVERGED = "the loss became infinite or NaN"
 UNDEFINED = "the score is NaN or infinite"
 # Of a trial that has a score, and that others may ask for.
@@ -159,7 +159,7 @@ class Trial:
         """The architecture that was tried."""
         return self.proposal.architecture
 
-    def bare(self) -> Trial:
+    def without_arrays(self) -> Trial:
         """The trial without its predictions and networks."""
         if self.predictions is None and self.networks is None:
             return self
@@ -226,17 +226,17 @@ class History:
                 scores.setdefault(trial.architecture.key, []).append(-trial.order[1])
         means = {key: float(np.mean(s)) for key, s in scores.items() if len(s) > 1}
         if len(means) < 2:  # a second score alone says nothing
-            firsts = [t for t in succeeded if t.proposal.origin != AGAIN]
+            firsts = [t for t in succeeded if t.proposal.origin != RESCORE]
             return (firsts or succeeded)[0]
         winner = max(means, key=lambda key: means[key])
         of_winner = [t for t in succeeded if t.architecture.key == winner]
-        again = [t for t in of_winner if t.proposal.origin == AGAIN]
+        again = [t for t in of_winner if t.proposal.origin == RESCORE]
         return replace((again or of_winner)[0], score=means[winner])
 
     def without_predictions(self, keep: int = 0) -> History:
         """The history free of arrays, but for those of the best `keep` trials."""
         best = {id(trial) for trial in self.succeeded[:keep]}
-        trials = (t if id(t) in best else t.bare() for t in self.trials)
+        trials = (t if id(t) in best else t.without_arrays() for t in self.trials)
         return replace(self, trials=tuple(trials))
 
     def to_frame(self) -> pd.DataFrame:

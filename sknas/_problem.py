@@ -138,7 +138,7 @@ class Fold:
     is_single: bool = True
 
 
-class Journal(ABC):
+class Store(ABC):
     """Results by name: what is there need not be computed again.
 
     Attributes
@@ -184,7 +184,7 @@ class Journal(ABC):
         return there
 
 
-class NoJournal(Journal):
+class NullStore(Store):
     """Keeps nothing: the journal of a search without a checkpoint."""
 
     def get(self, key: str) -> Any:
@@ -259,12 +259,12 @@ class Problem:
     n_jobs: int = 1
     seed: int = 0
     report: Callable[[Trial], None] = _silent
-    journal: Journal = field(default_factory=NoJournal)
+    store: Store = field(default_factory=NullStore)
 
-    def bare(self) -> Problem:
+    def for_worker(self) -> Problem:
         """What a worker process is told: no refit, and nobody to ask or tell."""
         return replace(
-            self, full=None, report=_silent, feasible=_always, journal=NoJournal()
+            self, full=None, report=_silent, feasible=_always, store=NullStore()
         )
 
     @property

@@ -20,7 +20,7 @@ def _copied(name: str, part: Any) -> Any:
 
 
 def find_part(
-    owner: str, name: str, given: Any, known: Mapping[str, type], kind: type
+    caller_name: str, name: str, given: Any, known: Mapping[str, type], kind: type
 ) -> Any:
     """An object of a role, from itself or from its word.
 
@@ -32,9 +32,9 @@ def find_part(
     if isinstance(given, kind):
         return given
     if isinstance(given, str):
-        return known[check_word(owner, name, given, known)]()
+        return known[check_word(caller_name, name, given, known)]()
     words = ", ".join(map(repr, known))
-    reject(owner, name, given, f"one of {words} or a {kind.__name__} object")
+    reject(caller_name, name, given, f"one of {words} or a {kind.__name__} object")
 
 
 def draw_seed(random_state: Any) -> int:

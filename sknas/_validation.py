@@ -16,10 +16,12 @@ MAX_SHOWN = 200  # characters of a value in a message
 
 
 def reject(
-    owner: str, name: str, value: Any, allowed: str, advice: str = ""
+    caller_name: str, name: str, value: Any, allowed: str, advice: str = ""
 ) -> NoReturn:
     """Raise the error every wrong parameter ends in."""
-    text = f"The {name!r} parameter of {owner} must be {allowed}, got {brief(value)}"
+    text = (
+        f"The {name!r} parameter of {caller_name} must be {allowed}, got {brief(value)}"
+    )
     text += f"; {advice}" if advice else ""
     raise InvalidParameterError(text if text.endswith("?") else f"{text}.")
 
@@ -44,17 +46,17 @@ def is_word(value: Any, word: str) -> bool:
     return isinstance(value, str) and value == word
 
 
-def check_word(owner: str, name: str, value: Any, known: Iterable[str]) -> str:
+def check_word(caller_name: str, name: str, value: Any, known: Iterable[str]) -> str:
     """A word out of `known`."""
     known = list(known)
     if not isinstance(value, str) or value not in known:
         allowed = "one of " + ", ".join(map(repr, known))
-        reject(owner, name, value, allowed, did_you_mean(value, known))
+        reject(caller_name, name, value, allowed, did_you_mean(value, known))
     return value
 
 
 def check_integer(
-    owner: str,
+    caller_name: str,
     name: str,
     value: Any,
     low: int,
@@ -68,18 +70,20 @@ def check_integer(
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or value < low or (high is not None and value > high):
         upto = "" if high is None else f" and <= {high}"
-        reject(owner, name, value, f"an int >= {low}{upto}" + " or None" * optional)
+        reject(
+            caller_name, name, value, f"an int >= {low}{upto}" + " or None" * optional
+        )
     return int(value)
 
 
 def check_positive(
-    owner: str, name: str, value: Any, *, optional: bool = False
+    caller_name: str, name: str, value: Any, *, optional: bool = False
 ) -> float | None:
     """A finite number above zero (None too where `optional`)."""
     if value is None and optional:
         return None
     if isinstance(value, bool) or not 0 < as_float(value) < float("inf"):
-        reject(owner, name, value, "a finite number > 0" + " or None" * optional)
+        reject(caller_name, name, value, "a finite number > 0" + " or None" * optional)
     return float(value)
 
 

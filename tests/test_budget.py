@@ -91,7 +91,7 @@ def test_a_budget_of_which_nothing_is_given(n_rows):
     assert budget.n_trials == default_trials(n_rows)
     assert budget.n_steps == default_steps(n_rows)
     assert budget.n_folds == auto_folds(n_rows)
-    assert budget.n_side == 16
+    assert budget.n_proposals == 16
 
 
 def test_trials_are_what_is_asked_for():
@@ -107,10 +107,10 @@ def test_time_alone_is_the_only_bound(n_rows):
 @pytest.mark.parametrize("n_rows", SIZES)
 def test_less_time_never_means_more_work(n_rows):
     plans = [plan_budget(n_rows, None, t) for t in (0.1, 1, 5, 20, 100, 10_000)]
-    work = [plan.n_steps * plan.n_folds * plan.n_side for plan in plans]
+    work = [plan.n_steps * plan.n_folds * plan.n_proposals for plan in plans]
     assert work == sorted(work)
     assert all(plan.n_steps >= 100 for plan in plans)
-    assert {plan.n_side for plan in plans} <= {8, 16}
+    assert {plan.n_proposals for plan in plans} <= {8, 16}
     folds = [plan.n_folds for plan in plans]
     assert folds == sorted(folds)
 
@@ -118,7 +118,7 @@ def test_less_time_never_means_more_work(n_rows):
 @pytest.mark.parametrize("n_rows", SIZES)
 def test_much_time_trains_all_there_is(n_rows):
     plan = plan_budget(n_rows, None, 10**6)
-    assert plan.n_folds == auto_folds(n_rows) and plan.n_side == 16
+    assert plan.n_folds == auto_folds(n_rows) and plan.n_proposals == 16
     assert plan.n_steps == (2_000 if n_rows < 3_000 else 1_500)
     assert plan.n_steps >= default_steps(n_rows)
 
@@ -128,14 +128,14 @@ def test_what_is_planned_fits_into_the_time(n_rows):
     for seconds in (5, 20, 100, 1_000):
         plan = plan_budget(n_rows, None, seconds)
         step = STEP_SECONDS + ROW_SECONDS * default_batch_size(n_rows)
-        cohort = cohort_cost(plan.n_side) * plan.n_folds * plan.n_steps * step
+        cohort = cohort_cost(plan.n_proposals) * plan.n_folds * plan.n_steps * step
         assert cohort <= CORES * seconds or plan.n_steps == 100
 
 
 def test_what_gives_way_first_where_time_is_short():
     """The cohort, then folds, then steps; and a hold-out only for large tables."""
     plans = [plan_budget(1_000, None, t) for t in (600, 20, 12, 1)]
-    found = [(plan.n_side, plan.n_folds, plan.n_steps) for plan in plans]
+    found = [(plan.n_proposals, plan.n_folds, plan.n_steps) for plan in plans]
     assert found[:3] == [(16, 5, 2_000), (8, 5, 2_000), (8, 3, 2_000)]
     assert found[3][:2] == (8, 3) and 100 <= found[3][2] < 2_000
 
@@ -152,7 +152,7 @@ def test_wide_tables_take_longer(is_batched, usual):
         plan = plan_budget(
             2_000, None, seconds, n_columns=n_columns, is_batched=is_batched
         )
-        return plan.n_steps * plan.n_folds * plan.n_side
+        return plan.n_steps * plan.n_folds * plan.n_proposals
 
     assert work(1) == work(400) > work(2_000) > work(20_000)
     assert work(2_000, 10**6) == work(1, 10**6)
@@ -179,7 +179,7 @@ def test_images_take_smaller_batches_and_count_epochs(
     assert default_batch_size(n_rows, is_image=True) == batch_size
     assert default_steps(n_rows, is_image=True) == n_steps
     plan = plan_budget(n_rows, None, None, is_batched=False, n_pixels=64)
-    assert (plan.n_steps, plan.n_folds, plan.n_side) == (n_steps, n_folds, 8)
+    assert (plan.n_steps, plan.n_folds, plan.n_proposals) == (n_steps, n_folds, 8)
     length = training_length(n_rows, n_rows, n_steps, batch_size, None, is_image=True)
     assert length.n_steps == length.planned == n_steps
 
@@ -192,8 +192,8 @@ def test_images_are_trained_twice_as_long_where_time_suffices():
     usual = default_steps(10_000, is_image=True)
     assert plan(None).n_steps == usual
     assert usual < plan(300.0).n_steps < plan(400.0).n_steps == 2 * usual
-    assert plan(300.0).n_side == plan(400.0).n_side == 4
-    assert (plan(3_000.0).n_steps, plan(3_000.0).n_side) == (2 * usual, 8)
+    assert plan(300.0).n_proposals == plan(400.0).n_proposals == 4
+    assert (plan(3_000.0).n_steps, plan(3_000.0).n_proposals) == (2 * usual, 8)
     assert plan(200.0).n_steps >= usual > plan(100.0).n_steps > plan(30.0).n_steps
     assert plan(150.0, max_trials=1).n_steps == 2 * usual
 
@@ -209,8 +209,11 @@ def test_where_a_relaxed_network_was_searched_fewer_are_trained():
         return plan_budget(10_000, None, seconds, **told)
 
     usual = default_steps(10_000, is_image=True)
-    assert (plan(400.0, 0.0).n_steps, plan(400.0, 0.0).n_side) == (2 * usual, 4)
-    assert (plan(400.0, 1 / 3).n_steps, plan(400.0, 1 / 3).n_side) == (2 * usual, 2)
+    assert (plan(400.0, 0.0).n_steps, plan(400.0, 0.0).n_proposals) == (2 * usual, 4)
+    assert (plan(400.0, 1 / 3).n_steps, plan(400.0, 1 / 3).n_proposals) == (
+        2 * usual,
+        2,
+    )
     assert plan(10_000.0, 1 / 3) == plan(10_000.0, 0.0)
     # For tables it is the time alone that is less.
     assert plan_budget(1_000, None, 20, time_share=0.5) == plan_budget(1_000, None, 10)
@@ -221,10 +224,10 @@ def test_larger_images_leave_time_for_less():
         plan_budget(10_000, None, 300.0, is_batched=False, n_pixels=n)
         for n in (64, 28 * 28, 128 * 128)
     ]
-    work = [plan.n_side * plan.n_folds * plan.n_steps for plan in plans]
+    work = [plan.n_proposals * plan.n_folds * plan.n_steps for plan in plans]
     assert work[0] > work[1] > work[2]
     for plan, n in zip(plans, (64, 28 * 28, 128 * 128), strict=True):
         seconds = alone_seconds(128, n, n)
-        n_least = plan.n_side * 100  # steps that a training always has
-        used = 0.5 * plan.n_side * plan.n_folds * plan.n_steps * seconds / 1.6
-        assert used <= 300 * 1.001 or plan.n_side * plan.n_steps == n_least
+        n_least = plan.n_proposals * 100  # steps that a training always has
+        used = 0.5 * plan.n_proposals * plan.n_folds * plan.n_steps * seconds / 1.6
+        assert used <= 300 * 1.001 or plan.n_proposals * plan.n_steps == n_least

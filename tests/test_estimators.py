@@ -876,7 +876,7 @@ def test_a_second_fit_that_fails_leaves_no_mixture():
 
 
 def test_ctrl_c_while_the_ensemble_is_put_together_loses_nothing(monkeypatch):
-    calls, real = [], _base.gather
+    calls, real = [], _base.build_from_folds
 
     def interrupted(*arguments):
         calls.append(arguments)

@@ -147,7 +147,7 @@ def test_a_history_without_arrays(history):
     bare = predicted.without_predictions()[5]
     assert bare.predictions is None and bare.networks is None
     assert predicted[5].predictions is not None and predicted[5].networks is not None
-    assert bare == predicted[5] and bare.bare() is bare
+    assert bare == predicted[5] and bare.without_arrays() is bare
 
 
 def test_arrays_of_the_best_trials_are_kept():

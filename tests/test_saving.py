@@ -14,7 +14,7 @@ from skorch.exceptions import DeviceWarning
 from torch import nn
 
 from sknas import NASClassifier, NASRegressor
-from sknas.nets._arrays import put_back, taken_out
+from sknas.nets._arrays import from_numpy_shell, to_numpy_shell
 from sknas.spaces import CellSpace, ImageSpace, TableSpace
 
 pytestmark = pytest.mark.xdist_group("saving")  # they share fitted estimators
@@ -129,10 +129,10 @@ class Tied(nn.Module):
 def test_a_network_without_its_values_gets_them_back():
     module = Tied()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    shell = taken_out(module)
+    shell = to_numpy_shell(module)
     assert shell.first.weight is shell.second.weight is shell.listed[0]
     assert shell.first.weight.shape == (3, 3) and not shell.first.bias.is_trained
-    loaded = put_back(pickle.loads(pickle.dumps(shell)))
+    loaded = from_numpy_shell(pickle.loads(pickle.dumps(shell)))
     assert loaded.first.weight is loaded.second.weight is loaded.listed[0]
     assert loaded.first.weight is not module.first.weight
     assert loaded.first.weight.requires_grad and not loaded.first.bias.requires_grad
@@ -159,7 +159,7 @@ def test_tensors_of_all_types_come_back_bit_for_bit():
     module = nn.Module()
     for name, tensor in TENSORS.items():
         module.register_buffer(f"its_{name}", tensor)
-    loaded = put_back(taken_out(module))
+    loaded = from_numpy_shell(to_numpy_shell(module))
     for name, tensor in TENSORS.items():
         found = getattr(loaded, f"its_{name}")
         assert found.dtype == tensor.dtype

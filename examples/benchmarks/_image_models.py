@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 
 SETS = ("digits", "fashion_mnist", "flowers17_16px")
-MOST_IMAGES = 10_000  # of a training set
+MAX_IMAGES = 10_000  # of a training set
 CORES = 2
 
 
@@ -35,9 +35,9 @@ def read_images(path, seed):
         return train_test_split(X, y, test_size=0.25, random_state=seed, stratify=y)
     data = np.load(path.with_suffix(".npz"))
     X, y = data["X_train"], data["y_train"].astype(int)
-    if len(X) > MOST_IMAGES:
+    if len(X) > MAX_IMAGES:
         X, _, y, _ = train_test_split(
-            X, y, train_size=MOST_IMAGES, random_state=0, stratify=y
+            X, y, train_size=MAX_IMAGES, random_state=0, stratify=y
         )
     return X, data["X_test"], y, data["y_test"].astype(int)
 

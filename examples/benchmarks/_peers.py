@@ -28,7 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 PORTFOLIO_TRIALS = 13  # architectures that a search starts with, the default included
-MOST_ROWS = 12_500  # larger tables are cut; a fifth of it is held out
+MAX_ROWS = 12_500  # larger tables are cut; a fifth of it is held out
 CORES = 2
 
 
@@ -68,8 +68,8 @@ def read_table(path):
         stratify = y if is_classification else None
         return train_test_split(X, y, random_state=0, stratify=stratify, **sizes)
 
-    if len(X) > MOST_ROWS:
-        X, _, y, _ = split(X, y, train_size=MOST_ROWS)
+    if len(X) > MAX_ROWS:
+        X, _, y, _ = split(X, y, train_size=MAX_ROWS)
     X_train, X_test, y_train, y_test = split(X, y.to_numpy(), test_size=0.2)
     return Table(path.stem, X_train, X_test, y_train, y_test, is_classification)
 

@@ -83,7 +83,7 @@ def run(arm, data, seed, folder):
             epochs += whole * share
             if len(trial.rung_scores) == n_rungs:
                 best = max(best, trial.score)
-        if number % trainer.n_side == 0 or number == len(trials):
+        if number % trainer.n_proposals == 0 or number == len(trials):
             curve.append([round(epochs), round(best, 5)])
     return {"curve": curve, "seconds": round(model.search_time_, 1)}
 

@@ -19,12 +19,12 @@ from distributed import Client, LocalCluster
 from sklearn.datasets import make_classification
 
 from sknas import NASClassifier
-from sknas._checkpoint.store import FileJournal
+from sknas._checkpoint.store import FileStore
 
 SEEDS = (0, 1, 2)
 WAYS = ("1 process", "2 processes", "2 of Dask", "2, checkpoint")
 # As the guide says: by its own setting Dask's workers give memory back at every step.
-USUAL_MALLOC = {"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1}}
+DEFAULT_MALLOC = {"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1}}
 CLUSTER = {
     "n_workers": 2,
     "threads_per_worker": 1,
@@ -54,7 +54,7 @@ def run(way, rows, seed, n_trials):
         if way == "1 process":
             model.set_params(n_jobs=1)
         elif way == "2 of Dask":
-            stack.enter_context(dask.config.set(USUAL_MALLOC))
+            stack.enter_context(dask.config.set(DEFAULT_MALLOC))
             stack.enter_context(Client(stack.enter_context(LocalCluster(**CLUSTER))))
             stack.enter_context(joblib.parallel_config(backend="dask"))
         elif way == "2, checkpoint":
@@ -73,16 +73,16 @@ def run(way, rows, seed, n_trials):
 @contextmanager
 def timed_writes():
     """The seconds of each write of a journal."""
-    written, put = [], FileJournal.put
+    written, put = [], FileStore.put
 
     def timed(*arguments):
         started = time.perf_counter()
         put(*arguments)
         written.append(time.perf_counter() - started)
 
-    FileJournal.put = timed
+    FileStore.put = timed
     yield written
-    FileJournal.put = put
+    FileStore.put = put
 
 
 def imported(number):

@@ -76,7 +76,7 @@ FIXED = {
 class Timed(Trainer):
     """Another trainer, given all proposals at once, twice: the second time is timed."""
 
-    n_side = 64
+    n_proposals = 64
     seconds, told = 0.0, (None, (), None)
 
     def __init__(self, trainer):

@@ -34,9 +34,9 @@ from sknas.spaces import CellSpace, TableSpace
 from sknas.strategies import GradientStrategy
 from sknas.strategies.gradient.presets import PRESETS
 from sknas.strategies.gradient.resume import Snapshots
-from sknas.strategies.gradient.split import Halves
-from sknas.strategies.gradient.supernet_trainer import Bilevel
-from sknas.strategies.gradient.time_budget import Clock
+from sknas.strategies.gradient.split import BilevelSplit
+from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
+from sknas.strategies.gradient.time_budget import TimeBudget
 from sknas.trainers import SkorchTrainer
 from sknas.trainers._skorch_net import evaluate
 
@@ -199,10 +199,10 @@ def apart(function, *told):
         return pool.apply(function, told)
 
 
-class Steps(Bilevel):
+class Steps(SupernetTrainer):
     """Steps of weights and logits alone, without looks at the sharpness."""
 
-    _n_looks = 0
+    _n_snapshots = 0
 
 
 def step(preset):
@@ -226,14 +226,16 @@ def step(preset):
     else:
         # Both move in all steps, and no option is dropped.
         settings = replace(PRESETS[preset], batch_size=64, warmup=0.0, kept=(1.0,))
-        net = space.relaxed(fold.task, settings.partial_channels)
-        halves = Halves(fold.train, fold.task, "cpu", rng, settings.is_single_level)
+        net = space.supernet(fold.task, settings.partial_channels)
+        halves = BilevelSplit(
+            fold.train, fold.task, "cpu", rng, settings.is_single_level
+        )
         training = Steps(
             net,
             settings,
             halves,
-            Clock(N_TIMED, SECONDS),
-            Snapshots(problem.journal, "cpu", 64),
+            TimeBudget(N_TIMED, SECONDS),
+            Snapshots(problem.store, "cpu", 64),
             is_adaptive=False,
             arch_lr=None,
         )

@@ -98,7 +98,7 @@ SECTIONS = (
         "",
         "Seconds of one search of 6 trials of 10,000 rows, workers at hand, "
         "mean over seeds; `ratio` is the mean over the seeds of the seconds of 2 "
-        "processes divided by those, `journal` the share of the time in which a "
+        "processes divided by those, `store` the share of the time in which a "
         "checkpoint is written. Workers go on meanwhile, so what it costs is the ratio "
         "of the last row, not that share. Aims: 0.56 or less for 1 process, and a cost "
         "under 1 %. The first is missed by a little: both processes wait for the "

@@ -112,13 +112,13 @@ def _digest(arrays: list[np.ndarray]) -> str:
     return total.hexdigest()[:16]
 
 
-def _told(owner: str, name: str, value: Any) -> str:
+def _told(caller_name: str, name: str, value: Any) -> str:
     """A parameter as text, or an error where it can't be told from others."""
     try:
         return _text(value)
     except Exception as error:  # how it is pickled is others' code
         allowed = "an object that can be pickled, with a 'checkpoint' or 'warm_start'"
-        reject(owner, name, value, allowed, str(error))
+        reject(caller_name, name, value, allowed, str(error))
 
 
 def _text(value: Any) -> str:

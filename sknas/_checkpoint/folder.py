@@ -13,8 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from sknas._checkpoint.fingerprint import DATA, differences
-from sknas._checkpoint.store import FOREIGN, FileJournal
-from sknas._problem import Journal, NoJournal
+from sknas._checkpoint.store import FOREIGN, FileStore
+from sknas._problem import NullStore, Store
 from sknas._validation import reject, warn_user
 from sknas.exceptions import CheckpointError
 
@@ -22,13 +22,13 @@ HEADER, LOCK = "search.json", "lock"
 _warned: set[tuple[str, ...]] = set()  # of what, in this process
 
 
-def open_journal(
+def open_checkpoint(
     stack: ExitStack,
-    owner: str,
+    caller_name: str,
     folder: Any,
     parts: Mapping[str, str],
     records: Sequence[type] = (),
-) -> Journal:
+) -> Store:
     """The journal of a search, in a subfolder named after what it depends on.
 
     Parameters
@@ -50,14 +50,14 @@ def open_journal(
         If a living process uses the same search, or what it wrote is damaged.
     """
     if folder is None:
-        return NoJournal()
+        return NullStore()
     name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
     own = Path(folder) / name
     try:
         own.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # no name of a folder has a zero byte
         allowed = "a folder that can be made and written to"
-        reject(owner, "checkpoint", str(folder), allowed, str(error))
+        reject(caller_name, "checkpoint", str(folder), allowed, str(error))
     # The system frees the lock of a process that has ended, however it did.
     lock = FileLock(own / LOCK)
     try:
@@ -65,12 +65,12 @@ def open_journal(
     except Timeout:
         raise CheckpointError(
             f"The search in {str(own)!r} is under way in another process; wait for "
-            f"its end, or give {owner} another 'checkpoint'."
+            f"its end, or give {caller_name} another 'checkpoint'."
         ) from None
     if not (own / HEADER).exists():
         _warn_of_others(Path(folder), own, parts)
         _write_header(own, parts)
-    return FileJournal(own, {cls.__name__: cls for cls in records})
+    return FileStore(own, {cls.__name__: cls for cls in records})
 
 
 def _write_header(own: Path, parts: Mapping[str, str]) -> None:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from sknas._history import Architecture, Proposal, Trial
-from sknas._problem import Journal
+from sknas._problem import Store
 from sknas.exceptions import CheckpointError
 
 LINES = "journal.jsonl"
@@ -31,7 +31,7 @@ FOREIGN = (ValueError, TypeError, LookupError, AttributeError, EOFError, Runtime
 TYPE = "$"  # names what a dict stands for, in what is written
 
 
-class FileJournal(Journal):
+class FileStore(Store):
     """Keeps values in a folder: a line each, and a file where there are tensors.
 
     A line is its CRC-32, a space, and JSON; it is on disk when `put` returns. A line

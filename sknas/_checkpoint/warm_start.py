@@ -24,7 +24,7 @@ FREE = (
 
 
 @dataclass(frozen=True, eq=False)
-class Earlier:
+class PreviousSearch:
     """A search that was made, to be gone on with.
 
     Parameters
@@ -50,7 +50,7 @@ class Earlier:
         told = [(t.architecture.key, t.score, t.status) for t in self.history]
         return hashlib.sha256(repr((self.seed, told)).encode()).hexdigest()[:16]
 
-    def check(self, owner: str, parts: Mapping[str, str]) -> None:
+    def check(self, caller_name: str, parts: Mapping[str, str]) -> None:
         """Refuse to go on with other data, or where scores mean something else.
 
         Raises
@@ -61,13 +61,13 @@ class Earlier:
         differing = [n for n in differences(parts, self.parts) if n not in FREE]
         if differing:
             raise ValueError(
-                f"warm_start=True adds to the trials of the last fit of {owner}, and "
-                f"this one differs in {', '.join(differing)}: give the same, or set "
-                "warm_start=False to begin anew."
+                f"warm_start=True adds to the trials of the last fit of "
+                f"{caller_name}, and this one differs in {', '.join(differing)}: "
+                "give the same, or set warm_start=False to begin anew."
             )
 
     def bounded(self, budget: Budget) -> Budget:
         """Its own lengths and folds, and room for as many new trials as planned."""
         n_new = budget.n_trials
         n_trials = None if n_new is None else len(self.history) + n_new
-        return replace(self.budget, n_trials=n_trials, n_side=budget.n_side)
+        return replace(self.budget, n_trials=n_trials, n_proposals=budget.n_proposals)

@@ -1,7 +1,7 @@
 """What a column or an image becomes before a network sees it, and back."""
 
 from sknas._data.image import ImageEncoder, ImageReader, Images
-from sknas._data.reader import Encoder, Reader, Samples, n_dimensions
+from sknas._data.reader import Encoder, RawRows, Reader, n_dimensions
 from sknas._data.table_encoder import Table, TableEncoder
 from sknas._data.table_reader import TableReader
 from sknas._data.target import TargetReader, TargetScale, as_array
@@ -11,8 +11,8 @@ __all__ = [
     "ImageEncoder",
     "ImageReader",
     "Images",
+    "RawRows",
     "Reader",
-    "Samples",
     "Table",
     "TableEncoder",
     "TableReader",

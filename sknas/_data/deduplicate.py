@@ -17,7 +17,7 @@ MAX_TOTAL = 2.0**53  # rows that a double can count one by one
 
 
 @dataclass(frozen=True, eq=False)
-class MergedRows:
+class DeduplicatedRows:
     """How rows were merged.
 
     Parameters
@@ -35,7 +35,7 @@ class MergedRows:
     weight: np.ndarray
 
 
-def merge_rows(columns: list[np.ndarray], weight: np.ndarray) -> MergedRows:
+def deduplicate(columns: list[np.ndarray], weight: np.ndarray) -> DeduplicatedRows:
     """Merge rows that are equal in all columns; the result is in canonical order.
 
     Parameters
@@ -47,13 +47,13 @@ def merge_rows(columns: list[np.ndarray], weight: np.ndarray) -> MergedRows:
 
     Returns
     -------
-    MergedRows
+    DeduplicatedRows
         In an order that depends on the values alone.
     """
     total = hash_rows(columns, len(weight))
     _, first, place = np.unique(total, return_index=True, return_inverse=True)
     merged = np.bincount(place, weight, minlength=len(first))
-    return MergedRows(first, place, merged)
+    return DeduplicatedRows(first, place, merged)
 
 
 def hash_rows(columns: list[np.ndarray], n_rows: int) -> np.ndarray:

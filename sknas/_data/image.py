@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_array, validate_data
 
-from sknas._data.reader import Encoder, Reader, Samples, dense_rows
+from sknas._data.reader import Encoder, RawRows, Reader, dense_rows
 from sknas._problem import ImageSpec, TaskSpec
 from sknas._validation import is_word, reject
 
@@ -32,7 +32,7 @@ AXES = "'auto', 1 (channels first), or 3 or -1 (channels last)"
 
 
 @dataclass(frozen=True, eq=False)
-class Images(Samples):
+class Images(RawRows):
     """Rows as images.
 
     Parameters
@@ -75,7 +75,7 @@ class ImageReader(Reader):
         channels: 1, 3 or 4 of them, or 2 beside an axis of more than 4.
     """
 
-    owner: str
+    caller_name: str
     image_shape: Any = None
     channel_axis: Any = "auto"
     layout_: tuple[int, ...] = field(default=(), init=False)  # of one image of X
@@ -85,7 +85,7 @@ class ImageReader(Reader):
     least_rows = 16  # maps of large images take much memory
 
     def check(self, estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
-        X = dense_rows(self.owner, X)
+        X = dense_rows(self.caller_name, X)
         array = _array(X)
         if reset:
             self._find_layout(array.shape)
@@ -144,22 +144,22 @@ class ImageReader(Reader):
         self, shape: tuple[int, ...]
     ) -> tuple[tuple[int, ...], int | None]:
         """Shape of an image of X, and the axis of X that its channels are on."""
-        given = _checked_shape(self.owner, self.image_shape)
+        given = _checked_shape(self.caller_name, self.image_shape)
         axis = self.channel_axis
         is_axis = isinstance(axis, Integral) and not isinstance(axis, bool)
         is_auto = is_word(axis, "auto")
         if not is_auto and not (is_axis and axis in (1, 3, -1)):
-            reject(self.owner, "channel_axis", axis, AXES)
+            reject(self.caller_name, "channel_axis", axis, AXES)
         if len(shape) == 2 and given is not None:
             if math.prod(given) != shape[1]:
                 allowed = f"a shape of {shape[1]} numbers, the columns of X"
-                reject(self.owner, "image_shape", self.image_shape, allowed)
+                reject(self.caller_name, "image_shape", self.image_shape, allowed)
             layout = given
         elif len(shape) in (3, 4):
             layout = shape[1:]
             if given not in (None, layout):
                 allowed = f"None or {layout}, the shape of an image of X"
-                reject(self.owner, "image_shape", self.image_shape, allowed)
+                reject(self.caller_name, "image_shape", self.image_shape, allowed)
         else:
             raise ValueError(
                 "X must hold images as an array of 3 or 4 dimensions, or as flat rows "
@@ -168,18 +168,20 @@ class ImageReader(Reader):
             )
         if len(layout) == 2:
             if not is_auto:
-                reject(self.owner, "channel_axis", axis, "'auto' for images in grey")
+                reject(
+                    self.caller_name, "channel_axis", axis, "'auto' for images in grey"
+                )
             return layout, None
         return layout, _find_axis(layout) if is_auto else (1 if axis == 1 else 3)
 
 
-def _checked_shape(owner: str, given: Any) -> tuple[int, ...] | None:
+def _checked_shape(caller_name: str, given: Any) -> tuple[int, ...] | None:
     """The shape of an image as the user gave it."""
     if given is None:
         return None
     is_shape = isinstance(given, tuple | list) and len(given) in (2, 3)
     if not is_shape or not all(isinstance(n, Integral) and int(n) > 0 for n in given):
-        reject(owner, "image_shape", given, f"None or ints > 0, {SHAPES}")
+        reject(caller_name, "image_shape", given, f"None or ints > 0, {SHAPES}")
     return tuple(map(int, given))
 
 

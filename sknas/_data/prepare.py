@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import _safe_indexing
 
-from sknas._data import Reader, Samples, TargetReader, TargetScale
-from sknas._data.deduplicate import check_weight, merge_rows
+from sknas._data import RawRows, Reader, TargetReader, TargetScale
+from sknas._data.deduplicate import check_weight, deduplicate
 from sknas._data.splits import Pair, Split, given_splits, is_split_by_us, made_splits
 from sknas._data.target import sigmoid, softmax
 from sknas._problem import Fold, Rows
@@ -40,7 +40,7 @@ class Data:
         A row of the user's X for each row.
     """
 
-    x: Samples
+    x: RawRows
     y: np.ndarray
     weight: np.ndarray
     loss_weight: np.ndarray
@@ -70,7 +70,7 @@ def read_data(
     kept = sample_weight > 0
     splits = None
     if not is_split_by_us(cv):
-        splits = given_splits(reader.owner, cv, X, np.asarray(y), groups, kept)
+        splits = given_splits(reader.caller_name, cv, X, np.asarray(y), groups, kept)
     rows = np.flatnonzero(kept)
     if not kept.all():  # many images are not copied for nothing
         X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
@@ -82,7 +82,7 @@ def read_data(
         parts.append(groups)
     if splits is not None:
         parts.append(_membership(splits, len(rows)))
-    merged = merge_rows(parts, check_weight(sample_weight[rows]))
+    merged = deduplicate(parts, check_weight(sample_weight[rows]))
     if splits is not None:
         splits = [
             (np.unique(merged.place[train]), np.unique(merged.place[valid]))
@@ -136,34 +136,44 @@ def class_factor(
     """The class weight of each row, 1 where there is none."""
     if class_weight is None:
         return np.ones(len(weight))
-    owner, allowed = "NASClassifier", "None, 'balanced' or a dict of label to weight"
+    caller_name, allowed = (
+        "NASClassifier",
+        "None, 'balanced' or a dict of label to weight",
+    )
     if target.kind_ == "multilabel":
-        reject(owner, "class_weight", class_weight, "None for multi-label targets")
+        reject(
+            caller_name, "class_weight", class_weight, "None for multi-label targets"
+        )
     counts = np.bincount(y, weight, minlength=target.n_outputs_)
     if is_word(class_weight, "balanced"):
         return (weight.sum() / (np.count_nonzero(counts) * counts))[y]
     if not isinstance(class_weight, Mapping):
-        reject(owner, "class_weight", class_weight, allowed)
+        reject(caller_name, "class_weight", class_weight, allowed)
     known = target.classes_.tolist()
     strangers = [label for label in class_weight if label not in known]
     if strangers:
-        reject(owner, "class_weight", class_weight, f"a dict with labels of y, {known}")
+        reject(
+            caller_name,
+            "class_weight",
+            class_weight,
+            f"a dict with labels of y, {known}",
+        )
     factor = np.array([as_float(class_weight.get(label, 1.0)) for label in known])
     is_right = (factor >= 0).all() and np.isfinite(factor).all()
     if not is_right or not factor[y].any():
-        reject(owner, "class_weight", class_weight, f"{allowed}, weights >= 0")
+        reject(caller_name, "class_weight", class_weight, f"{allowed}, weights >= 0")
     return factor[y]
 
 
 def split_rows(
-    data: Data, owner: str, cv: Any, target: TargetReader, n_folds: int, seed: int
+    data: Data, caller_name: str, cv: Any, target: TargetReader, n_folds: int, seed: int
 ) -> list[Split]:
     """The user's splits, or folds of our own."""
     if data.splits is not None:
         return [Split(train, valid) for train, valid in data.splits]
     stratify = target.kind_ in ("binary", "multiclass")
     return made_splits(
-        owner, cv, data.y, data.weight, data.groups, stratify, n_folds, seed
+        caller_name, cv, data.y, data.weight, data.groups, stratify, n_folds, seed
     )
 
 
@@ -197,7 +207,7 @@ def encode_fold(
     return Fold(task, inside, outside, split.valid, restore, encoder, is_single)
 
 
-def _taken(x: Samples, rows: np.ndarray) -> Samples:
+def _taken(x: RawRows, rows: np.ndarray) -> RawRows:
     """Rows in ascending order; all of them are not copied."""
     return x if len(rows) == len(x) else x.take(rows)
 

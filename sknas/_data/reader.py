@@ -14,7 +14,7 @@ from sknas._problem import TaskSpec
 from sknas._validation import brief
 
 
-class Samples(ABC):
+class RawRows(ABC):
     """Rows that were read, but not encoded: a `Table` or `Images`."""
 
     @abstractmethod
@@ -22,13 +22,13 @@ class Samples(ABC):
         """Number of rows."""
 
     @abstractmethod
-    def take(self, rows: np.ndarray) -> Samples:
+    def take(self, rows: np.ndarray) -> RawRows:
         """The given rows."""
 
     @property
     @abstractmethod
     def keys(self) -> list[np.ndarray]:
-        """All that tells rows apart, as `merge_rows` reads it."""
+        """All that tells rows apart, as `deduplicate` reads it."""
 
     @abstractmethod
     def encoder(self, weight: np.ndarray) -> Encoder:
@@ -38,7 +38,7 @@ class Samples(ABC):
 class Reader(ABC):
     """Learns the layout of X once, and reads any container by it."""
 
-    owner: str  # name of the estimator, for messages
+    caller_name: str  # name of the estimator, for messages
     least_rows: int  # that are read at once, where X is read in parts
     sides: tuple[int, int] | None = None  # height and width, where rows are images
 
@@ -61,7 +61,7 @@ class Reader(ABC):
         """Learn the layout."""
 
     @abstractmethod
-    def read(self, X: Any) -> Samples:
+    def read(self, X: Any) -> RawRows:
         """Read rows with the layout learnt."""
 
     @abstractmethod
@@ -89,7 +89,7 @@ def n_dimensions(X: Any) -> int:
     return n_lists + getattr(X, "ndim", 0)
 
 
-def dense_rows(owner: str, X: Any) -> Any:
+def dense_rows(caller_name: str, X: Any) -> Any:
     """X without its rows being read, a frame of polars as one of pandas.
 
     Raises
@@ -101,7 +101,7 @@ def dense_rows(owner: str, X: Any) -> Any:
     """
     if sparse.issparse(X):
         raise TypeError(
-            f"{owner} does not take sparse X, give a dense array: X.toarray()."
+            f"{caller_name} does not take sparse X, give a dense array: X.toarray()."
         )
     if hasattr(X, "collect") and hasattr(X, "lazy"):
         raise TypeError("X is a lazy frame, give its rows: X.collect().")

@@ -56,7 +56,7 @@ def is_split_by_us(cv: Any) -> bool:
     return isinstance(cv, str | Integral) and not isinstance(cv, bool)
 
 
-def check_folds(owner: str, cv: Any) -> None:
+def check_folds(caller_name: str, cv: Any) -> None:
     """Refuse a `cv` that is no way to split rows."""
     if is_split_by_us(cv):
         is_wrong = cv != "auto" and (isinstance(cv, str) or cv < 2)
@@ -65,7 +65,7 @@ def check_folds(owner: str, cv: Any) -> None:
         # These have a method of that name too.
         is_wrong = not is_splitter or isinstance(cv, type | bytes | bytearray)
     if is_wrong:
-        reject(owner, "cv", cv, _ALLOWED)
+        reject(caller_name, "cv", cv, _ALLOWED)
 
 
 _ALLOWED = (
@@ -75,7 +75,7 @@ _ALLOWED = (
 
 
 def given_splits(
-    owner: str,
+    caller_name: str,
     cv: Any,
     X: Any,
     y: np.ndarray,
@@ -96,7 +96,7 @@ def given_splits(
     number = np.cumsum(kept) - 1  # of a kept row among the kept ones
     splits = []
     if not hasattr(cv, "split"):
-        cv = _pairs(owner, cv, len(kept))
+        cv = _pairs(caller_name, cv, len(kept))
     for pair in check_cv(cv).split(X, y, groups):
         train, test = (_places(rows, len(kept)) for rows in pair)
         splits.append((number[train[kept[train]]], number[test[kept[test]]]))
@@ -108,14 +108,14 @@ def given_splits(
     return [(train, test) for train, test in splits if len(train) and len(test)]
 
 
-def _pairs(owner: str, cv: Any, n_rows: int) -> list[Pair]:
+def _pairs(caller_name: str, cv: Any, n_rows: int) -> list[Pair]:
     """Row numbers of an iterable of (train, test), which may be masks."""
     pairs = cv
     try:
         pairs = list(cv)
         return [(_places(a, n_rows), _places(b, n_rows)) for a, b in pairs]
     except (TypeError, ValueError, IndexError):
-        reject(owner, "cv", pairs, _ALLOWED)
+        reject(caller_name, "cv", pairs, _ALLOWED)
         raise
 
 
@@ -126,7 +126,7 @@ def _places(rows: Any, n_rows: int) -> np.ndarray:
 
 
 def made_splits(
-    owner: str,
+    caller_name: str,
     cv: Any,
     y: np.ndarray,
     weight: np.ndarray,
@@ -152,7 +152,7 @@ def made_splits(
     counts = np.clip(weight, 1, most).astype(int)
     rows = np.repeat(np.arange(len(y)), counts)  # (units,)
     dealt = None if groups is None else groups[rows]
-    pairs = _deal(owner, cv, y[rows], dealt, stratify, n_folds, seed)
+    pairs = _deal(caller_name, cv, y[rows], dealt, stratify, n_folds, seed)
     splits = []
     for _, valid in pairs:
         share = np.bincount(rows[valid], minlength=len(y)) / counts
@@ -162,7 +162,7 @@ def made_splits(
 
 
 def _deal(
-    owner: str,
+    caller_name: str,
     cv: Any,
     y: np.ndarray,
     groups: np.ndarray | None,
@@ -175,7 +175,7 @@ def _deal(
     units = _count_units(everything, groups)
     what = "rows" if groups is None else "groups"
     if cv != "auto" and units < n_folds:
-        reject(owner, "cv", cv, f"at most the number of {what}, {units}")
+        reject(caller_name, "cv", cv, f"at most the number of {what}, {units}")
     n_folds = min(n_folds, units)
     if units < 2:
         raise ValueError(
@@ -183,7 +183,7 @@ def _deal(
         )
     validated = everything
     if stratify:
-        n_folds, validated = _without_rare(owner, y, n_folds, cv)
+        n_folds, validated = _without_rare(caller_name, y, n_folds, cv)
         if groups is not None:  # no group is split, not even by a rare class
             validated &= ~np.isin(groups, groups[~validated])
     units = _count_units(validated, groups)
@@ -217,7 +217,7 @@ def _count_units(chosen: np.ndarray, groups: np.ndarray | None) -> int:
 
 
 def _without_rare(
-    owner: str, y: np.ndarray, n_folds: int, cv: Any
+    caller_name: str, y: np.ndarray, n_folds: int, cv: Any
 ) -> tuple[int, np.ndarray]:
     """Folds that fit the classes, and the rows that may be validated."""
     counts = np.bincount(y)
@@ -225,7 +225,7 @@ def _without_rare(
         n_folds = int(min(n_folds, max(2, counts.max())))
     elif counts.max() < n_folds:
         most = f"at most the rows of the largest class, {counts.max()}"
-        reject(owner, "cv", cv, most)
+        reject(caller_name, "cv", cv, most)
     least = max(n_folds, 2)
     rare = np.flatnonzero((counts > 0) & (counts < least))
     if len(rare):

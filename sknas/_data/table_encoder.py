@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sknas._data.reader import Encoder, Samples
+from sknas._data.reader import Encoder, RawRows
 from sknas._problem import TaskSpec
 
 N_EDGES = 49  # quantiles kept of a numeric column: 48 bins, which 8 and 16 divide
@@ -26,7 +26,7 @@ CELLS = 2**20  # that are scaled at once, to learn from them
 
 
 @dataclass(frozen=True, eq=False)
-class Table(Samples):
+class Table(RawRows):
     """Rows as numbers and codes.
 
     Parameters

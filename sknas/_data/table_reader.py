@@ -34,7 +34,7 @@ class TableReader(Reader):
         boolean and object dtype.
     """
 
-    owner: str
+    caller_name: str
     categorical_features: Any = "from_dtype"
     names_: list[str] = field(default_factory=list, init=False)
     categorical_: list[int] = field(default_factory=list, init=False)
@@ -46,7 +46,7 @@ class TableReader(Reader):
         self, estimator: Any, X: Any, *, reset: bool
     ) -> np.ndarray | pd.DataFrame:
         least = 2 if reset else 1
-        X = dense_rows(self.owner, X)
+        X = dense_rows(self.caller_name, X)
         if isinstance(X, list | tuple):
             X = _array_of_cells(X)
         if not isinstance(X, pd.DataFrame):
@@ -72,7 +72,7 @@ class TableReader(Reader):
             if found < wanted:
                 raise ValueError(
                     f"Found array with {found} {what}(s) (shape={X.shape}) while a "
-                    f"minimum of {wanted} is required by {self.owner}."
+                    f"minimum of {wanted} is required by {self.caller_name}."
                 )
         return validate_data(estimator, X, reset=reset, skip_check_array=True)
 
@@ -143,7 +143,7 @@ class TableReader(Reader):
         if infinite.any():
             name = self.names_[places[int(np.argmax(infinite))]]
             raise ValueError(
-                f"Column {name!r} of X holds infinity, {self.owner} takes finite "
+                f"Column {name!r} of X holds infinity, {self.caller_name} takes finite "
                 "numbers and NaN: replace it by NaN or by a large number."
             )
 
@@ -182,7 +182,7 @@ class TableReader(Reader):
 
     def _reject_categorical(self, given: Any) -> None:
         reject(
-            self.owner,
+            self.caller_name,
             "categorical_features",
             given,
             "'from_dtype', None, a mask of one bool a column, or numbers or names of "

@@ -11,7 +11,9 @@ RANGE = (0.25, 4.0)  # of a temperature
 TINY = 1e-12
 
 
-def tempered(predictions: np.ndarray, temperature: float, kind: str) -> np.ndarray:
+def apply_temperature(
+    predictions: np.ndarray, temperature: float, kind: str
+) -> np.ndarray:
     """Probabilities (..., C) at a temperature: above 1 they get less sure.
 
     Predictions of a regressor stay what they are.
@@ -48,7 +50,7 @@ def fit_temperature(
     if kind == "regression":
         return 1.0
     found = minimize_scalar(
-        lambda log: loss(tempered(predictions, float(np.exp(log)), kind)),
+        lambda log: loss(apply_temperature(predictions, float(np.exp(log)), kind)),
         bounds=np.log(RANGE),
         method="bounded",
         options={"xatol": 0.02},

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sknas._ensemble.calibration import tempered
+from sknas._ensemble.calibration import apply_temperature
 from sknas._history import Architecture
 from sknas._training.isolation import one_thread
 from sknas.trainers import TensorNet
@@ -113,8 +113,8 @@ class Ensemble:
                     module = own[member.places.index(place)]
                     with one_thread():
                         answer = restore(evaluate(module, rows))
-                    answer = tempered(answer, member.temperature, self.kind)
+                    answer = apply_temperature(answer, member.temperature, self.kind)
                     total = total + member.weight / len(own) * answer
         is_double = x.dtype == np.float64 or not self.is_single
         precision = np.float64 if is_double else np.float32
-        return tempered(total, self.temperature, self.kind).astype(precision)
+        return apply_temperature(total, self.temperature, self.kind).astype(precision)

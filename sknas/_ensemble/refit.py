@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sknas._ensemble.predictor import Ensemble, Member
-from sknas._ensemble.selection import Chosen
+from sknas._ensemble.selection import Selection
 from sknas._history import IN_HALVES, OUT_OF_MEMORY, Trial
 from sknas._parallel.run import run_tasks
 from sknas._problem import Fold, Problem
@@ -30,7 +30,9 @@ def refit_seconds(trial: Trial) -> float:
     return trial.stop * float(np.mean(trial.fold_seconds or (0.0,)))
 
 
-def gather(chosen: Chosen, trainer: CohortTrainer, problem: Problem) -> Ensemble:
+def build_from_folds(
+    chosen: Selection, trainer: CohortTrainer, problem: Problem
+) -> Ensemble:
     """The networks of the folds of the chosen trials, as an ensemble."""
     places = tuple(range(len(problem.folds)))
     members = []
@@ -58,7 +60,7 @@ def _ensemble(
 
 
 @dataclass(frozen=True, eq=False)
-class Refitted:
+class RefitResult:
     """What came of a refit: what predicts, what failed, whether Ctrl-C ended it."""
 
     ensemble: Ensemble
@@ -67,8 +69,8 @@ class Refitted:
 
 
 def refit(
-    chosen: Chosen, spare: list[Trial], space: Space, problem: Problem
-) -> Refitted:
+    chosen: Selection, fallbacks: list[Trial], space: Space, problem: Problem
+) -> RefitResult:
     """Train the chosen trials on all rows, the heaviest first.
 
     Members for which there is no time are left out; the first is always there, its
@@ -112,12 +114,12 @@ def refit(
                 _train_or_tell(replace(on_all, deadline=hurried.deadline), hurried)
             ]
     members = _members(planned, outcomes)
-    for trial in spare:
+    for trial in fallbacks:
         if members:
             break
         training = _training(trial, space, problem, full)
         outcomes.append(_train_or_tell(on_all, training))
-        members = _members(Chosen((trial,)), outcomes[-1:])
+        members = _members(Selection((trial,)), outcomes[-1:])
     _warn_of_halves(outcomes)
     failures = tuple(outcome for outcome in outcomes if isinstance(outcome, str))
     if not members:
@@ -125,16 +127,16 @@ def refit(
             f"No network could be trained on all rows: {'; '.join(failures)}."
         )
     ensemble = _ensemble(members, [full], problem, chosen.temperature)
-    return Refitted(ensemble, failures, is_interrupted)
+    return RefitResult(ensemble, failures, is_interrupted)
 
 
 def _outcomes(
     trainings: Sequence[Training], problem: Problem, seconds: float
 ) -> Iterator[TrainedNetwork | str]:
     """What becomes of trainings, in order; what the journal holds is done already."""
-    journal = problem.journal
+    store = problem.store
     keys = [_key(training) for training in trainings]
-    states = [journal.get(key) for key in keys]
+    states = [store.get(key) for key in keys]
     left = zip(trainings, states, strict=True)
     tasks = [(training,) for training, state in left if state is None]
     fresh = iter(run_tasks(_train_or_tell, tasks, problem, seconds))
@@ -144,7 +146,7 @@ def _outcomes(
             continue
         outcome = next(fresh)
         if isinstance(outcome, TrainedNetwork) and not outcome.is_cut:
-            journal.put(key, outcome.checkpoint.state)
+            store.put(key, outcome.checkpoint.state)
         yield outcome
 
 
@@ -187,7 +189,7 @@ def _warn_of_halves(outcomes: list[TrainedNetwork | str]) -> None:
 
 
 def _members(
-    planned: Chosen, outcomes: list[TrainedNetwork | str]
+    planned: Selection, outcomes: list[TrainedNetwork | str]
 ) -> tuple[Member, ...]:
     """Members of what was trained to the end, or at least the first one."""
     members: list[Member] = []
@@ -203,7 +205,7 @@ def _members(
 
 
 def _in_time(
-    chosen: Chosen, trainings: Sequence[Training], problem: Problem
+    chosen: Selection, trainings: Sequence[Training], problem: Problem
 ) -> list[int]:
     """Places of the members there is time for, at least one.
 
@@ -213,7 +215,7 @@ def _in_time(
     places: list[int] = []
     seconds = 0.0
     for place, training in enumerate(trainings):
-        if problem.journal.get(_key(training)) is None:
+        if problem.store.get(_key(training)) is None:
             usual = refit_seconds(chosen.trials[place])
             seconds += usual / (problem.n_jobs if places else 1)
             if places and seconds >= left:

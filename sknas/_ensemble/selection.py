@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sknas._ensemble.calibration import fit_temperature, tempered
+from sknas._ensemble.calibration import apply_temperature, fit_temperature
 from sknas._history import History, Trial
 from sknas._problem import Problem
 from sknas._scoring.folds import score_many
@@ -29,7 +29,7 @@ PATIENCE = 10  # draws without a better score after which no more are made
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
+class Selection:
     """What an ensemble is to be made of.
 
     Parameters
@@ -52,7 +52,7 @@ class Chosen:
         """Whether the networks of the folds are at hand."""
         return all(trial.networks for trial in self.trials)
 
-    def kept(self, places: Sequence[int]) -> Chosen:
+    def kept(self, places: Sequence[int]) -> Selection:
         """The same without the trials at other places."""
         return replace(
             self,
@@ -62,7 +62,7 @@ class Chosen:
         )
 
 
-def choose_members(history: History, problem: Problem, size: int) -> Chosen:
+def choose_members(history: History, problem: Problem, size: int) -> Selection:
     """Trials to combine and their weights, by greedy selection.
 
     The probabilities of each trial are calibrated first. Starts from the best trial and
@@ -81,7 +81,7 @@ def choose_members(history: History, problem: Problem, size: int) -> Chosen:
 
     References
     ----------
-    Caruana, Niculescu-Mizil, Crew, Ksikes: Ensemble Selection from Libraries of
+    Caruana, Niculescu-Mizil, Executor, Ksikes: Ensemble Selection from Libraries of
     Models. ICML 2004.
     """
     best = history.best
@@ -89,7 +89,7 @@ def choose_members(history: History, problem: Problem, size: int) -> Chosen:
     kind, mean_loss = problem.task.kind, problem.loss
     usable = [t for t in history.succeeded if t.predictions is not None]
     if best.predictions is None:
-        return Chosen((best,))
+        return Selection((best,))
     if size == 1:
         usable = [best]
     library = np.stack([np.asarray(t.predictions) for t in usable])  # (trials, N, C)
@@ -107,14 +107,17 @@ def choose_members(history: History, problem: Problem, size: int) -> Chosen:
         for predicted in library
     ]
     library = np.stack(
-        [tempered(p, t, kind) for p, t in zip(library, temperatures, strict=True)]
+        [
+            apply_temperature(p, t, kind)
+            for p, t in zip(library, temperatures, strict=True)
+        ]
     )
     counts = _greedy(library, rows, problem, size, until)
     chosen = np.flatnonzero(counts)
     by_weight = chosen[np.argsort(-counts[chosen], kind="stable")]
     weights = counts / counts.sum()
     mean = np.tensordot(weights, library, axes=1)  # (N, C)
-    return Chosen(
+    return Selection(
         tuple(usable[place] for place in by_weight),
         tuple(float(weights[place]) for place in by_weight),
         tuple(temperatures[place] for place in by_weight),

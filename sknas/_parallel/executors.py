@@ -21,15 +21,15 @@ import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
-from sknas._parallel.payload import Call, Parcel, answer, make_call, pack, read_answer
-from sknas._parallel.worker import Home, home_folder, remove
+from sknas._parallel.payload import Payload, Task, execute, make_task, pack, read_result
+from sknas._parallel.worker import ParentProcess, remove, worker_folder
 from sknas._problem import Problem
 
 Function = Callable[..., Any]
 Tasks = Iterable[tuple[int, tuple[Any, ...]]]  # with their places
 Results = Iterator[tuple[int, Any]]
 
-LOST = "its worker process died, twice or more"  # why there is no result
+WORKER_LOST = "its worker process died, twice or more"  # why there is no result
 DASK, RAY = "DaskDistributedBackend", "RayBackend"  # as joblib names them
 GRACE = 5.0  # seconds after the deadline in which a cluster may answer
 LARGE = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
@@ -45,7 +45,7 @@ def _patience(problem: Problem) -> float | None:
     return max(0.0, seconds) + GRACE if np.isfinite(seconds) else None
 
 
-class Crew(ABC):
+class Executor(ABC):
     """Workers of one backend.
 
     Parameters
@@ -63,7 +63,7 @@ class Crew(ABC):
         """The same for crews that can read what was sent to the other."""
 
     @abstractmethod
-    def send(self, problem: Problem) -> Parcel:
+    def send(self, problem: Problem) -> Payload:
         """What is heavy in a problem, on its way to all workers."""
 
     @abstractmethod
@@ -71,7 +71,7 @@ class Crew(ABC):
         """Places and results of ``function(problem, *task)``, as they are ready.
 
         Tasks are begun in their order. Where a cluster has tried one again by itself
-        and given it up, the result is `LOST`.
+        and given it up, the result is `WORKER_LOST`.
 
         Raises
         ------
@@ -79,15 +79,15 @@ class Crew(ABC):
             If all tasks without a result have to be begun again.
         """
 
-    def sent(self, problem: Problem) -> Parcel:
+    def sent(self, problem: Problem) -> Payload:
         """The parcel of a problem, made once for all its tasks."""
         parts = (*problem.folds, problem.score, problem.loss)
-        key, known, parcel = _sent.get(parts[0], ("", [], None))
+        key, known, payload = _sent.get(parts[0], ("", [], None))
         is_other = key != self.key or [ref() for ref in known] != [*parts]
-        if parcel is None or is_other or not parcel.is_there:
-            parcel = self.send(problem)
-            _sent[parts[0]] = self.key, [_reference(part) for part in parts], parcel
-        return parcel
+        if payload is None or is_other or not payload.is_there:
+            payload = self.send(problem)
+            _sent[parts[0]] = self.key, [_reference(part) for part in parts], payload
+        return payload
 
     def forget(self, problem: Problem) -> None:
         """Send the problem anew when it is needed: what was sent is lost."""
@@ -95,7 +95,7 @@ class Crew(ABC):
 
 
 # By the first fold: a parcel lasts as long as that does.
-_sent: weakref.WeakKeyDictionary[Any, tuple[str, list[Any], Parcel]] = (
+_sent: weakref.WeakKeyDictionary[Any, tuple[str, list[Any], Payload]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -104,19 +104,19 @@ def _reference(part: Any) -> Callable[[], Any]:
     return (lambda: None) if part is None else weakref.ref(part)
 
 
-def find_crew(n_workers: int, n_devices: int = 0) -> Crew:
+def find_executor(n_workers: int, n_devices: int = 0) -> Executor:
     """The workers of the backend that is active in joblib."""
     backend, _ = get_active_backend()
     # By name: neither class is there where its package is not.
     name = type(backend).__name__
     if name == DASK:
-        return DaskCrew(n_workers, backend.client)
+        return DaskExecutor(n_workers, backend.client)
     if name == RAY:
-        return RayCrew(n_workers, backend.ray_remote_args or {})
-    return JoblibCrew(n_workers, backend, n_devices)
+        return RayExecutor(n_workers, backend.ray_remote_args or {})
+    return JoblibExecutor(n_workers, backend, n_devices)
 
 
-class JoblibCrew(Crew):
+class JoblibExecutor(Executor):
     """Processes of this machine, or whatever another backend of joblib starts."""
 
     def __init__(self, n_workers: int, backend: Any, n_devices: int = 0) -> None:
@@ -125,28 +125,28 @@ class JoblibCrew(Crew):
         has_generator = getattr(backend, "supports_return_generator", False)
         self.return_as = "generator_unordered" if has_generator else "list"
         # Others may be nobody's children, or those of a server that forks.
-        self.home = None
+        self.parent = None
         if self.name == "LokyBackend":
-            self.home = Home(os.getpid(), home_folder(), n_devices)
+            self.parent = ParentProcess(os.getpid(), worker_folder(), n_devices)
 
     @property
     def key(self) -> str:
         return self.name
 
-    def send(self, problem: Problem) -> Parcel:
+    def send(self, problem: Problem) -> Payload:
         if self.name not in ("LokyBackend", "MultiprocessingBackend"):
             return _in_memory(problem)
-        handle, path = tempfile.mkstemp(dir=home_folder())
+        handle, path = tempfile.mkstemp(dir=worker_folder())
         with os.fdopen(handle, "wb") as file:
             spans = pack(problem, file)
-        parcel = Parcel(uuid.uuid4().hex, spans, path)
-        weakref.finalize(parcel, remove, os.getpid(), path)
-        return parcel
+        payload = Payload(uuid.uuid4().hex, spans, path)
+        weakref.finalize(payload, remove, os.getpid(), path)
+        return payload
 
     def results(self, function: Function, problem: Problem, tasks: Tasks) -> Results:
-        parcel = self.sent(problem)
+        payload = self.sent(problem)
         calls = (
-            (place, make_call(function, problem, task, parcel, self.home))
+            (place, make_task(function, problem, task, payload, self.parent))
             for place, task in tasks
         )
         work = joblib.delayed(_answered)
@@ -155,9 +155,9 @@ class JoblibCrew(Crew):
         )
         found: Any = None
         try:
-            found = parallel(work(place, call, parcel.data) for place, call in calls)
+            found = parallel(work(place, call, payload.data) for place, call in calls)
             for place, content in found:
-                yield place, read_answer(content)
+                yield place, read_result(content)
         except TerminatedWorkerError:
             raise WorkerDiedError from None
         except BaseException as error:
@@ -175,11 +175,11 @@ def _close(found: Any, error: BaseException) -> None:
             found.close()
 
 
-def _answered(place: int, call: Call, data: Any) -> tuple[int, bytes]:
-    return place, answer(call, data)
+def _answered(place: int, call: Task, data: Any) -> tuple[int, bytes]:
+    return place, execute(call, data)
 
 
-class DaskCrew(Crew):
+class DaskExecutor(Executor):
     """A Dask cluster. It tries a task again by itself, as often as it is told to.
 
     joblib would send the rows at each rung, and lose them with a worker.
@@ -195,29 +195,29 @@ class DaskCrew(Crew):
     def key(self) -> str:
         return self.client.id
 
-    def send(self, problem: Problem) -> Parcel:
-        parcel = _in_memory(problem)
+    def send(self, problem: Problem) -> Payload:
+        payload = _in_memory(problem)
         told: dict[str, Any] = {"broadcast": True, "hash": False}
         if (seconds := _patience(problem)) is not None:
             told["timeout"] = seconds
         try:
             # To all workers: what one alone had would be lost with it.
-            data = self.client.scatter(parcel.data, **told)
+            data = self.client.scatter(payload.data, **told)
         except TimeoutError:  # there is none
             raise WorkerDiedError from None
-        return Parcel(parcel.key, parcel.spans, data)
+        return Payload(payload.key, payload.spans, data)
 
     def results(self, function: Function, problem: Problem, tasks: Tasks) -> Results:
-        parcel = self.sent(problem)
+        payload = self.sent(problem)
         waiting, places = iter(tasks), {}
         done = self.distributed.as_completed(timeout=_patience(problem))
 
         def start(n: int) -> None:
             for place, task in islice(waiting, n):
-                call = make_call(function, problem, task, parcel)
+                call = make_task(function, problem, task, payload)
                 key = f"sknas-{uuid.uuid4().hex}"
                 with self.dask.config.set(LARGE):  # a call has the networks of a unit
-                    future = self.client.submit(answer, call, parcel.data, key=key)
+                    future = self.client.submit(execute, call, payload.data, key=key)
                 places[future] = place
                 done.add(future)
 
@@ -233,15 +233,15 @@ class DaskCrew(Crew):
 
     def _result(self, future: Any, problem: Problem) -> Any:
         try:
-            return read_answer(future.result())
+            return read_result(future.result())
         except self.distributed.KilledWorker:
-            return LOST
+            return WORKER_LOST
         except CancelledError:  # the result was lost with a worker, or what it reads
             self.forget(problem)
             raise WorkerDiedError from None
 
 
-class RayCrew(Crew):
+class RayExecutor(Executor):
     """A Ray cluster. It tries a task once more by itself.
 
     Its backend of joblib would start and end all workers at each rung.
@@ -250,7 +250,7 @@ class RayCrew(Crew):
     def __init__(self, n_workers: int, options: dict[str, Any]) -> None:
         super().__init__(n_workers)
         self.ray: Any = importlib.import_module("ray")
-        self.answer = self.ray.remote(**{"max_retries": 1, **options})(answer)
+        self.execute = self.ray.remote(**{"max_retries": 1, **options})(execute)
         names = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError")
         self.deaths = tuple(getattr(self.ray.exceptions, name) for name in names)
 
@@ -258,18 +258,18 @@ class RayCrew(Crew):
     def key(self) -> str:
         return self.ray.get_runtime_context().get_worker_id()
 
-    def send(self, problem: Problem) -> Parcel:
-        parcel = _in_memory(problem)
-        return Parcel(parcel.key, parcel.spans, self.ray.put(parcel.data))
+    def send(self, problem: Problem) -> Payload:
+        payload = _in_memory(problem)
+        return Payload(payload.key, payload.spans, self.ray.put(payload.data))
 
     def results(self, function: Function, problem: Problem, tasks: Tasks) -> Results:
-        parcel = self.sent(problem)
+        payload = self.sent(problem)
         waiting, places = iter(tasks), {}
 
         def start(n: int) -> None:
             for place, task in islice(waiting, n):
-                call = make_call(function, problem, task, parcel)
-                places[self.answer.remote(call, parcel.data)] = place
+                call = make_task(function, problem, task, payload)
+                places[self.execute.remote(call, payload.data)] = place
 
         try:
             start(self.n_workers)
@@ -285,13 +285,13 @@ class RayCrew(Crew):
 
     def _result(self, reference: Any) -> Any:
         try:
-            return read_answer(self.ray.get(reference))
+            return read_result(self.ray.get(reference))
         except self.deaths:
-            return LOST
+            return WORKER_LOST
 
 
-def _in_memory(problem: Problem) -> Parcel:
+def _in_memory(problem: Problem) -> Payload:
     """What is heavy in a problem, as an array."""
     file = io.BytesIO()
     spans = pack(problem, file)
-    return Parcel(uuid.uuid4().hex, spans, np.frombuffer(file.getbuffer(), np.uint8))
+    return Payload(uuid.uuid4().hex, spans, np.frombuffer(file.getbuffer(), np.uint8))

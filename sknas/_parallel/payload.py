@@ -18,7 +18,7 @@ import cloudpickle
 import numpy as np
 from torch import Tensor
 
-from sknas._parallel.worker import Home, claim_device, end_with
+from sknas._parallel.worker import ParentProcess, claim_device, end_with
 from sknas._problem import Problem
 from sknas._training.isolation import one_thread
 
@@ -30,7 +30,7 @@ Spans = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Parcel:
+class Payload:
     """What is heavy in a problem, pickled once.
 
     Parameters
@@ -83,27 +83,27 @@ _opened: dict[str, dict[str, Any]] = {}  # by key, the latest last
 _opening = threading.Lock()
 
 
-def _open(parcel: Parcel, data: Any) -> dict[str, Any]:
+def _open(payload: Payload, data: Any) -> dict[str, Any]:
     """What is in a parcel, unpickled once a process."""
     with _opening:
-        heavy = _opened.pop(parcel.key, None)
+        heavy = _opened.pop(payload.key, None)
         if heavy is None:
             if isinstance(data, str):
                 data = np.memmap(data, np.uint8, "r")
-            heavy = unpack(parcel.spans, data)
-        _opened[parcel.key] = heavy
+            heavy = unpack(payload.spans, data)
+        _opened[payload.key] = heavy
         for old in list(_opened)[:-N_OPENED]:
             del _opened[old]
         return heavy
 
 
 @dataclass(frozen=True, eq=False)
-class Call:
+class Task:
     """A call of a function, ready to go to another process.
 
     Parameters
     ----------
-    parcel : Parcel
+    parcel : Payload
         What it reads; the bytes go beside the call, each backend has its own way.
     content : bytes
         The function, the rest of the problem, and the task.
@@ -114,38 +114,38 @@ class Call:
         The process that searches, for workers that are its children.
     """
 
-    parcel: Parcel
+    payload: Payload
     content: bytes
     end: float
-    home: Home | None
+    parent: ParentProcess | None
 
 
-def make_call(
+def make_task(
     function: Callable[..., Any],
     problem: Problem,
     task: tuple[Any, ...],
-    parcel: Parcel,
-    home: Home | None = None,
-) -> Call:
+    payload: Payload,
+    parent: ParentProcess | None = None,
+) -> Task:
     """The call ``function(problem, *task)`` without what is in the parcel."""
-    light = replace(problem.bare(), folds=(), score=None, loss=None)
+    light = replace(problem.for_worker(), folds=(), score=None, loss=None)
     content = _dumped((function, light, task))
     end = time.time() + problem.seconds_left
-    return Call(replace(parcel, data=None), content, end, home)
+    return Task(replace(payload, data=None), content, end, parent)
 
 
-def answer(call: Call, data: Any) -> bytes:
+def execute(call: Task, data: Any) -> bytes:
     """What a worker does: the result of a call, pickled."""
     changes: dict[str, Any] = {}
-    if call.home is not None:
-        end_with(call.home.process, call.home.folder)
-        if call.home.n_devices:
-            changes["device"] = claim_device(call.home.folder, call.home.n_devices)
+    if call.parent is not None:
+        end_with(call.parent.process, call.parent.folder)
+        if call.parent.n_devices:
+            changes["device"] = claim_device(call.parent.folder, call.parent.n_devices)
     if np.isfinite(call.end):
         changes["deadline"] = time.monotonic() + call.end - time.time()
     with one_thread():
         function, light, task = pickle.loads(call.content)
-        problem = replace(light, **_open(call.parcel, data), **changes)
+        problem = replace(light, **_open(call.payload, data), **changes)
         return _dumped(function(problem, *task))
 
 
@@ -164,6 +164,6 @@ def _dumped(value: Any) -> bytes:
     return file.getvalue()
 
 
-def read_answer(content: bytes) -> Any:
+def read_result(content: bytes) -> Any:
     """The result that a worker sent."""
     return pickle.loads(content)

@@ -13,7 +13,14 @@ import torch
 from joblib.parallel import get_active_backend
 
 from sknas._history import OUT_OF_TIME
-from sknas._parallel.executors import DASK, LOST, RAY, Crew, WorkerDiedError, find_crew
+from sknas._parallel.executors import (
+    DASK,
+    RAY,
+    WORKER_LOST,
+    Executor,
+    WorkerDiedError,
+    find_executor,
+)
 from sknas._problem import Problem
 
 # Workers start once, in about 3 s, and in up to 10 s on a busy machine.
@@ -66,7 +73,7 @@ def _is_ray_worker(ray: Any) -> bool:
     return mode == ray.WORKER_MODE
 
 
-def count_useful(problem: Problem, n_tasks: int) -> int:
+def count_useful_workers(problem: Problem, n_tasks: int) -> int:
     """Workers that some tasks can keep busy: one process serves a whole GPU."""
     return max(1, min(_count_places(problem), n_tasks))
 
@@ -110,20 +117,20 @@ def run_tasks(
         About how long all tasks take in one process; short work stays in this one.
     """
     is_worth = seconds >= WORTH_WORKERS and problem.seconds_left >= ROOM_FOR_WORKERS
-    if count_useful(problem, len(tasks)) == 1 or not is_worth:
-        bare = problem.bare()
-        return (function(bare, *task) for task in tasks)
+    if count_useful_workers(problem, len(tasks)) == 1 or not is_worth:
+        for_worker = problem.for_worker()
+        return (function(for_worker, *task) for task in tasks)
     # As many for few tasks, too: the same workers serve all rungs.
     n_gpus = 0 if problem.device == "cpu" else count_gpus(problem.device)
-    crew = find_crew(_count_places(problem), n_gpus)
-    return _insisting(function, dict(enumerate(tasks)), problem, crew)
+    executor = find_executor(_count_places(problem), n_gpus)
+    return _insisting(function, dict(enumerate(tasks)), problem, executor)
 
 
 def _insisting(
     function: Callable[..., Any],
     left: dict[int, tuple[Any, ...]],
     problem: Problem,
-    crew: Crew,
+    executor: Executor,
 ) -> Iterator[Any]:
     """Results in order, whatever happens to workers."""
     n_deaths: Counter[int] = Counter()
@@ -137,7 +144,7 @@ def _insisting(
         tasks = ((place, left[place]) for place in chosen)
         n_open = len(chosen)
         try:
-            for place, result in crew.results(function, problem, tasks):
+            for place, result in executor.results(function, problem, tasks):
                 del left[place]
                 ready[place] = result
                 n_open -= 1
@@ -147,7 +154,9 @@ def _insisting(
                     yield ready.pop(next_place)
                     next_place += 1
         except WorkerDiedError:
-            under_way = [place for place in chosen if place in left][: crew.n_workers]
+            under_way = [place for place in chosen if place in left][
+                : executor.n_workers
+            ]
             n_deaths.update(under_way)
             ready |= _given_up(left, n_deaths, problem)
     while next_place in ready:
@@ -160,7 +169,7 @@ def _given_up(
 ) -> dict[int, str]:
     """The reasons of tasks that are not tried again; they are left no more."""
     is_late = problem.seconds_left < ROOM_FOR_WORKERS  # new workers have to start
-    reasons = {place: LOST for place in left if n_deaths[place] > 1}
+    reasons = {place: WORKER_LOST for place in left if n_deaths[place] > 1}
     if is_late:
         reasons = {place: reasons.get(place, OUT_OF_TIME) for place in left}
     for place in reasons:

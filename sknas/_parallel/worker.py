@@ -23,7 +23,7 @@ POLL = 0.3  # seconds between two looks at whether the parent lives
 
 
 @dataclass(frozen=True)
-class Home:
+class ParentProcess:
     """The process that searches, as its workers on the same machine know it.
 
     Parameters
@@ -44,7 +44,7 @@ class Home:
 _folders: dict[int, str] = {}  # by process: a fork has one of its own
 
 
-def home_folder() -> str:
+def worker_folder() -> str:
     """The folder of this process, made when it is first asked for."""
     process = os.getpid()
     if not os.path.isdir(_folders.get(process, "")):  # or somebody has tidied up

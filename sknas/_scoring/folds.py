@@ -88,7 +88,7 @@ class NetworkScores:
         Mean loss over the folds.
     finite : ndarray of bool of shape (K,)
         Whether all answers were finite.
-    is_stepped : bool
+    is_piecewise_constant : bool
         Whether the score has steps, so that a share of the loss tells more.
     """
 
@@ -96,13 +96,13 @@ class NetworkScores:
     scores: np.ndarray
     loss: np.ndarray
     finite: np.ndarray
-    is_stepped: bool
+    is_piecewise_constant: bool
     _predictions: list[np.ndarray]
     _problem: Problem
 
     def value(self, place: int) -> float:
         """What points of a network, and networks, are compared by."""
-        share = LOSS_SHARE if self.is_stepped else 0.0
+        share = LOSS_SHARE if self.is_piecewise_constant else 0.0
         value = self.mean[place] - share * self.loss[place]
         return float(value) if self.finite[place] else -np.inf
 
@@ -141,7 +141,8 @@ def score_networks(problem: Problem, outputs: list[np.ndarray]) -> NetworkScores
         by_fold,
         np.mean(losses, axis=0),
         finite,
-        getattr(problem.score, "is_stepped", False) and not told.probabilistic,
+        getattr(problem.score, "is_piecewise_constant", False)
+        and not told.probabilistic,
         predictions,
         problem,
     )

@@ -20,10 +20,12 @@ from sknas._data.prepare import Data
 from sknas._scoring.metrics import MAX_REPEATED, find_metric
 from sknas._validation import did_you_mean, reject
 
-LEAST_SHARE = 1e-7  # probability of the right class that the log-loss still tells
+MIN_SHARE = 1e-7  # probability of the right class that the log-loss still tells
 
 
-def find_scorer(owner: str, scoring: Any, is_classifier: bool) -> Callable[..., float]:
+def find_scorer(
+    caller_name: str, scoring: Any, is_classifier: bool
+) -> Callable[..., float]:
     """The scorer of a name or a callable; accuracy or R2 for None.
 
     Raises
@@ -36,10 +38,12 @@ def find_scorer(owner: str, scoring: Any, is_classifier: bool) -> Callable[..., 
     if isinstance(scoring, str):
         if scoring not in get_scorer_names():
             advice = did_you_mean(scoring, get_scorer_names())
-            reject(owner, "scoring", scoring, "a scikit-learn scorer name", advice)
+            reject(
+                caller_name, "scoring", scoring, "a scikit-learn scorer name", advice
+            )
         return get_scorer(scoring)
     if not callable(scoring):
-        reject(owner, "scoring", scoring, "a scorer name, a callable or None")
+        reject(caller_name, "scoring", scoring, "a scorer name, a callable or None")
     return check_scoring(DummyClassifier(), scoring=scoring)
 
 
@@ -129,7 +133,7 @@ class RowScorer:
         # Of labels by a metric of scikit-learn; one of the user's own has any scale.
         module = getattr(getattr(scorer, "_score_func", None), "__module__", "")
         is_known = module.startswith("sklearn.") and classes is not None
-        self.is_stepped = is_known and not reads_probabilities(scorer)
+        self.is_piecewise_constant = is_known and not reads_probabilities(scorer)
         self.scorer = scorer
         self.X = X
         self.y = y
@@ -236,10 +240,10 @@ class RowLoss:
             losses = ((predictions / unit - y / unit) ** 2).mean(axis=-1)
         elif self.kind == "multilabel":
             right = np.where(y > 0, predictions, 1 - predictions)
-            losses = -np.log(np.maximum(right, LEAST_SHARE)).mean(axis=-1)
+            losses = -np.log(np.maximum(right, MIN_SHARE)).mean(axis=-1)
         else:
             right = predictions[..., np.arange(len(rows)), y]
-            losses = -np.log(np.maximum(right, LEAST_SHARE))
+            losses = -np.log(np.maximum(right, MIN_SHARE))
         return np.average(losses, weights=weight, axis=-1)
 
 

@@ -12,11 +12,11 @@ from sknas._problem import TaskSpec
 from sknas._validation import as_float, brief, did_you_mean, reject, warn_user
 from sknas.spaces import Space
 
-MOST_FAILED = 20  # answers that a function of the user may owe before it gives one
+MAX_FAILED = 20  # answers that a function of the user may owe before it gives one
 
 
 def make_feasible(
-    owner: str, constraints: Any, space: Space, task: TaskSpec | None
+    caller_name: str, constraints: Any, space: Space, task: TaskSpec | None
 ) -> Callable[[Architecture], bool]:
     """Whether an architecture can be built and keeps the constraints of a user.
 
@@ -37,7 +37,7 @@ def make_feasible(
     InvalidParameterError
         If the constraints are none.
     """
-    keeps = _keeps(owner, constraints, space, task)
+    keeps = _keeps(caller_name, constraints, space, task)
     if task is None:
         return keeps
     # What can't be built has no costs to bound.
@@ -45,28 +45,31 @@ def make_feasible(
 
 
 def _keeps(
-    owner: str, constraints: Any, space: Space, task: TaskSpec | None
+    caller_name: str, constraints: Any, space: Space, task: TaskSpec | None
 ) -> Callable[[Architecture], bool]:
     """Whether an architecture keeps the constraints, after a check of them."""
     if constraints is None:
         return lambda architecture: True
     if callable(constraints):
-        return _Answer(owner, constraints)
+        return _Answer(caller_name, constraints)
     if not isinstance(constraints, Mapping):
         reject(
-            owner, "constraints", constraints, "a dict of bounds, a callable or None"
+            caller_name,
+            "constraints",
+            constraints,
+            "a dict of bounds, a callable or None",
         )
     known = _known(space, task)
     for name, bound in constraints.items():
         if name not in known:
             allowed = f"a dict of bounds of {known}"
             question = did_you_mean(name, known)
-            reject(owner, "constraints", dict(constraints), allowed, question)
+            reject(caller_name, "constraints", dict(constraints), allowed, question)
         number = float("nan") if isinstance(bound, bool) else as_float(bound)
         is_cost = task is not None  # of a network: above zero
         if not np.isfinite(number) or (is_cost and number <= 0):
             allowed = "a finite number" + " > 0" * is_cost
-            reject(owner, f"constraints[{name!r}]", bound, allowed)
+            reject(caller_name, f"constraints[{name!r}]", bound, allowed)
     return _Bounds(constraints, space, task)
 
 
@@ -80,8 +83,8 @@ def _known(space: Space, task: TaskSpec | None) -> list[str]:
 class _Answer:
     """What a function of the user says of an architecture."""
 
-    def __init__(self, owner: str, allows: Callable[[Architecture], Any]) -> None:
-        self.owner, self.allows = owner, allows
+    def __init__(self, caller_name: str, allows: Callable[[Architecture], Any]) -> None:
+        self.caller_name, self.allows = caller_name, allows
         self.failures: list[tuple[Architecture, Exception]] = []
         self.has_answered = self.has_warned = False
 
@@ -91,12 +94,12 @@ class _Answer:
         except Exception as error:
             if not self.has_warned:
                 self.failures.append((architecture, error))
-            if self.has_answered or len(self.failures) < MOST_FAILED:
+            if self.has_answered or len(self.failures) < MAX_FAILED:
                 self._warn()
                 return False
             allowed = "a function of an architecture that returns True or False"
             advice = f"it ended in {type(error).__name__}: {brief(error)}"
-            reject(self.owner, "constraints", self.allows, allowed, advice)
+            reject(self.caller_name, "constraints", self.allows, allowed, advice)
         self.has_answered = True
         self._warn()
         return answer

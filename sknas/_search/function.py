@@ -19,7 +19,7 @@ from sknas._history import (
 from sknas._problem import Problem
 from sknas._resolve import draw_seed, find_part
 from sknas._search.constraints import make_feasible
-from sknas._search.loop import N_LEADERS, Search, _not_begun, first_proposals
+from sknas._search.loop import N_REEVALUATED, Search, _not_begun, initial_design
 from sknas._training.isolation import failure_reason
 from sknas._validation import check_integer, check_positive, reject
 from sknas.spaces import DictSpace, Space
@@ -85,31 +85,31 @@ def search(
     >>> history.best.architecture["shape"]
     'round'
     """
-    owner = "search"
+    caller_name = "search"
     if not callable(objective):
-        reject(owner, "objective", objective, "callable")
+        reject(caller_name, "objective", objective, "callable")
     if not isinstance(space, Space):
         if not isinstance(space, Mapping) or not space:
-            reject(owner, "space", space, "a Space or a dict of choices")
+            reject(caller_name, "space", space, "a Space or a dict of choices")
         space = DictSpace(space)
-    n_trials = check_integer(owner, "max_trials", max_trials, 1)
-    max_time = check_positive(owner, "max_time", max_time, optional=True)
+    n_trials = check_integer(caller_name, "max_trials", max_trials, 1)
+    max_time = check_positive(caller_name, "max_time", max_time, optional=True)
     deadline = None if max_time is None else time.monotonic() + max_time
     seed = draw_seed(random_state)
-    feasible = make_feasible(owner, constraints, space, None)
+    feasible = make_feasible(caller_name, constraints, space, None)
     problem = Problem(feasible=feasible, deadline=deadline)
     trainer = FunctionTrainer(objective)
     search = Search(
         space=space,
-        strategy=find_part(owner, "strategy", strategy, STRATEGIES, Strategy),
+        strategy=find_part(caller_name, "strategy", strategy, STRATEGIES, Strategy),
         trainer=trainer,
         problem=problem,
         seed=seed,
         max_trials=n_trials,
         deadline=lambda history: deadline,
-        n_leaders=N_LEADERS if noisy else 0,
+        n_reevaluated=N_REEVALUATED if noisy else 0,
     )
-    return search.run(first_proposals(space, None, feasible))
+    return search.run(initial_design(space, None, feasible))
 
 
 class FunctionTrainer(Trainer):
@@ -121,7 +121,7 @@ class FunctionTrainer(Trainer):
         Architecture -> score.
     """
 
-    n_side = 1  # one after another: each proposal knows all scores before it
+    n_proposals = 1  # one after another: each proposal knows all scores before it
     is_cut = False
 
     def __init__(self, objective: Callable[[Mapping[str, Any]], float]) -> None:

@@ -10,15 +10,15 @@ from functools import partial
 import numpy as np
 
 from sknas._history import (
-    AGAIN,
     INTERRUPTED,
+    RESCORE,
     UNDEFINED,
     Architecture,
     History,
     Proposal,
     Trial,
 )
-from sknas._parallel.run import count_useful
+from sknas._parallel.run import count_useful_workers
 from sknas._problem import Problem, TaskSpec
 from sknas._resolve import _copied
 from sknas.spaces import Space, UnseenSampler
@@ -27,8 +27,8 @@ from sknas.trainers import Trainer
 
 MAX_REPEATS = 10  # batches of nothing new after which a strategy is done
 N_KEPT = 25  # best trials whose predictions are kept, for an ensemble
-N_LEADERS = 5  # architectures scored again where scores are noisy
-AGAIN_SHARE = 0.15  # of the time, or of the trials of an estimator, for that
+N_REEVALUATED = 5  # architectures scored again where scores are noisy
+REEVALUATION_SHARE = 0.15  # of the time, or of the trials of an estimator, for that
 
 
 class Search:
@@ -52,9 +52,9 @@ class Search:
         History so far -> end of the search on the monotonic clock, or None.
     on_trials : callable, default=None
         Called with the history whenever trials were added.
-    n_side : int or None, default=None
+    n_proposals : int or None, default=None
         Proposals asked for at once; None for as many as the trainer likes.
-    n_leaders : int, default=0
+    n_reevaluated : int, default=0
         Architectures that are scored once more at the end, by a fresh seed.
     earlier : History, default=History()
         Trials of a search that this one goes on with; `max_trials` counts them.
@@ -71,9 +71,9 @@ class Search:
         max_trials: int | None,
         deadline: Callable[[History], float | None],
         on_trials: Callable[[History], None] | None = None,
-        n_side: int | None = None,
-        n_leaders: int = 0,
-        earlier: History = History(),  # noqa: B008 - it is frozen
+        n_proposals: int | None = None,
+        n_reevaluated: int = 0,
+        previous: History = History(),  # noqa: B008 - it is frozen
     ) -> None:
         self.space = space
         space.check()
@@ -84,10 +84,12 @@ class Search:
         self.max_trials = max_trials
         self.deadline = deadline
         self.on_trials = on_trials
-        self.n_side = self.trainer.n_side if n_side is None else n_side
-        self.n_leaders = n_leaders
-        self.journal = problem.journal
-        self.earlier = replace(earlier, stop_reason="")
+        self.n_proposals = (
+            self.trainer.n_proposals if n_proposals is None else n_proposals
+        )
+        self.n_reevaluated = n_reevaluated
+        self.store = problem.store
+        self.previous = replace(previous, stop_reason="")
         self._seen: set[str] = set()
         self._n_batches = 0
 
@@ -102,8 +104,8 @@ class Search:
         first : sequence of Proposal
             What to train before the strategy is asked.
         """
-        history = self.earlier
-        self.begun = time.monotonic() - self.journal.seconds
+        history = self.previous
+        self.begun = time.monotonic() - self.store.seconds
         try:
             # Not the same draws again where trials are there already.
             seed = [self.seed, len(history)] if len(history) else self.seed
@@ -112,32 +114,32 @@ class Search:
             self.trainer.setup(self.space)
             self._seen = {trial.architecture.key for trial in history}
             if len(history):
-                self.strategy.observe([trial.bare() for trial in history])
-            n = self.n_side
+                self.strategy.observe([trial.without_arrays() for trial in history])
+            n = self.n_proposals
             queue = [list(first[at : at + n]) for at in range(0, len(first), n)]
             while not history.stop_reason:
                 history = self._advance(history, queue)
-            history = self._scored_again(history)
+            history = self._reevaluated(history)
         except KeyboardInterrupt:
             history = replace(history, stop_reason=INTERRUPTED)
         return history
 
     def _advance(self, history: History, queue: list[list[Proposal]]) -> History:
         """One batch more, or the reason why there is none."""
-        stop_reason = self.journal.get(f"end:{self._n_batches}")
+        stop_reason = self.store.get(f"end:{self._n_batches}")
         if stop_reason is not None:
             return replace(history, stop_reason=stop_reason)
-        batch = self.journal.get(self._batch_key)
+        batch = self.store.get(self._batch_key)
         deadline = self._end_of_search(history)
         left = np.inf if self.max_trials is None else self.max_trials - len(history)
         if batch is None and left <= 0:
             return self._ended(history, "max_trials")
         if batch is None and deadline is not None and time.monotonic() >= deadline:
             return self._ended(history, "max_time")
-        n = self.n_side
+        n = self.n_proposals
         if queue:
             first = queue.pop(0)
-            if deadline is not None and not self.strategy.is_primed:
+            if deadline is not None and not self.strategy.needs_initial_design:
                 # Time is short: no worker waits for the default one to be trained.
                 first += self._beside(int(min(n, left)) - len(first))
             new = self._numbered(first, history, left)
@@ -162,28 +164,30 @@ class Search:
 
     def _ended(self, history: History, stop_reason: str) -> History:
         """The history with the reason why the search is over."""
-        self.journal.put(f"end:{self._n_batches}", stop_reason)
+        self.store.put(f"end:{self._n_batches}", stop_reason)
         return replace(history, stop_reason=stop_reason)
 
     def _end_of_search(self, history: History) -> float | None:
         """The deadline, less the time in which leaders are scored again."""
         deadline = self.deadline(history)
-        if deadline is None or not self.n_leaders or len(history.succeeded) < 2:
+        if deadline is None or not self.n_reevaluated or len(history.succeeded) < 2:
             return deadline
-        return deadline - AGAIN_SHARE * (deadline - self.begun)
+        return deadline - REEVALUATION_SHARE * (deadline - self.begun)
 
-    def _scored_again(self, history: History) -> History:
+    def _reevaluated(self, history: History) -> History:
         """The history with new scores of its leaders: the best one had luck, too."""
-        leaders = self._leaders(history)
-        for at in range(0, len(leaders), self.n_side):
+        top_k = self._top_k(history)
+        for at in range(0, len(top_k), self.n_proposals):
             deadline = self.deadline(history)
             is_late = deadline is not None and time.monotonic() >= deadline
-            if is_late and self.journal.get(self._batch_key) is None:
+            if is_late and self.store.get(self._batch_key) is None:
                 break
             first = _next_number(history)
             proposals = [
-                Proposal(a, origin=AGAIN, number=number, seed=self._seed_of(number))
-                for number, a in enumerate(leaders[at : at + self.n_side], start=first)
+                Proposal(a, origin=RESCORE, number=number, seed=self._seed_of(number))
+                for number, a in enumerate(
+                    top_k[at : at + self.n_proposals], start=first
+                )
             ]
             # Other rows in a batch and other units dropped, not other weights alone.
             again = replace(self.problem, seed=self._seed_of(first))
@@ -192,16 +196,16 @@ class Search:
                 break
         return history
 
-    def _leaders(self, history: History) -> list[Architecture]:
+    def _top_k(self, history: History) -> list[Architecture]:
         """What to score again: the best of the highest rung, if there are two."""
-        if not self.n_leaders or history.stop_reason == INTERRUPTED:
+        if not self.n_reevaluated or history.stop_reason == INTERRUPTED:
             return []
         scored = history.succeeded
         top = [t for t in scored if t.proposal.rung == scored[0].proposal.rung]
         if len(top) < 2:
             return []
         ranked = {t.architecture.key: t.architecture for t in self.strategy.rank(top)}
-        return list(ranked.values())[: self.n_leaders]
+        return list(ranked.values())[: self.n_reevaluated]
 
     def _trained(
         self,
@@ -213,16 +217,16 @@ class Search:
     ) -> History:
         """The history with what came of some proposals, of `n` that were asked for."""
         number, key = self._n_batches, self._batch_key
-        batch = self.journal.get(key)
+        batch = self.store.get(key)
         if batch is None:
-            self.journal.put(key, {"n": n, "proposals": proposals})
+            self.store.put(key, {"n": n, "proposals": proposals})
         else:  # what depended on the clock is as it was
             proposals = batch["proposals"]
             self._seen |= {proposal.architecture.key for proposal in proposals}
         self._n_batches += 1
         known = self._known(number)
         trials = known or self._train(proposals, history, deadline, problem)
-        self.strategy.observe([trial.bare() for trial in trials])
+        self.strategy.observe([trial.without_arrays() for trial in trials])
         # A trial that was never begun is none.
         begun = [
             trial for trial in trials if trial.status != "stopped" or trial.seconds
@@ -234,7 +238,7 @@ class Search:
         kept = history.without_predictions(N_KEPT)
         for before, after in zip(history, kept, strict=True):
             if before.networks is not None and after.networks is None:
-                self.journal.drop(f"networks:{before.proposal.number}")
+                self.store.drop(f"networks:{before.proposal.number}")
         self._report(kept, [])
         return replace(kept, stop_reason=INTERRUPTED) if is_interrupted else kept
 
@@ -262,27 +266,27 @@ class Search:
         is_begun = trial.status != "stopped" or trial.seconds
         if trial.reason == INTERRUPTED or not is_begun:
             return
-        if self.journal.get(f"trial:{number}") == trial.bare():
+        if self.store.get(f"trial:{number}") == trial.without_arrays():
             return
         if trial.networks is not None or trial.predictions is not None:
             told = {"networks": trial.networks, "predictions": trial.predictions}
-            self.journal.put(f"networks:{number}", told)
-        self.journal.put(f"trial:{number}", trial.bare())
+            self.store.put(f"networks:{number}", told)
+        self.store.put(f"trial:{number}", trial.without_arrays())
 
     def _keep_all(self, number: int, trials: list[Trial]) -> None:
         """Write a batch down; what its trainer kept on the way is not needed then."""
         for trial in trials:
             self._keep(trial)
         numbers = [trial.proposal.number for trial in trials]
-        self.journal.put(f"done:{number}", numbers)
-        self.journal.drop("cohort")
+        self.store.put(f"done:{number}", numbers)
+        self.store.drop("cohort")
 
     def _known(self, number: int) -> list[Trial]:
         """The trials of a batch that was done before, with the networks still kept."""
         trials = []
-        for trial_number in self.journal.get(f"done:{number}") or ():
-            trial = self.journal.get(f"trial:{trial_number}")
-            kept = self.journal.get(f"networks:{trial_number}") or {}
+        for trial_number in self.store.get(f"done:{number}") or ():
+            trial = self.store.get(f"trial:{trial_number}")
+            kept = self.store.get(f"networks:{trial_number}") or {}
             trials.append(replace(trial, **kept))
         return trials
 
@@ -290,12 +294,12 @@ class Search:
         """Proposals to ask for: fewer where the time that is left is short."""
         times = [t.seconds for t in history.succeeded if t.seconds]
         if deadline is None or not times or not self.trainer.is_cut:
-            return self.n_side
+            return self.n_proposals
         # Those of the highest rung stand first; a training that is cut is worth little.
-        usual = float(np.mean(times[: self.n_side // 2 or 1]))
-        n_workers = count_useful(self.problem, self.n_side)
+        usual = float(np.mean(times[: self.n_proposals // 2 or 1]))
+        n_workers = count_useful_workers(self.problem, self.n_proposals)
         there_is = (deadline - time.monotonic()) * n_workers
-        return int(np.clip(there_is / usual, 0, self.n_side))
+        return int(np.clip(there_is / usual, 0, self.n_proposals))
 
     def _report(self, history: History, batch: list[Trial], *done: Trial) -> None:
         """Tell what is done: the history, and the trials of the batch under way."""
@@ -358,7 +362,7 @@ def checked(trial: Trial) -> Trial:
     return replace(trial, status="failed", score=None, reason=UNDEFINED)
 
 
-def first_proposals(
+def initial_design(
     space: Space,
     task: TaskSpec | None,
     feasible: Callable[[Architecture], bool],
@@ -372,7 +376,7 @@ def first_proposals(
     return [p for p in proposals if feasible(p.architecture)]
 
 
-def count_leaders(max_trials: int | None) -> int:
+def count_reevaluated(max_trials: int | None) -> int:
     """Leaders of an estimator's search to score again; one alone says nothing."""
-    n = N_LEADERS if max_trials is None else int(AGAIN_SHARE * max_trials)
-    return min(n, N_LEADERS) if n > 1 else 0
+    n = N_REEVALUATED if max_trials is None else int(REEVALUATION_SHARE * max_trials)
+    return min(n, N_REEVALUATED) if n > 1 else 0

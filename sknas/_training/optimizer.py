@@ -32,7 +32,7 @@ class Recipe:
     Parameters
     ----------
     start : {"uniform", "normal", "fitted"}
-        Where weights start, see `sknas.nets.start_weights`.
+        Where weights start, see `sknas.nets.initialize_weights`.
     is_ntk : bool
         Whether the learning rate of a weight falls with the root of its layer's
         inputs, so that one rate suits all widths; biases then learn at a tenth.

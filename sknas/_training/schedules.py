@@ -29,15 +29,15 @@ def coslog(progress: float, cycles: int) -> float:
     return 0.5 * (1 - math.cos(2 * math.pi * clock))
 
 
-def annealed(n_steps: int, cycles: int) -> list[int]:
+def cycle_ends(n_steps: int, cycles: int) -> list[int]:
     """The step after which `coslog` is at zero, for each cycle."""
     shares = [(2**c - 1) / (2**cycles - 1) for c in range(1, cycles + 1)]
     return [max(1, round(share * n_steps)) for share in shares]
 
 
-def valleys(n_steps: int, cycles: int) -> list[int]:
+def distinct_cycle_ends(n_steps: int, cycles: int) -> list[int]:
     """Steps after which `coslog` is at zero, where networks may be compared."""
-    return sorted(set(annealed(n_steps, cycles)))
+    return sorted(set(cycle_ends(n_steps, cycles)))
 
 
 def flat_cos(progress: float) -> float:

@@ -9,7 +9,7 @@ from sknas.nets._conv import (
     ConvNet,
 )
 from sknas.nets._image import ImageInput
-from sknas.nets._init import STARTS, start_weights
+from sknas.nets._init import STARTS, initialize_weights
 from sknas.nets._inputs import (
     NUMERIC_EMBEDDINGS,
     NUMERIC_SCALES,
@@ -29,7 +29,7 @@ from sknas.nets._layers import (
     Linear,
     ParametricActivation,
 )
-from sknas.nets._supernet import Decision, MixedOperation, Relaxed, Weights
+from sknas.nets._supernet import MixedChoice, MixedOperation, MixtureWeights, Supernet
 from sknas.nets._table import BLOCKS, UNIT_KINDS, Side, TableModule, TableNet
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "Activation",
     "BatchNorm",
     "ConvNet",
-    "Decision",
     "Dropout",
     "Features",
     "ImageInput",
@@ -57,13 +56,14 @@ __all__ = [
     "LayerNorm",
     "Layout",
     "Linear",
+    "MixedChoice",
     "MixedOperation",
+    "MixtureWeights",
     "ParametricActivation",
-    "Relaxed",
     "Side",
+    "Supernet",
     "TableInput",
     "TableModule",
     "TableNet",
-    "Weights",
-    "start_weights",
+    "initialize_weights",
 ]

@@ -35,14 +35,14 @@ class Values:
     is_trained: bool
 
 
-def taken_out(module: nn.Module) -> nn.Module:
+def to_numpy_shell(module: nn.Module) -> nn.Module:
     """A copy of a network that holds values wherever it held tensors."""
     tensors = [*module.parameters(), *module.buffers()]
     # What copy finds in its memory it does not copy.
     return copy.deepcopy(module, {id(tensor): _values(tensor) for tensor in tensors})
 
 
-def put_back(shell: nn.Module) -> nn.Module:
+def from_numpy_shell(shell: nn.Module) -> nn.Module:
     """A network that holds the tensors again, the same where it held the same."""
     held: list[Any] = []
     for part in shell.modules():

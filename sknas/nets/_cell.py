@@ -14,17 +14,17 @@ from torch.nn import functional
 
 from sknas.nets._image import ImageInput, means
 from sknas.nets._operations import FactorizedReduce, ReluConv, ResidualReduce
-from sknas.nets._supernet import Weights
+from sknas.nets._supernet import MixtureWeights
 
 CELL_KINDS = ("nas-bench-201", "darts")
 NODES = {"nas-bench-201": range(1, 4), "darts": range(2, 6)}  # those that are computed
 CELLS = {"nas-bench-201": ("edge",), "darts": ("normal", "reduction")}
 N_KEPT = 2  # inputs of a node of DARTS
-LEAST_SIDE = 2  # pixels that a reduction leaves of a side
+MIN_SIDE = 2  # pixels that a reduction leaves of a side
 
 # (name of the cell, from, to, channels, stride) -> what an edge does, None for nothing
 MakeEdge = Callable[[str, int, int, int, int], nn.Module | None]
-Mix = Mapping[str, Weights]
+Mix = Mapping[str, MixtureWeights]
 
 
 def edge_name(cell: str, start: int, end: int) -> str:
@@ -372,4 +372,4 @@ def pooled(side: int, pool: int) -> int:
 def halved(sides: tuple[int, int]) -> tuple[int, tuple[int, int]]:
     """The stride of a reduction and the sides after it; 1 where they are too small."""
     after = (pooled(sides[0], 2), pooled(sides[1], 2))
-    return (2, after) if min(after) >= LEAST_SIDE else (1, sides)
+    return (2, after) if min(after) >= MIN_SIDE else (1, sides)

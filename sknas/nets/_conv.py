@@ -26,7 +26,7 @@ IMAGE_ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 # Factors on the deviation of weights by which the activations keep their variance.
 GAINS = {"selu": 1.0, "tanh": 5 / 3, "sigmoid": 4.0}
-USUAL_GAIN = math.sqrt(2)
+DEFAULT_GAIN = math.sqrt(2)
 RISING = ("relu", "selu", "tanh", "sigmoid")  # the others fall below zero for a while
 HEAD_GAIN = 0.1
 
@@ -371,7 +371,7 @@ class ConvNet(nn.Module):
         self.body = nn.Sequential(*layers)
         told = (head, activation, normalisation, dropout)
         self.head = Head(channels[-1], side, n_outputs, *told)
-        start_convolutions(self, GAINS.get(activation, USUAL_GAIN))
+        start_convolutions(self, GAINS.get(activation, DEFAULT_GAIN))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sknas._problem import ImageSpec
-from sknas.nets._microbatch import Draws
+from sknas.nets._microbatch import BatchRNG
 
 CUTOUT_SHARE = 0.5  # of the side of an image, that of the square cut out of it
 
@@ -55,7 +55,7 @@ class ImageInput(nn.Module):
         self.is_flipped = is_flipped
         self.shift = shift
         self.is_cut = is_cut
-        self.draws = Draws()
+        self.draws = BatchRNG()
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x.to(self.mean.dtype) - self.mean) / self.deviation
@@ -79,12 +79,12 @@ def means(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
 
 
-def _drawn(x: Tensor, draws: Draws) -> Tensor:
+def _drawn(x: Tensor, draws: BatchRNG) -> Tensor:
     """A number for each image, (N, 1, 1, 1)."""
     return draws(len(x), lambda n: torch.rand(n, 1, 1, 1, device=x.device))
 
 
-def shifted(x: Tensor, most: int, draws: Draws) -> Tensor:
+def shifted(x: Tensor, most: int, draws: BatchRNG) -> Tensor:
     """Images moved by up to `most` pixels along each side, each its own way."""
     n, _, height, width = x.shape
     padded = functional.pad(x, [most] * 4)
@@ -101,7 +101,7 @@ def shifted(x: Tensor, most: int, draws: Draws) -> Tensor:
     return moved.permute(0, 3, 1, 2).contiguous()
 
 
-def cut_out(x: Tensor, draws: Draws) -> Tensor:
+def cut_out(x: Tensor, draws: BatchRNG) -> Tensor:
     """Images without a square around a random place, which may hang over the edge."""
     height, width = x.shape[2:]
     half = CUTOUT_SHARE * min(height, width) / 2

@@ -18,7 +18,7 @@ UNIFORM_HEAD_GAIN = 0.1
 
 
 @torch.no_grad()
-def start_weights(net: TableNet, start: str, features: Tensor) -> None:
+def initialize_weights(net: TableNet, start: str, features: Tensor) -> None:
     """Draw the weights of one network (K = 1) by torch's random state.
 
     Parameters

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sknas.nets._microbatch import Draws
+from sknas.nets._microbatch import BatchRNG
 
 T = TypeVar("T")
 
@@ -271,7 +271,7 @@ class Dropout(nn.Module):
         self.is_active = any(p)
         self.strength = 1.0
         self.generator: torch.Generator | None = None
-        self.draws = Draws()
+        self.draws = BatchRNG()
 
     def forward(self, x: Tensor) -> Tensor:
         if not (self.training and self.is_active and self.strength):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 LEAST = 2  # rows of a part: normalisations take no single one
 
 
-class Draws:
+class BatchRNG:
     """Draws random numbers for rows; those of a whole batch with its first part.
 
     So each row gets the numbers that it gets where the batch comes as a whole.
@@ -39,13 +39,13 @@ class Draws:
         return drawn.unflatten(0, (copies, n_rows))[:, start:stop].flatten(0, 1)
 
 
-def in_parts(net: nn.Module, n_rows: int, n_parts: int) -> Iterator[slice]:
+def micro_batches(net: nn.Module, n_rows: int, n_parts: int) -> Iterator[slice]:
     """Rows of each part of a batch, while a network draws for the whole of it."""
     if n_parts == 1 or n_rows < LEAST * n_parts:
         yield slice(0, n_rows)
         return
     found = [getattr(module, "draws", None) for module in net.modules()]
-    draws = [each for each in found if isinstance(each, Draws)]
+    draws = [each for each in found if isinstance(each, BatchRNG)]
     size = -(-n_rows // n_parts)
     for start in range(0, n_rows, size):
         stop = min(start + size, n_rows)

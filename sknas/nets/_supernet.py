@@ -14,7 +14,7 @@ from torch.nn import functional
 
 
 @dataclass(frozen=True)
-class Decision:
+class MixedChoice:
     """One decision of a relaxed network.
 
     Parameters
@@ -44,7 +44,7 @@ class Decision:
 
 
 @dataclass(frozen=True, eq=False)
-class Weights:
+class MixtureWeights:
     """The weights of a decision's options.
 
     Parameters
@@ -76,7 +76,7 @@ class Weights:
         return self.values[others].sum() if others else None
 
 
-class Relaxed(nn.Module, ABC):
+class Supernet(nn.Module, ABC):
     """A network that holds all architectures of a space, for search by gradient.
 
     A decision is anything with options: the operation of an edge, the input of a node,
@@ -112,13 +112,13 @@ class Relaxed(nn.Module, ABC):
     torch.Size([1, 4, 3])
     """
 
-    def __init__(self, decisions: Mapping[str, Decision]) -> None:
+    def __init__(self, decisions: Mapping[str, MixedChoice]) -> None:
         super().__init__()
         self.decisions = dict(decisions)
         self.dropout = 0.0
 
     @abstractmethod
-    def forward(self, x: Tensor, weights: Mapping[str, Weights]) -> Tensor:
+    def forward(self, x: Tensor, weights: Mapping[str, MixtureWeights]) -> Tensor:
         """Answers (1, N, C) to rows (N, ...), given the weights of all decisions."""
 
     @abstractmethod
@@ -188,7 +188,7 @@ class MixedOperation(nn.Module):
         self.skips = skips
         self.partial = partial
 
-    def forward(self, x: Tensor, weights: Weights) -> Tensor:
+    def forward(self, x: Tensor, weights: MixtureWeights) -> Tensor:
         if self.partial == 1:
             return self._mixed(x, weights)
         n = x.shape[1] // self.partial
@@ -197,7 +197,7 @@ class MixedOperation(nn.Module):
             rest = functional.max_pool2d(rest, 2, 2, ceil_mode=True)
         return shuffled(torch.cat([mixed, rest], dim=1), self.partial)
 
-    def _mixed(self, x: Tensor, weights: Weights) -> Tensor:
+    def _mixed(self, x: Tensor, weights: MixtureWeights) -> Tensor:
         def answer(place: int) -> Tensor:
             answer: Tensor = self.operations[place](x)
             if weights.dropout and place in self.skips:
@@ -207,7 +207,7 @@ class MixedOperation(nn.Module):
         return mixture(answer, weights)
 
 
-def mixture(answer: Callable[[int], Tensor], weights: Weights) -> Tensor:
+def mixture(answer: Callable[[int], Tensor], weights: MixtureWeights) -> Tensor:
     """The weighted sum of what options answer, each given by its place."""
     total: Tensor | None = None
     for place in weights.places:

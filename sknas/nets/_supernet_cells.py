@@ -21,12 +21,12 @@ from sknas.nets._cell import (
 )
 from sknas.nets._image import ImageInput
 from sknas.nets._operations import PASSING, make_operation
-from sknas.nets._supernet import Decision, MixedOperation, Relaxed, Weights
+from sknas.nets._supernet import MixedChoice, MixedOperation, MixtureWeights, Supernet
 
-LEAST_CHANNELS = 4  # that go through a mixture
+MIN_CHANNELS = 4  # that go through a mixture
 
 
-class RelaxedCells(Relaxed):
+class CellSupernet(Supernet):
     """The relaxed network of a cell space: each edge is a mixture of operations.
 
     With partial channels the inputs of a node of DARTS have weights too.
@@ -79,21 +79,21 @@ class RelaxedCells(Relaxed):
             is_channels_last=partial == 1,
         )
 
-    def _decisions(self, has_inputs: bool) -> dict[str, Decision]:
+    def _decisions(self, has_inputs: bool) -> dict[str, MixedChoice]:
         names = self.operations
         passing = tuple(j for j, name in enumerate(names) if name in PASSING)
         places = {name: place for place, name in enumerate(names)}
-        decisions: dict[str, Decision] = {}
+        decisions: dict[str, MixedChoice] = {}
         for cell in CELLS[self.kind]:
             told: Any = {"passing": passing, "group": cell}
             told |= {"identity": places.get("skip"), "absent": places.get("none")}
             for end in NODES[self.kind]:
                 for start in range(end):
-                    decisions[edge_name(cell, start, end)] = Decision(names, **told)
+                    decisions[edge_name(cell, start, end)] = MixedChoice(names, **told)
                 if has_inputs and self.kind == "darts":
                     starts = tuple(range(end))
                     name = inputs_name(cell, end)
-                    decisions[name] = Decision(starts, group=cell, is_staged=False)
+                    decisions[name] = MixedChoice(starts, group=cell, is_staged=False)
         return decisions
 
     def _mixed(
@@ -111,10 +111,10 @@ class RelaxedCells(Relaxed):
 
     def _partial(self, channels: int) -> int:
         """One of how many channels goes through a mixture."""
-        shares = range(min(self.partial, channels // LEAST_CHANNELS), 1, -1)
+        shares = range(min(self.partial, channels // MIN_CHANNELS), 1, -1)
         return next((share for share in shares if channels % share == 0), 1)
 
-    def forward(self, x: Tensor, weights: Mapping[str, Weights]) -> Tensor:
+    def forward(self, x: Tensor, weights: Mapping[str, MixtureWeights]) -> Tensor:
         self.net.dropout = self.dropout
         return self.net(x, weights)
 

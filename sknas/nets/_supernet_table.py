@@ -14,7 +14,13 @@ from torch.nn import functional
 from sknas.nets._init import UNIFORM_HEAD_GAIN
 from sknas.nets._inputs import TableInput
 from sknas.nets._layers import BatchNorm, InputLinear, Linear
-from sknas.nets._supernet import Decision, MixedOperation, Relaxed, Weights, mixture
+from sknas.nets._supernet import (
+    MixedChoice,
+    MixedOperation,
+    MixtureWeights,
+    Supernet,
+    mixture,
+)
 from sknas.nets._table import make_activation
 
 DECIDED = (
@@ -31,7 +37,7 @@ LAYERS = ("plain", "skip")  # blocks of one layer
 Options = Mapping[str, Sequence[Any]]
 
 
-class RelaxedTable(Relaxed):
+class TableSupernet(Supernet):
     """The relaxed network of a space of tables.
 
     All widths are masks on one layer of the widest: a narrow layer is the first units
@@ -72,7 +78,7 @@ class RelaxedTable(Relaxed):
         self.options = {name: tuple(values) for name, values in options.items()}
         super().__init__(
             {
-                name: Decision(values)
+                name: MixedChoice(values)
                 for name, values in self.options.items()
                 if len(values) > 1
             }
@@ -93,13 +99,13 @@ class RelaxedTable(Relaxed):
         pairs = zip(inputs, firsts, strict=True)
         self.first = MixedOperation([nn.Sequential(*pair) for pair in pairs])
         self.layers = nn.ModuleList(
-            RelaxedLayer(self.width, self.options, is_first=not number)
+            MixedLayer(self.width, self.options, is_first=not number)
             for number in range(max(self.depths))
         )
         self.heads = nn.ModuleDict(heads)
 
-    def forward(self, x: Tensor, weights: Mapping[str, Weights]) -> Tensor:
-        sure = Weights(x.new_ones(1))
+    def forward(self, x: Tensor, weights: Mapping[str, MixtureWeights]) -> Tensor:
+        sure = MixtureWeights(x.new_ones(1))
         told = defaultdict(lambda: sure, weights)
         mask = told["width"].values @ self.masks  # (H,)
         first = self.first(x, told["numeric_embedding"])  # (1, N, H + C)
@@ -135,7 +141,7 @@ class RelaxedTable(Relaxed):
         return [name for name in self.decisions if name in OF_INPUTS]
 
 
-class RelaxedLayer(nn.Module):
+class MixedLayer(nn.Module):
     """A hidden layer of all widths, with mixed normalisations and activations.
 
     Parameters
@@ -143,7 +149,7 @@ class RelaxedLayer(nn.Module):
     width : int
         Units of the widest (H).
     options : mapping of str to sequence
-        See `RelaxedTable`.
+        See `TableSupernet`.
     is_first : bool
         The first layer is given its linear part, and has no shortcut.
 
@@ -163,7 +169,7 @@ class RelaxedLayer(nn.Module):
         self.blocks = tuple(options.get("block", LAYERS[1:]))
 
     def forward(
-        self, x: Tensor, weights: Mapping[str, Weights], mask: Tensor
+        self, x: Tensor, weights: Mapping[str, MixtureWeights], mask: Tensor
     ) -> Tensor:
         """What the units answer, those beyond the width zero: `mask` is (H,)."""
         h = self.linear(x)

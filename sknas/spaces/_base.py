@@ -17,7 +17,7 @@ from sknas._problem import TaskSpec
 from sknas._training.isolation import ONE_AT_A_TIME, one_thread
 from sknas._validation import did_you_mean, reject
 from sknas.exceptions import InvalidParameterError
-from sknas.nets._supernet import Relaxed
+from sknas.nets._supernet import Supernet
 from sknas.spaces._choices import Choice, as_choice
 
 Graph = tuple[Sequence[str], Sequence[tuple[int, int]]]
@@ -127,7 +127,7 @@ class Space(BaseEstimator, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no graphs.")
 
-    def relaxed(self, task: TaskSpec, partial_channels: int = 1) -> Relaxed:
+    def supernet(self, task: TaskSpec, partial_channels: int = 1) -> Supernet:
         """An untrained network that holds all architectures, for search by gradient.
 
         Parameters

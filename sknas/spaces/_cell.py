@@ -26,8 +26,8 @@ from sknas.nets._cell import (
 )
 from sknas.nets._image import ImageInput
 from sknas.nets._operations import make_operation
-from sknas.nets._supernet import Relaxed
-from sknas.nets._supernet_cells import RelaxedCells
+from sknas.nets._supernet import Supernet
+from sknas.nets._supernet_cells import CellSupernet
 from sknas.spaces._base import Graph
 from sknas.spaces._choices import Categorical, Choice
 from sknas.spaces._training_choices import (
@@ -52,12 +52,12 @@ CELL_OPERATIONS = {
 }
 # Of a step of the default cells without pooling in the stem, beside one of the default
 # network of convolutions.
-USUAL_SIZE = 3 * 16  # cells times channels
+DEFAULT_SIZE = 3 * 16  # cells times channels
 RELATIVE_COSTS = {"nas-bench-201": 3.0, "darts": 8.0}
 STEM_COST = 0.3  # of the first convolution, which reads all pixels
 SAVED = 1.6  # power of the pooling that a step is shorter by: not the first convolution
 SIZES = ("cells", "channels", "stem_pool")
-LEAST_POOLED = 12  # pixels that pooling in the stem leaves of a side
+MIN_POOLED = 12  # pixels that pooling in the stem leaves of a side
 
 # The best cell of NAS-Bench-201 on CIFAR-10 (arXiv:2001.00326), and its residual block;
 # the cells that DARTS found by second-order gradients (arXiv:1806.09055).
@@ -226,7 +226,7 @@ class CellSpace(ListedSpace):
     def relative_cost(self, sides: tuple[int, int] | None) -> float:
         pools = self._pools(min(sides or (1, 1)))
         a: Any = clone(self).set_params(stem_pool=pools).default_architecture()
-        size = a["cells"] * a["channels"] / USUAL_SIZE
+        size = a["cells"] * a["channels"] / DEFAULT_SIZE
         cells = size * RELATIVE_COSTS[self.kind] / float(a["stem_pool"] ** SAVED)
         return max(cells, STEM_COST)
 
@@ -296,7 +296,7 @@ class CellSpace(ListedSpace):
     def _pools(self, side: float) -> list[int]:
         """The poolings that leave enough of a side."""
         pools = list(self._values("stem_pool"))
-        return [p for p in pools if p == 1 or p * LEAST_POOLED <= side] or [min(pools)]
+        return [p for p in pools if p == 1 or p * MIN_POOLED <= side] or [min(pools)]
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
         return self._known(KNOWN_CELLS[self.kind], task) or super().portfolio(task)
@@ -335,9 +335,9 @@ class CellSpace(ListedSpace):
             return None
         return a[operation_name(cell, end, starts.index(start))]
 
-    def relaxed(self, task: TaskSpec, partial_channels: int = 1) -> Relaxed:
+    def supernet(self, task: TaskSpec, partial_channels: int = 1) -> Supernet:
         default: Any = self.default_architecture()
-        return RelaxedCells(
+        return CellSupernet(
             _image(task),
             task.n_outputs,
             self._skeleton(default),

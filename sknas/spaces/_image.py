@@ -347,8 +347,8 @@ class ImageSpace(ListedSpace):
     def _image(self, task: TaskSpec) -> ImageSpec:
         """The images of a task, which has to have some."""
         if task.image is None:
-            owner = type(self).__name__
-            reject(owner, "task", task.kind, "one of images, not of a table")
+            caller_name = type(self).__name__
+            reject(caller_name, "task", task.kind, "one of images, not of a table")
         assert task.image is not None
         return task.image
 

@@ -21,14 +21,14 @@ from sknas.nets import (
     Features,
     Inputs,
     Layout,
-    Relaxed,
     Side,
+    Supernet,
     TableInput,
     TableModule,
     TableNet,
 )
 from sknas.nets._inputs import MAX_ONE_HOT
-from sknas.nets._supernet_table import DECIDED, LAYERS, RelaxedTable
+from sknas.nets._supernet_table import DECIDED, LAYERS, TableSupernet
 from sknas.nets._table import PARAMETRIC
 from sknas.spaces._base import count_params
 from sknas.spaces._choices import Categorical, Choice, When
@@ -326,7 +326,7 @@ class TableSpace(ListedSpace):
             nets.append(TableModule(features, self.net(alike, layout, task)))
         return nets[0] if len(nets) == 1 else Side(nets, list(groups.values()))
 
-    def relaxed(self, task: TaskSpec, partial_channels: int = 1) -> Relaxed:
+    def supernet(self, task: TaskSpec, partial_channels: int = 1) -> Supernet:
         """An untrained network that holds all architectures, for search by gradient.
 
         Depth, width, block, activation, normalisation and numeric embedding are
@@ -335,7 +335,7 @@ class TableSpace(ListedSpace):
         which no channels can be left out: `partial_channels` has no meaning.
         """
         if type(self).build is not TableSpace.build:
-            return super().relaxed(task, partial_channels)
+            return super().supernet(task, partial_channels)
         choices = self.choices
         options = {name: _drawn(choices[name]) for name in DECIDED if name in choices}
         blocks = [block for block in options.pop("block", ()) if block in LAYERS]
@@ -348,7 +348,7 @@ class TableSpace(ListedSpace):
         given = (n_bins, default["embedding_size"], default["numeric_scale"])
         kinds = options.get("numeric_embedding", ("none",))
         inputs = [TableInput(1, task, kind, *given) for kind in kinds]
-        return RelaxedTable(inputs, task.n_outputs, options)
+        return TableSupernet(inputs, task.n_outputs, options)
 
     def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
         if type(self).build is not TableSpace.build:

@@ -13,7 +13,7 @@ from sknas._history import Proposal, Trial
 from sknas._problem import Problem
 from sknas.spaces import Space
 
-MOST_DRAWN = 100_000  # architectures, or values of a choice, in memory at once
+MAX_DRAWN = 100_000  # architectures, or values of a choice, in memory at once
 
 
 class Strategy(BaseEstimator, ABC):
@@ -24,7 +24,7 @@ class Strategy(BaseEstimator, ABC):
 
     Attributes
     ----------
-    is_primed : bool
+    needs_initial_design : bool
         Of the class: whether known architectures are trained before the strategy is
         asked, not the default one alone.
     time_share : float
@@ -59,7 +59,7 @@ class Strategy(BaseEstimator, ABC):
 
     # Whether known architectures are trained before the strategy is asked, or the
     # default one alone; beside what the strategy proposes first, where time is bounded.
-    is_primed = True
+    needs_initial_design = True
     # Share of a bounded time that it takes for itself before it first proposes.
     time_share = 0.0
     # Attributes that outlive a search: small, and none that holds data or networks.
@@ -95,7 +95,7 @@ class Strategy(BaseEstimator, ABC):
         scored = [trial for trial in trials if trial.status == "ok"]
         return sorted(scored, key=lambda trial: trial.order)
 
-    def bare(self) -> Self:
+    def summary(self) -> Self:
         """A copy with the `results` of a search, without the rest of its state.
 
         It is the `strategy_` of a fitted estimator, which is pickled and kept.

@@ -47,9 +47,9 @@ class EvolutionStrategy(Strategy):
         self.sample_size = sample_size
 
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
-        owner = type(self).__name__
-        size = check_integer(owner, "population_size", self.population_size, 2)
-        check_integer(owner, "sample_size", self.sample_size, 1)
+        caller_name = type(self).__name__
+        size = check_integer(caller_name, "population_size", self.population_size, 2)
+        check_integer(caller_name, "sample_size", self.sample_size, 1)
         self.space_, self.rng_ = space, rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
         self.population_: deque[Trial] = deque(maxlen=size)

@@ -10,8 +10,8 @@ from sknas._history import Architecture, Proposal, Trial, Value
 from sknas._problem import Problem
 from sknas._validation import check_integer, check_positive
 from sknas.spaces import Categorical, Choice, Space, UnseenSampler
-from sknas.strategies._base import MOST_DRAWN, Strategy
-from sknas.strategies.bayesian.warping import normal_losses
+from sknas.strategies._base import MAX_DRAWN, Strategy
+from sknas.strategies.bayesian.warping import warp_losses
 
 BETAS = (0.9, 0.999)  # of Adam
 TRIES = 50  # draws for each new architecture, before it is taken from all over
@@ -61,10 +61,10 @@ class ReinforceStrategy(Strategy):
         self.n_estimating = n_estimating
 
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
-        owner = type(self).__name__
-        check_positive(owner, "lr", self.lr)
-        check_integer(owner, "n_values", self.n_values, 2, MOST_DRAWN)
-        check_integer(owner, "n_estimating", self.n_estimating, 1, MOST_DRAWN)
+        caller_name = type(self).__name__
+        check_positive(caller_name, "lr", self.lr)
+        check_integer(caller_name, "n_values", self.n_values, 2, MAX_DRAWN)
+        check_integer(caller_name, "n_estimating", self.n_estimating, 1, MAX_DRAWN)
         self.space_, self.problem_, self.rng_ = space, problem, rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
         self.choices_ = dict(space.choices)
@@ -128,7 +128,7 @@ class ReinforceStrategy(Strategy):
         self.n_steps_ += 1
         self.scores_.append(score)
         # By its place among all of them: one that went astray spoils no other.
-        advantage = -normal_losses(self.scores_)[-1]
+        advantage = -warp_losses(self.scores_)[-1]
         for name, logits in self.logits_.items():
             gradient = advantage * (own[name] - usual[name])
             first, second = self.adam_[name]

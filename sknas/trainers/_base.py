@@ -17,7 +17,7 @@ class Trainer(BaseEstimator, ABC):
 
     Attributes
     ----------
-    n_side : int
+    n_proposals : int
         Proposals it likes to be given at once.
     is_cut : bool
         Whether the end of the time cuts a training short: if so, none is begun that
@@ -39,7 +39,7 @@ class Trainer(BaseEstimator, ABC):
     ...         return [Trial(p, score=s) for p, s in zip(proposals, sizes)]
     """
 
-    n_side = 4
+    n_proposals = 4
     is_cut = True
     records: tuple[type, ...] = ()
 

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from sknas._problem import Problem
 from sknas._training.batches import mixed_seed
 from sknas.nets import Features, TableNet
-from sknas.trainers._schedule import Plan
+from sknas.trainers._schedule import Schedule
 
 CHUNK = 2_048  # rows that are answered at once
 MAX_STORED = 2**28  # features held ready; those of larger tables are made by batch
@@ -37,9 +37,13 @@ class FoldBatches:
     """
 
     def __init__(
-        self, problem: Problem, features: list[Features], net: TableNet, plan: Plan
+        self,
+        problem: Problem,
+        features: list[Features],
+        net: TableNet,
+        schedule: Schedule,
     ) -> None:
-        self.problem, self.features, self.plan = problem, features, plan
+        self.problem, self.features, self.schedule = problem, features, schedule
         self.device = problem.device
         self.precision = half_precision(problem)
         is_learnt = net.inputs.numeric is not None or net.inputs.embedding is not None
@@ -64,7 +68,7 @@ class FoldBatches:
                     self.stored[start + at :][: len(rows)] = rows
         else:
             self.tables = [self._tensor(part.x) for part in parts]
-        self.size = -(-max(self.lengths) // plan.n_parts)
+        self.size = -(-max(self.lengths) // schedule.n_parts)
         self._orders: dict[tuple[int, int], Tensor] = {}
 
     def _tensor(self, array: np.ndarray) -> Tensor:
@@ -98,7 +102,7 @@ class FoldBatches:
             made = [self.features[g](self.tables[g][rows[g]]) for g in folds]
             x = torch.stack(made).to(self.dtype)
         weight = gathered(self.weight)
-        if self.plan.n_parts == 1:
+        if self.schedule.n_parts == 1:
             weight = weight * self._is_row()
         return x, gathered(self.y), weight
 
@@ -111,7 +115,7 @@ class FoldBatches:
     def _rows(self, fold: int, step: int) -> Tensor:
         """Row numbers (B,) of a step: one shuffled epoch after the other."""
         n_rows = self.lengths[fold]
-        if self.plan.n_parts == 1:
+        if self.schedule.n_parts == 1:
             # All rows in their order; smaller folds repeat rows that do not count.
             return torch.arange(self.size, device=self.device) % n_rows
         start = step * self.size

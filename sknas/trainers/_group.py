@@ -16,7 +16,7 @@ State = dict[str, Tensor]  # parameters and statistics of networks, by name
 
 
 @dataclass(frozen=True, eq=False)
-class Best:
+class BestSnapshot:
     """A network at the best of the points where it was looked at.
 
     Parameters
@@ -51,7 +51,7 @@ class Best:
 
 
 @dataclass(eq=False)
-class Member:
+class TrialState:
     """An architecture in training, and what came of it so far.
 
     Parameters
@@ -61,7 +61,7 @@ class Member:
     """
 
     proposal: Proposal
-    best: Best | None = None
+    best: BestSnapshot | None = None
     rung_scores: tuple[float, ...] = ()
     rung_losses: tuple[float, ...] = ()
     seconds: float = 0.0
@@ -77,7 +77,7 @@ class Member:
 class Unit(Protocol):
     """What is trained as one: members, and all that is needed to go on with them."""
 
-    members: list[Member]
+    members: list[TrialState]
     step: int
     is_cut: bool
 
@@ -111,7 +111,7 @@ class Batched:
         What the optimiser remembers.
     """
 
-    members: list[Member]
+    members: list[TrialState]
     step: int = 0
     state: State = field(default_factory=dict)
     moments: list[dict[str, Tensor]] = field(default_factory=list)

@@ -11,25 +11,25 @@ import numpy as np
 import torch
 
 from sknas._history import DIVERGED, INTERRUPTED, OUT_OF_MEMORY, OUT_OF_TIME
-from sknas._parallel.run import count_useful
+from sknas._parallel.run import count_useful_workers
 from sknas._problem import Problem
 from sknas._scoring.folds import NetworkScores, score_networks
 from sknas._training.batches import mixed_seed
 from sknas._training.isolation import failure_reason, free_memory, isolated, set_seed
 from sknas._training.loss import WeightedLoss
 from sknas._training.optimizer import Optimizer, find_recipe
-from sknas.nets import Dropout, start_weights
-from sknas.nets._microbatch import in_parts
+from sknas.nets import Dropout, initialize_weights
+from sknas.nets._microbatch import micro_batches
 from sknas.spaces import TableSpace
 from sknas.trainers._batches import CHUNK, FoldBatches
-from sknas.trainers._group import Batched, Best, stopped
+from sknas.trainers._group import Batched, BestSnapshot, stopped
 from sknas.trainers._memory_free import bytes_free, too_large
 from sknas.trainers._memory_need import bytes_needed
-from sknas.trainers._schedule import Plan
+from sknas.trainers._schedule import Schedule
 
 
 def advance(
-    unit: Batched, space: TableSpace, problem: Problem, plan: Plan, rung: int
+    unit: Batched, space: TableSpace, problem: Problem, schedule: Schedule, rung: int
 ) -> list[Batched]:
     """Train a unit up to a rung; whatever goes wrong becomes a reason.
 
@@ -41,7 +41,7 @@ def advance(
         return [stopped(unit, OUT_OF_TIME)]
     needed, free = _memory(unit, space, problem)
     if needed > free and len(unit.members) > 1:
-        return _in_two(unit, space, problem, plan, rung)
+        return _in_two(unit, space, problem, schedule, rung)
     if needed > free:
         return [stopped(unit, too_large(needed, free))]
     started = time.monotonic()
@@ -49,7 +49,7 @@ def advance(
     reason = ""
     try:
         with isolated(problem.seed, problem.device):
-            _Training(done, space, problem, plan).run(rung)
+            _Training(done, space, problem, schedule).run(rung)
     except KeyboardInterrupt:
         return [stopped(done, INTERRUPTED)]
     except Exception as error:
@@ -58,10 +58,12 @@ def advance(
     if reason == OUT_OF_MEMORY:
         free_memory(problem.device)
         if len(unit.members) > 1:
-            return _in_two(unit, space, problem, plan, rung)
+            return _in_two(unit, space, problem, schedule, rung)
         if not unit.is_halved:
             halved = [replace(member, is_halved=True) for member in unit.members]
-            return advance(replace(unit, members=halved), space, problem, plan, rung)
+            return advance(
+                replace(unit, members=halved), space, problem, schedule, rung
+            )
     if reason:
         return [stopped(unit, reason)]
     share = (time.monotonic() - started) / len(unit.members)
@@ -71,14 +73,14 @@ def advance(
 
 
 def _in_two(
-    unit: Batched, space: TableSpace, problem: Problem, plan: Plan, rung: int
+    unit: Batched, space: TableSpace, problem: Problem, schedule: Schedule, rung: int
 ) -> list[Batched]:
     """Advance half of the members after the other half."""
     half = len(unit.members) // 2
     return [
         done
         for places in (range(half), range(half, len(unit.members)))
-        for done in advance(unit.kept(places), space, problem, plan, rung)
+        for done in advance(unit.kept(places), space, problem, schedule, rung)
     ]
 
 
@@ -93,7 +95,7 @@ def _memory(unit: Batched, space: TableSpace, problem: Problem) -> tuple[float, 
         return 0.0, math.inf
     needed = bytes_needed(space, unit.architectures[0], problem, n, is_batched=True)
     free = bytes_free(problem.device)
-    return needed, free / count_useful(
+    return needed, free / count_useful_workers(
         problem, n_tasks=problem.n_jobs
     ) if n > 1 else free
 
@@ -102,9 +104,9 @@ class _Training:
     """A unit on the device, with all that its steps need."""
 
     def __init__(
-        self, unit: Batched, space: TableSpace, problem: Problem, plan: Plan
+        self, unit: Batched, space: TableSpace, problem: Problem, schedule: Schedule
     ) -> None:
-        self.unit, self.problem, self.plan = unit, problem, plan
+        self.unit, self.problem, self.schedule = unit, problem, schedule
         self.device = problem.device
         self.n_parts = 1 + unit.is_halved  # of a batch
         first = unit.architectures[0]
@@ -116,7 +118,7 @@ class _Training:
         n_folds = len(tasks)
         networks = [a for a in unit.architectures for _ in range(n_folds)]
         self.net = space.net(networks, layout, tasks[0]).to(self.device)
-        self.batches = FoldBatches(problem, self.features, self.net, plan)
+        self.batches = FoldBatches(problem, self.features, self.net, schedule)
         self._load(space, layout, networks)
         self.optimizer = Optimizer(self.net, networks)
         if unit.moments:
@@ -139,7 +141,7 @@ class _Training:
                 set_seed(mixed_seed(seed, k % n_folds), self.device)
                 net = space.net([architecture], layout, task).to(self.device)
                 rows = self.batches.features_of(k % n_folds)
-                start_weights(net, find_recipe(architecture).start, rows)
+                initialize_weights(net, find_recipe(architecture).start, rows)
                 states.append(net.state_dict())
             self.unit.state = {
                 name: torch.cat([state[name] for state in states]) for name in states[0]
@@ -148,16 +150,16 @@ class _Training:
 
     def run(self, rung: int) -> None:
         """Train up to a rung, looking at the networks on the way."""
-        unit, plan = self.unit, self.plan
+        unit, schedule = self.unit, self.schedule
         self.net.train()
         is_cut = False
-        while unit.step < plan.rungs[rung] and not is_cut:
+        while unit.step < schedule.rungs[rung] and not is_cut:
             self._step(unit.step)
             unit.step += 1
-            if unit.step in plan.looks:
+            if unit.step in schedule.snapshots:
                 self._look(unit)
             is_cut = self.problem.seconds_left <= 0
-        unit.is_cut = unit.step < plan.rungs[rung]
+        unit.is_cut = unit.step < schedule.rungs[rung]
         for member in unit.members:
             if unit.is_cut:
                 member.reason = member.reason or OUT_OF_TIME
@@ -174,8 +176,8 @@ class _Training:
 
     def _step(self, number: int) -> None:
         features, y, weight = self.batches.at(number)
-        progress = (number + 0.5) / self.plan.n_steps  # neither end is at rate 0
-        self.optimizer.prepare(progress, self.plan.cycles)
+        progress = (number + 0.5) / self.schedule.n_steps  # neither end is at rate 0
+        self.optimizer.prepare(progress, self.schedule.cycles)
         # What is dropped depends on the step alone, not on steps before.
         self.generator.manual_seed(mixed_seed(self.problem.seed, number))
         for dropout in self.dropouts:
@@ -183,7 +185,7 @@ class _Training:
         self.net.precision = self.batches.precision
         self.optimizer.zero_grad()
         n_rows = weight.shape[1]
-        for part in in_parts(self.net, n_rows, self.n_parts):
+        for part in micro_batches(self.net, n_rows, self.n_parts):
             loss = self.loss(self.net(features[:, part]), y[:, part], weight[:, part])
             (loss * ((part.stop - part.start) / n_rows)).backward()
         self.optimizer.step()
@@ -218,14 +220,14 @@ class _Training:
 
     def _best(
         self, unit: Batched, place: int, scores: NetworkScores, value: float
-    ) -> Best:
+    ) -> BestSnapshot:
         n_folds = len(self.features)
         networks = range(place * n_folds, (place + 1) * n_folds)
         state = self.net.state_dict()
         n_params = sum(p.numel() for p in self.net.parameters())
-        return Best(
+        return BestSnapshot(
             value=value,
-            share=unit.step / self.plan.n_steps,
+            share=unit.step / self.schedule.n_steps,
             step=unit.step,
             score=float(scores.mean[place]),
             loss=float(scores.loss[place]),

@@ -14,7 +14,7 @@ from sknas._problem import Problem
 from sknas._training.isolation import isolated
 from sknas.spaces import Space
 from sknas.trainers._batches import CHUNK, MAX_STORED, N_STARTING
-from sknas.trainers._schedule import Plan
+from sknas.trainers._schedule import Schedule
 from sknas.trainers._skorch_net import rows_at_once
 
 FLOAT = 4  # bytes
@@ -85,7 +85,7 @@ def _rows_at_once(
     """Rows of a fold that are in a batch, and that are answered at once."""
     folds = problem.folds
     n_rows = max(len(fold.train) for fold in folds)
-    n_trained = -(-n_rows // Plan.of(architecture, problem).n_parts)
+    n_trained = -(-n_rows // Schedule.of(architecture, problem).n_parts)
     shape = folds[0].task.row_shape
     if is_batched:
         most = CHUNK

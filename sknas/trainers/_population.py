@@ -14,11 +14,11 @@ from sknas._training.optimizer import find_recipe
 from sknas._validation import reject
 from sknas.nets import TableModule
 from sknas.spaces import Space, TableSpace
-from sknas.trainers._group import Batched, Best, Member
+from sknas.trainers._group import Batched, BestSnapshot, TrialState
 from sknas.trainers._loop import advance
-from sknas.trainers._schedule import Plan
-from sknas.trainers._skorch_net import TensorNet, handed_out
-from sknas.trainers._successive_halving import CohortTrainer, Plans
+from sknas.trainers._schedule import Schedule
+from sknas.trainers._skorch_net import TensorNet, to_inference_net
+from sknas.trainers._successive_halving import CohortTrainer, Schedules
 
 # What is trained at once, at most: more of it is no faster, and harder to share out.
 UNIT_NETWORKS = 40
@@ -58,8 +58,8 @@ class PopulationTrainer(CohortTrainer):
     >>> search = NASClassifier(trainer=PopulationTrainer())
     """
 
-    n_side = 16
-    records = (Batched, Best, Member)
+    n_proposals = 16
+    records = (Batched, BestSnapshot, TrialState)
 
     def setup(self, space: Space) -> None:
         if not can_be_batched(space):
@@ -74,7 +74,7 @@ class PopulationTrainer(CohortTrainer):
     def _advance(self) -> Callable[..., list[Any]]:
         return advance
 
-    def _key(self, proposal: Proposal, plan: Plan) -> tuple[Any, ...]:
+    def _key(self, proposal: Proposal, schedule: Schedule) -> tuple[Any, ...]:
         """What members of a unit share."""
         architecture = proposal.architecture
         recipe = find_recipe(architecture)
@@ -82,17 +82,17 @@ class PopulationTrainer(CohortTrainer):
             self.space_.shape(architecture),
             architecture["optimizer"],
             (recipe.is_annealed, recipe.beta2, recipe.is_clipped),
-            plan,
+            schedule,
         )
 
     def _units(
-        self, proposals: Sequence[Proposal], problem: Problem, plans: Plans
+        self, proposals: Sequence[Proposal], problem: Problem, schedules: Schedules
     ) -> list[Any]:
         """Proposals that can be trained as one network, in units of a bounded size."""
-        groups: dict[tuple[Any, ...], list[Member]] = {}
+        groups: dict[tuple[Any, ...], list[TrialState]] = {}
         for proposal in proposals:
-            key = self._key(proposal, plans[proposal.number])
-            groups.setdefault(key, []).append(Member(proposal))
+            key = self._key(proposal, schedules[proposal.number])
+            groups.setdefault(key, []).append(TrialState(proposal))
         units = []
         for members in groups.values():
             # Neighbours with the same units and dropout are computed together.
@@ -111,7 +111,9 @@ class PopulationTrainer(CohortTrainer):
         size = min(UNIT_NETWORKS / n_networks, UNIT_CELLS / cells)
         return max(1, int(size * FASTER[problem.device.partition(":")[0]]))
 
-    def _seconds(self, unit: Any, plan: Plan, n_steps: int, problem: Problem) -> float:
+    def _seconds(
+        self, unit: Any, schedule: Schedule, n_steps: int, problem: Problem
+    ) -> float:
         architecture = unit.members[0].proposal.architecture
         assert problem.task is not None
         try:
@@ -122,13 +124,19 @@ class PopulationTrainer(CohortTrainer):
         rows = architecture["batch_size"] * architecture["packing"]
         return n_steps * (1.5e-3 + 6 * rows * n_params * n_networks / FLOPS)
 
-    def _regrouped(self, units: list[Any], problem: Problem, plans: Plans) -> list[Any]:
+    def _regrouped(
+        self, units: list[Any], problem: Problem, schedules: Schedules
+    ) -> list[Any]:
         """Small units of the same kind as one."""
         kinds: dict[tuple[Any, ...], Batched] = {}
         full = []
         for unit in units:
             first = unit.members[0].proposal
-            key = (*self._key(first, plans[first.number]), unit.step, unit.is_halved)
+            key = (
+                *self._key(first, schedules[first.number]),
+                unit.step,
+                unit.is_halved,
+            )
             if key in kinds:
                 other = kinds.pop(key)
                 most = self._unit_size(first, problem)
@@ -150,7 +158,7 @@ class PopulationTrainer(CohortTrainer):
                 net = space.net([architecture], layout, task)
                 net.load_state_dict(state)
                 module = TableModule(space.features(architecture, task, layout), net)
-                nets.append(handed_out(module, architecture, task))
+                nets.append(to_inference_net(module, architecture, task))
         return tuple(nets)
 
 

@@ -8,13 +8,13 @@ from typing import Any
 from sknas._budget import training_length
 from sknas._problem import Problem
 from sknas._training.batches import n_parts
-from sknas._training.schedules import n_cycles, valleys
+from sknas._training.schedules import distinct_cycle_ends, n_cycles
 
-LATE_LOOKS = (0.85, 0.93)  # shares of the schedule where the rate is low again
+LATE_SNAPSHOTS = (0.85, 0.93)  # shares of the schedule where the rate is low again
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """The schedule of a unit.
 
     Parameters
@@ -36,12 +36,12 @@ class Plan:
     n_steps: int
     cycles: int
     rungs: tuple[int, ...]
-    looks: tuple[int, ...]
+    snapshots: tuple[int, ...]
     n_batches: int
     n_parts: int
 
     @classmethod
-    def of(cls, architecture: Any, problem: Problem) -> Plan:
+    def of(cls, architecture: Any, problem: Problem) -> Schedule:
         """The plan of an architecture: a function of its batch size and the table."""
         assert problem.task is not None
         batch_size = architecture.get("batch_size", 256)
@@ -57,14 +57,14 @@ class Plan:
         )
         n_rows = max(len(fold.train) for fold in folds)
         cycles = n_cycles(length.planned)
-        rungs = tuple(valleys(length.n_steps, cycles))
-        late = {round(share * length.n_steps) for share in LATE_LOOKS}
-        looks = tuple(sorted({*rungs, *(step for step in late if step)}))
+        rungs = tuple(distinct_cycle_ends(length.n_steps, cycles))
+        late = {round(share * length.n_steps) for share in LATE_SNAPSHOTS}
+        snapshots = tuple(sorted({*rungs, *(step for step in late if step)}))
         return cls(
             n_steps=length.n_steps,
             cycles=cycles,
             rungs=rungs,
-            looks=looks,
+            snapshots=snapshots,
             n_batches=length.n_batches,
             n_parts=n_parts(n_rows, total, batch_size),
         )

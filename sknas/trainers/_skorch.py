@@ -17,19 +17,19 @@ from sknas._scoring.folds import score_networks
 from sknas._training.isolation import failure_reason, free_memory, isolated
 from sknas._validation import reject
 from sknas.spaces import DictSpace, Space
-from sknas.trainers._group import Best, Member, stopped
+from sknas.trainers._group import BestSnapshot, TrialState, stopped
 from sknas.trainers._memory_free import bytes_free, too_large
 from sknas.trainers._memory_need import bytes_needed
-from sknas.trainers._schedule import Plan
+from sknas.trainers._schedule import Schedule
 from sknas.trainers._skorch_net import (
     Checkpoint,
     TensorNet,
     TrainedNetwork,
-    handed_out,
+    to_inference_net,
     train_network,
     training_of,
 )
-from sknas.trainers._successive_halving import CohortTrainer, Plans
+from sknas.trainers._successive_halving import CohortTrainer, Schedules
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ class Single:
         One a fold; None before the first step.
     """
 
-    members: list[Member]
+    members: list[TrialState]
     step: int = 0
     is_cut: bool = False
     checkpoints: tuple[Checkpoint, ...] | None = None
@@ -86,8 +86,8 @@ class SkorchTrainer(CohortTrainer):
     >>> search = NASClassifier(trainer=SkorchTrainer())
     """
 
-    n_side = 8
-    records = (Best, Checkpoint, Member, Single)
+    n_proposals = 8
+    records = (BestSnapshot, Checkpoint, TrialState, Single)
 
     def setup(self, space: Space) -> None:
         if isinstance(space, DictSpace):
@@ -100,11 +100,13 @@ class SkorchTrainer(CohortTrainer):
         return advance_single
 
     def _units(
-        self, proposals: Sequence[Proposal], problem: Problem, plans: Plans
+        self, proposals: Sequence[Proposal], problem: Problem, schedules: Schedules
     ) -> list[Any]:
-        return [Single([Member(proposal)]) for proposal in proposals]
+        return [Single([TrialState(proposal)]) for proposal in proposals]
 
-    def _seconds(self, unit: Any, plan: Plan, n_steps: int, problem: Problem) -> float:
+    def _seconds(
+        self, unit: Any, schedule: Schedule, n_steps: int, problem: Problem
+    ) -> float:
         assert problem.task is not None
         (member,) = unit.members
         if unit.step:
@@ -122,12 +124,12 @@ class SkorchTrainer(CohortTrainer):
             for fold, state in zip(problem.folds, trial.networks, strict=True):
                 module = self.space_.build([trial.architecture], fold.task)
                 module.load_state_dict(state)
-                nets.append(handed_out(module, trial.architecture, fold.task))
+                nets.append(to_inference_net(module, trial.architecture, fold.task))
         return tuple(nets)
 
 
 def advance_single(
-    unit: Single, space: Space, problem: Problem, plan: Plan, rung: int
+    unit: Single, space: Space, problem: Problem, schedule: Schedule, rung: int
 ) -> list[Single]:
     """Train a unit up to a rung; whatever goes wrong becomes a reason.
 
@@ -143,7 +145,7 @@ def advance_single(
         if needed > free:
             return [stopped(unit, too_large(needed, free))]
     starts = unit.checkpoints or (None,) * len(problem.folds)
-    rungs_left = len(plan.rungs) - 1 - rung
+    rungs_left = len(schedule.rungs) - 1 - rung
     trained: list[TrainedNetwork] = []
     reason = ""
     try:
@@ -154,7 +156,9 @@ def advance_single(
             if trained[-1].is_cut:
                 reason = OUT_OF_TIME
                 break
-        member = member if reason else _looked_at(member, trained, problem, plan)
+        member = (
+            member if reason else _with_snapshots(member, trained, problem, schedule)
+        )
     except KeyboardInterrupt:
         reason = INTERRUPTED
     except Exception as error:
@@ -164,33 +168,36 @@ def advance_single(
         trained.clear()
         free_memory(problem.device)
         again = replace(unit, members=[replace(member, is_halved=True)])
-        return advance_single(again, space, problem, plan, rung)
+        return advance_single(again, space, problem, schedule, rung)
     seconds = member.seconds + time.monotonic() - started
     member = replace(member, seconds=seconds, reason=reason)
     if reason:
         return [Single([member], unit.step, True)]
     checkpoints = tuple(network.checkpoint for network in trained)
-    return [Single([member], plan.rungs[rung], False, checkpoints)]
+    return [Single([member], schedule.rungs[rung], False, checkpoints)]
 
 
-def _looked_at(
-    member: Member, trained: Sequence[TrainedNetwork], problem: Problem, plan: Plan
-) -> Member:
+def _with_snapshots(
+    member: TrialState,
+    trained: Sequence[TrainedNetwork],
+    problem: Problem,
+    schedule: Schedule,
+) -> TrialState:
     """The member with the scores of a rung, at the best of all points so far."""
     best = member.best
-    for looks in zip(*(network.looks for network in trained), strict=True):
-        scores = score_networks(problem, [look.output[None] for look in looks])
+    for snapshots in zip(*(network.snapshots for network in trained), strict=True):
+        scores = score_networks(problem, [look.output[None] for look in snapshots])
         value = scores.value(0)
         if np.isfinite(value) and (best is None or value >= best.value):
-            best = Best(
+            best = BestSnapshot(
                 value=value,
-                share=looks[0].share,
-                step=round(looks[0].share * plan.n_steps),
+                share=snapshots[0].share,
+                step=round(snapshots[0].share * schedule.n_steps),
                 score=float(scores.mean[0]),
                 loss=float(scores.loss[0]),
                 fold_scores=tuple(scores.scores[0].tolist()),
                 predictions=scores.predictions(0),
-                networks=tuple(look.state for look in looks),
+                networks=tuple(look.state for look in snapshots),
                 n_params=trained[0].n_params,
             )
     if best is None:

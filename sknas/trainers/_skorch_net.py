@@ -28,10 +28,10 @@ from sknas._training.isolation import (
 )
 from sknas._training.loss import WeightedLoss
 from sknas._training.optimizer import Optimizer, find_recipe
-from sknas._training.schedules import annealed, n_cycles
-from sknas.nets import Dropout, TableModule, start_weights
-from sknas.nets._arrays import put_back, taken_out
-from sknas.nets._microbatch import in_parts
+from sknas._training.schedules import cycle_ends, n_cycles
+from sknas.nets import Dropout, TableModule, initialize_weights
+from sknas.nets._arrays import from_numpy_shell, to_numpy_shell
+from sknas.nets._microbatch import micro_batches
 from sknas.spaces import Space
 from sknas.trainers._batches import N_STARTING, half_precision
 
@@ -65,7 +65,9 @@ class TensorNet(NeuralNet):
         state = self.__dict__.copy()
         if self.initialized_:
             del state["module"], state["criterion"]  # they are module_ and criterion_
-            state[KEPT] = {name: taken_out(state.pop(name)) for name in OWN_MODULES}
+            state[KEPT] = {
+                name: to_numpy_shell(state.pop(name)) for name in OWN_MODULES
+            }
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -75,7 +77,9 @@ class TensorNet(NeuralNet):
             place = get_map_location(state["device"])
             state["device"] = str(place)
             for name, shell in state.pop(KEPT).items():
-                state[name] = state[name.rstrip("_")] = put_back(shell).to(place)
+                state[name] = state[name.rstrip("_")] = from_numpy_shell(shell).to(
+                    place
+                )
         self.__dict__.update(state)
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
@@ -98,7 +102,7 @@ class TensorNet(NeuralNet):
         self.optimizer_.zero_grad(set_to_none=True)
         n_rows = len(batch[0])
         losses, answers = [], []
-        for part in in_parts(self.module_, n_rows, self.n_parts):
+        for part in micro_batches(self.module_, n_rows, self.n_parts):
             x, y, weight = (tensor[part] for tensor in batch)
             with self._precision():
                 answers.append(self.infer(x, **fit_params))
@@ -156,7 +160,7 @@ class Conductor(Callback):
         self.n_steps = length.n_steps
         self.cycles = n_cycles(length.planned)
         # A point for each cycle, so that all folds have as many, however small.
-        points = annealed(self.n_steps, self.cycles)
+        points = cycle_ends(self.n_steps, self.cycles)
         if training.rungs_left is None:
             self.last = max(1, round(training.stop * self.n_steps))
             self.points = [point for point in points if point <= self.last]
@@ -164,8 +168,8 @@ class Conductor(Callback):
             self.points = points[: max(1, len(points) - training.rungs_left)]
             self.last = self.points[-1]
         self.step = 0 if start is None else start.step
-        self.n_looks = 0 if start is None else start.n_looks
-        self.looks: list[Look] = []
+        self.n_snapshots = 0 if start is None else start.n_snapshots
+        self.snapshots: list[Snapshot] = []
         self.is_cut = False
         self.started = time.monotonic()
 
@@ -187,7 +191,7 @@ class Conductor(Callback):
 
     def on_batch_end(self, net: TensorNet, **kwargs: Any) -> None:
         self.step += 1
-        self.look_where_due(net)
+        self.take_due_snapshots(net)
         deadline = self.training.deadline
         self.is_cut = deadline is not None and time.monotonic() > deadline
         if self.step >= self.last or self.is_cut:
@@ -199,13 +203,16 @@ class Conductor(Callback):
         if not np.isfinite(net.history[-1, "train_loss"]):
             raise DivergedError(DIVERGED)
 
-    def look_where_due(self, net: TensorNet) -> None:
+    def take_due_snapshots(self, net: TensorNet) -> None:
         """Look at the network once for each annealed point that is reached."""
         if self.valid_x is None:
             return
-        while self.points[self.n_looks :] and self.step >= self.points[self.n_looks]:
+        while (
+            self.points[self.n_snapshots :]
+            and self.step >= self.points[self.n_snapshots]
+        ):
             self._look(net, self.valid_x)
-            self.n_looks += 1
+            self.n_snapshots += 1
 
     def _look(self, net: TensorNet, valid_x: Tensor) -> None:
         net._set_training(False)
@@ -215,7 +222,9 @@ class Conductor(Callback):
             raise DivergedError(DIVERGED)
         n_epochs = -(-self.step // self.n_batches)
         state = state_of(net.module_)
-        self.looks.append(Look(self.step / self.n_steps, n_epochs, output, state))
+        self.snapshots.append(
+            Snapshot(self.step / self.n_steps, n_epochs, output, state)
+        )
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
@@ -225,7 +234,7 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class Snapshot:
     """A network where the learning rate was zero.
 
     Parameters
@@ -260,7 +269,7 @@ class Checkpoint:
         What the optimiser remembers.
     random : Tensor
         The state of torch's generator on the device of the training.
-    n_looks : int
+    n_snapshots : int
         Annealed points at which the network was looked at.
     """
 
@@ -268,7 +277,7 @@ class Checkpoint:
     state: dict[str, Tensor]
     moments: list[dict[str, Tensor]]
     random: Tensor
-    n_looks: int
+    n_snapshots: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -361,7 +370,7 @@ class TrainedNetwork:
     """
 
     net: TensorNet
-    looks: list[Look]
+    snapshots: list[Snapshot]
     is_cut: bool
     n_params: int
     checkpoint: Checkpoint
@@ -408,7 +417,7 @@ def restored(training: Training, state: dict[str, Tensor]) -> TrainedNetwork:
         module.load_state_dict(state)
     n_params = sum(p.numel() for p in module.parameters() if p.requires_grad)
     end = Checkpoint(0, state, [], random_state("cpu"), 0)
-    net = handed_out(module, architecture, training.task)
+    net = to_inference_net(module, architecture, training.task)
     return TrainedNetwork(net, [], False, n_params, end)
 
 
@@ -444,7 +453,7 @@ def _train(
     batches = Batches((x, y, weight), parts, training.seed, conductor.step)
     net.max_epochs = -(-length.n_steps // len(batches))
     net.notify("on_train_begin", X=batches, y=None)
-    conductor.look_where_due(net)  # a very short training may be there already
+    conductor.take_due_snapshots(net)  # a very short training may be there already
     try:
         if conductor.step < conductor.last:
             net.fit_loop(batches)
@@ -458,9 +467,11 @@ def _train(
         state_of(module),
         moments,
         random_state(device),
-        conductor.n_looks,
+        conductor.n_snapshots,
     )
-    return TrainedNetwork(_at_rest(net), conductor.looks, is_cut, n_params, checkpoint)
+    return TrainedNetwork(
+        _at_rest(net), conductor.snapshots, is_cut, n_params, checkpoint
+    )
 
 
 def _started(training: Training, x: Tensor, start: Checkpoint | None) -> nn.Module:
@@ -472,7 +483,7 @@ def _started(training: Training, x: Tensor, start: Checkpoint | None) -> nn.Modu
         module.load_state_dict(start.state)
     elif isinstance(module, TableModule):
         recipe = find_recipe(architecture)
-        start_weights(module.net, recipe.start, module.features(x[:N_STARTING]))
+        initialize_weights(module.net, recipe.start, module.features(x[:N_STARTING]))
     return module
 
 
@@ -485,7 +496,7 @@ def _make_net(training: Training, module: nn.Module, conductor: Conductor) -> Te
     return net
 
 
-def handed_out(
+def to_inference_net(
     module: nn.Module, architecture: Mapping[str, Any], task: TaskSpec
 ) -> TensorNet:
     """A trained module as a skorch net on the CPU, ready to predict."""

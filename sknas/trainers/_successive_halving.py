@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sknas._history import AGAIN, IN_HALVES, INTERRUPTED, OUT_OF_TIME, Proposal, Trial
-from sknas._parallel.run import count_useful, run_tasks
+from sknas._history import IN_HALVES, INTERRUPTED, OUT_OF_TIME, RESCORE, Proposal, Trial
+from sknas._parallel.run import count_useful_workers, run_tasks
 from sknas._problem import Problem
 from sknas._training.isolation import failure_reason
 from sknas.exceptions import CheckpointError
 from sknas.spaces import Space
 from sknas.trainers._base import Trainer
-from sknas.trainers._group import Member, Unit, stopped
-from sknas.trainers._schedule import Plan
+from sknas.trainers._group import TrialState, Unit, stopped
+from sknas.trainers._schedule import Schedule
 from sknas.trainers._skorch_net import TensorNet
 
 EVEN_SHARE = 0.85  # of the time of all workers that they are busy
-Plans = dict[int, Plan]  # by the number of the proposal
+Schedules = dict[int, Schedule]  # by the number of the proposal
 
 
 class CohortTrainer(Trainer):
@@ -54,32 +54,36 @@ class CohortTrainer(Trainer):
 
     @abstractmethod
     def _units(
-        self, proposals: Sequence[Proposal], problem: Problem, plans: Plans
+        self, proposals: Sequence[Proposal], problem: Problem, schedules: Schedules
     ) -> list[Any]:
         """Proposals in units of work."""
 
     @abstractmethod
-    def _seconds(self, unit: Any, plan: Plan, n_steps: int, problem: Problem) -> float:
+    def _seconds(
+        self, unit: Any, schedule: Schedule, n_steps: int, problem: Problem
+    ) -> float:
         """About how long a unit takes for some steps, in one process."""
 
     @abstractmethod
     def rebuilt(self, trial: Trial, problem: Problem) -> tuple[TensorNet, ...]:
         """The network of each fold of a trial, ready to predict."""
 
-    def _regrouped(self, units: list[Any], problem: Problem, plans: Plans) -> list[Any]:
+    def _regrouped(
+        self, units: list[Any], problem: Problem, schedules: Schedules
+    ) -> list[Any]:
         """Units from which members were dropped, in an order that pays."""
         return units
 
     def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
         if not proposals:
             return []
-        plans = {p.number: Plan.of(p.architecture, problem) for p in proposals}
-        units = self._units(proposals, problem, plans)
-        n_rungs = max(len(plan.rungs) for plan in plans.values())
-        done: dict[int, Member] = {}
+        schedules = {p.number: Schedule.of(p.architecture, problem) for p in proposals}
+        units = self._units(proposals, problem, schedules)
+        n_rungs = max(len(schedule.rungs) for schedule in schedules.values())
+        done: dict[int, TrialState] = {}
         n_halvings = 0
         for rung in range(n_rungs):
-            units = self._advance_all(units, problem, plans, rung)
+            units = self._advance_all(units, problem, schedules, rung)
             is_over = rung == n_rungs - 1 or _must_stop(units, problem)
             units, dropped = _without_failures(units)
             if is_over:
@@ -90,20 +94,20 @@ class CohortTrainer(Trainer):
                     replace(m, reason=INTERRUPTED) if is_cut else m for m in left
                 ]
                 units = []
-            elif self.halving and is_halving(_share(rung, plans)):
-                units, weaker = _halved(units, n_halvings, problem, plans)
+            elif self.halving and is_halving(_share(rung, schedules)):
+                units, weaker = _halved(units, n_halvings, problem, schedules)
                 dropped += weaker
                 n_halvings += 1
             for member in dropped:
                 done[member.proposal.number] = member
-                problem.report(_trial(member, plans, problem))
+                problem.report(_trial(member, schedules, problem))
             if not units:
                 break
-            units = self._regrouped(units, problem, plans)
-        return [_trial(done[p.number], plans, problem) for p in proposals]
+            units = self._regrouped(units, problem, schedules)
+        return [_trial(done[p.number], schedules, problem) for p in proposals]
 
     def _advance_all(
-        self, units: list[Any], problem: Problem, plans: Plans, rung: int
+        self, units: list[Any], problem: Problem, schedules: Schedules, rung: int
     ) -> list[Any]:
         """All units a rung further, the longest work first.
 
@@ -111,14 +115,14 @@ class CohortTrainer(Trainer):
         there is an answer as early as can be. What the journal holds is done already.
         """
 
-        def plan(unit: Unit) -> Plan:
-            return plans[unit.members[0].proposal.number]
+        def schedule(unit: Unit) -> Schedule:
+            return schedules[unit.members[0].proposal.number]
 
         def seconds(unit: Unit, rung: int) -> float:
-            n_steps = plan(unit).rungs[rung] - unit.step
-            return self._seconds(unit, plan(unit), n_steps, problem)
+            n_steps = schedule(unit).rungs[rung] - unit.step
+            return self._seconds(unit, schedule(unit), n_steps, problem)
 
-        own_rung = {id(u): min(rung, len(plan(u).rungs) - 1) for u in units}
+        own_rung = {id(u): min(rung, len(schedule(u).rungs) - 1) for u in units}
         work = {id(unit): seconds(unit, own_rung[id(unit)]) for unit in units}
         # Workers that start now serve the later rungs, too.
         to_the_end = sum(seconds(unit, -1) for unit in units)
@@ -128,10 +132,10 @@ class CohortTrainer(Trainer):
             return not (has_default and problem.deadline), -work[id(unit)]
 
         by_work = {_key(u, own_rung[id(u)]): u for u in sorted(units, key=order)}
-        done = {key: problem.journal.get(key) for key in by_work}
+        done = {key: problem.store.get(key) for key in by_work}
         left = {key: unit for key, unit in by_work.items() if done[key] is None}
         tasks = [
-            (self._advance, unit, self.space_, plan(unit), own_rung[id(unit)])
+            (self._advance, unit, self.space_, schedule(unit), own_rung[id(unit)])
             for unit in left.values()
         ]
         done |= self._done(left, tasks, problem, to_the_end)
@@ -152,7 +156,7 @@ class CohortTrainer(Trainer):
                 done[key] = parts
                 reasons = {m.reason for part in parts for m in part.members}
                 if not reasons & {INTERRUPTED, OUT_OF_TIME}:
-                    problem.journal.put(key, parts)
+                    problem.store.put(key, parts)
                 if INTERRUPTED in reasons:
                     break
         except KeyboardInterrupt:
@@ -166,10 +170,15 @@ class CohortTrainer(Trainer):
 
 
 def _advanced(
-    problem: Problem, advance: Any, unit: Any, space: Space, plan: Plan, rung: int
+    problem: Problem,
+    advance: Any,
+    unit: Any,
+    space: Space,
+    schedule: Schedule,
+    rung: int,
 ) -> Any:
     """What a worker is asked for."""
-    return advance(unit, space, problem, plan, rung)
+    return advance(unit, space, problem, schedule, rung)
 
 
 def _key(unit: Unit, rung: int) -> str:
@@ -178,9 +187,9 @@ def _key(unit: Unit, rung: int) -> str:
     return f"cohort:{rung}:{numbers}"
 
 
-def _trial(member: Member, plans: Plans, problem: Problem) -> Trial:
+def _trial(member: TrialState, schedules: Schedules, problem: Problem) -> Trial:
     """What came of a member."""
-    plan = plans[member.proposal.number]
+    schedule = schedules[member.proposal.number]
     n_folds = len(problem.folds)
     told: dict[str, Any] = {
         "fold_seconds": (member.seconds / n_folds,) * n_folds,
@@ -198,7 +207,7 @@ def _trial(member: Member, plans: Plans, problem: Problem) -> Trial:
         loss=best.loss,
         fold_scores=best.fold_scores,
         stop=best.share,
-        n_epochs=-(-best.step // plan.n_batches),
+        n_epochs=-(-best.step // schedule.n_batches),
         n_params=best.n_params,
         rung_scores=member.rung_scores,
         predictions=best.predictions,
@@ -208,7 +217,7 @@ def _trial(member: Member, plans: Plans, problem: Problem) -> Trial:
     )
 
 
-def _what_was_unusual(member: Member) -> str:
+def _what_was_unusual(member: TrialState) -> str:
     """The reason of a trial with a score."""
     # A search has to hear of Ctrl-C, though a score is there from the rung before.
     if member.reason == INTERRUPTED:
@@ -221,9 +230,11 @@ def _why_unscored(problem: Problem) -> str:
     return f"no score: {why.rstrip('.')}"
 
 
-def _share(rung: int, plans: Plans) -> float:
+def _share(rung: int, schedules: Schedules) -> float:
     """Share of the schedule at a rung; about the same for all plans."""
-    shares = [p.rungs[min(rung, len(p.rungs) - 1)] / p.n_steps for p in plans.values()]
+    shares = [
+        p.rungs[min(rung, len(p.rungs) - 1)] / p.n_steps for p in schedules.values()
+    ]
     return min(shares)
 
 
@@ -234,27 +245,27 @@ def _must_stop(units: list[Any], problem: Problem) -> bool:
 
 
 def _halved(
-    units: list[Any], n_halvings: int, problem: Problem, plans: Plans
-) -> tuple[list[Any], list[Member]]:
+    units: list[Any], n_halvings: int, problem: Problem, schedules: Schedules
+) -> tuple[list[Any], list[TrialState]]:
     """Units with the better members, and the members that were dropped."""
     members = [member for unit in units for member in unit.members]
     # The default network is in the comparison as long as time lasts, and a second score
     # is no race.
-    is_kept = [member.proposal.origin in ("default", AGAIN) for member in members]
+    is_kept = [member.proposal.origin in ("default", RESCORE) for member in members]
     needed = [
-        member.seconds * (plans[member.proposal.number].n_steps / unit.step - 1)
+        member.seconds * (schedules[member.proposal.number].n_steps / unit.step - 1)
         for unit in units
         for member in unit.members
     ]
     each = problem.seconds_left
-    of_all = EVEN_SHARE * each * count_useful(problem, len(members))
+    of_all = EVEN_SHARE * each * count_useful_workers(problem, len(members))
     values = [member.value for member in members]
     spent = sum(member.seconds for member in members)
-    key = f"cohort:kept:{min(plans)}:{n_halvings}"
-    kept = problem.journal.get(key)
+    key = f"cohort:kept:{min(schedules)}:{n_halvings}"
+    kept = problem.store.get(key)
     if kept is None:  # the clock has a say in it
         kept = survivors(values, is_kept, n_halvings, needed, of_all, spent, each)
-        problem.journal.put(key, kept)
+        problem.store.put(key, kept)
     left, at = [], 0
     for unit in units:
         places = [j for j in range(len(unit.members)) if at + j in kept]
@@ -264,7 +275,7 @@ def _halved(
     return left, [member for j, member in enumerate(members) if j not in kept]
 
 
-def _without_failures(units: list[Any]) -> tuple[list[Any], list[Member]]:
+def _without_failures(units: list[Any]) -> tuple[list[Any], list[TrialState]]:
     """Units of what can go on, and the members that diverged."""
     left, failed = [], []
     for unit in units:

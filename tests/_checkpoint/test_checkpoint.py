@@ -27,10 +27,10 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sknas import NASClassifier, NASRegressor
 from sknas._checkpoint import fingerprint as _fingerprint
 from sknas._checkpoint import folder as _checkpoint
-from sknas._checkpoint.store import LINES, FileJournal
+from sknas._checkpoint.store import LINES, FileStore
 from sknas._ensemble import refit as _ensemble
 from sknas._history import Architecture, Proposal, Trial
-from sknas._problem import NoJournal, Problem
+from sknas._problem import NullStore, Problem
 from sknas._search.loop import Search
 from sknas.exceptions import CheckpointError, InvalidParameterError, SearchWarning
 from sknas.spaces import CellSpace, ImageSpace, TableSpace
@@ -101,15 +101,15 @@ class Trainings:
         self.done, self.n_puts, self.kill_at = [], 0, None
         for module, name in ((_unit, "advance"), (_skorch, "advance_single")):
             self._count(monkeypatch, module, name)
-        put = FileJournal.put
+        put = FileStore.put
 
-        def killing(journal, key, value):
-            put(journal, key, value)
+        def killing(store, key, value):
+            put(store, key, value)
             self.n_puts += 1
             if self.n_puts == self.kill_at:
                 raise Killed
 
-        monkeypatch.setattr(FileJournal, "put", killing)
+        monkeypatch.setattr(FileStore, "put", killing)
 
     def _count(self, monkeypatch, module, name):
         real = getattr(module, name)
@@ -121,9 +121,9 @@ class Trainings:
 
         monkeypatch.setattr(module, name, counted)
         for user in ("_population", "_skorch"):
-            owner = sys.modules[f"sknas.trainers.{user}"]
-            if hasattr(owner, name):
-                monkeypatch.setattr(owner, name, counted)
+            caller_name = sys.modules[f"sknas.trainers.{user}"]
+            if hasattr(caller_name, name):
+                monkeypatch.setattr(caller_name, name, counted)
 
     def fit(self, model, X, y, kill_at=None):
         """The fitted model, or None if it was killed."""
@@ -251,7 +251,7 @@ def test_networks_that_are_there_need_no_time(tmp_path, monkeypatch):
     ("there", "places"), [((0, 2), [0, 2]), ((2,), [0, 2]), ((), [0]), ((0,), [0])]
 )
 def test_members_that_are_there_are_kept_beside_one_that_is_not(there, places):
-    class Holding(NoJournal):
+    class Holding(NullStore):
         def get(self, key):
             return True if key in {f"refit:{number}:1.0" for number in there} else None
 
@@ -259,8 +259,8 @@ def test_members_that_are_there_are_kept_beside_one_that_is_not(there, places):
         Trial(Proposal(Architecture({}), number=j), stop=1.0, fold_seconds=(9.0,))
         for j in range(3)
     )
-    chosen = _ensemble.Chosen(trials, (0.5, 0.3, 0.2), (1.0, 2.0, 3.0))
-    problem = Problem(journal=Holding(), deadline=time.monotonic() + 5)
+    chosen = _ensemble.Selection(trials, (0.5, 0.3, 0.2), (1.0, 2.0, 3.0))
+    problem = Problem(store=Holding(), deadline=time.monotonic() + 5)
     trainings = [SimpleNamespace(seed=j, stop=1.0) for j in range(3)]
     assert _ensemble._in_time(chosen, trainings, problem) == places
     assert chosen.kept([0, 2]).temperatures == (1.0, 3.0)
@@ -277,13 +277,13 @@ def test_time_before_a_kill_counts(trainings, tmp_path, monkeypatch):
     model, X, y = search(checkpoint=tmp_path, max_time=30.0, max_trials=None)
     assert trainings.fit(model, X, y, kill_at=12) is None
     # As if the first sitting had taken all the time there is.
-    real = FileJournal._read
+    real = FileStore._read
 
-    def late(journal):
-        real(journal)
-        journal.seconds = 29.9
+    def late(store):
+        real(store)
+        store.seconds = 29.9
 
-    monkeypatch.setattr(FileJournal, "_read", late)
+    monkeypatch.setattr(FileStore, "_read", late)
     started = time.monotonic()
     model.fit(X, y)
     assert time.monotonic() - started < 10
@@ -292,13 +292,13 @@ def test_time_before_a_kill_counts(trainings, tmp_path, monkeypatch):
 
 
 def test_time_for_second_scores_is_a_share_of_all_sittings(tmp_path):
-    journal = FileJournal(tmp_path)
-    journal.seconds = 40.0
+    store = FileStore(tmp_path)
+    store.seconds = 40.0
     again = Search(
         space=SPACES["table"],
         strategy=STRATEGIES["random"](),
         trainer=SkorchTrainer(),
-        problem=Problem(journal=journal),
+        problem=Problem(store=store),
         seed=0,
         max_trials=0,
         deadline=lambda history: None,
@@ -311,19 +311,19 @@ def test_ctrl_c_keeps_what_is_done_and_a_second_fit_goes_on(trainings, tmp_path)
     model, X, y = search()
     unbroken = told(model.fit(X, y), X)
     model.set_params(checkpoint=tmp_path)
-    real, calls = FileJournal.put, []
+    real, calls = FileStore.put, []
 
-    def interrupting(journal, key, value):
-        real(journal, key, value)
+    def interrupting(store, key, value):
+        real(store, key, value)
         calls.append(key)
         if key.startswith("trial:3"):
             raise KeyboardInterrupt
 
-    FileJournal.put = interrupting
+    FileStore.put = interrupting
     try:
         model.fit(X, y)
     finally:
-        FileJournal.put = real
+        FileStore.put = real
     assert model.stop_reason_ == "interrupted"
     assert told(model.fit(X, y), X) == unbroken
     assert told(model.fit(X, y), X) == unbroken  # as it is read, too
@@ -806,19 +806,19 @@ def test_somebody_elses_weights_run_no_code(write, tmp_path):
         with path.open("wb") as file:
             write(Trap(mark), file)
         crcs[path.name] = zlib.crc32(path.read_bytes())
-    (journal,) = tmp_path.glob(f"*/{LINES}")
+    (store,) = tmp_path.glob(f"*/{LINES}")
     written = ""
-    for text in journal.read_text().splitlines():  # with checksums that fit
+    for text in store.read_text().splitlines():  # with checksums that fit
         line = json.loads(text.partition(" ")[2])
         if line.get("file") in crcs:
             line["crc"] = crcs[line["file"]]
         text = json.dumps(line)
         written += f"{zlib.crc32(text.encode()):08x} {text}\n"
-    journal.write_text(written)
+    store.write_text(written)
     with pytest.raises(CheckpointError, match=r"^The file .*\.pt' .* is not read, it "):
         model.fit(X, y)
     assert not mark.exists()
-    assert journal.read_text() == written
+    assert store.read_text() == written
     assert {path.name for path in tmp_path.glob("*/*.pt")} == crcs.keys()
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sknas._checkpoint.store import LINES, TORN, TYPE, FileJournal
+from sknas._checkpoint.store import LINES, TORN, TYPE, FileStore
 from sknas._history import Architecture, Proposal, Trial
-from sknas._problem import NoJournal
+from sknas._problem import NullStore
 from sknas.exceptions import CheckpointError
 
 
@@ -39,8 +39,8 @@ def assert_same(a, b):
 
 
 @pytest.fixture
-def journal(tmp_path):
-    return FileJournal(tmp_path)
+def store(tmp_path):
+    return FileStore(tmp_path)
 
 
 def lines(folder):
@@ -48,17 +48,17 @@ def lines(folder):
 
 
 def filled(folder, n):
-    journal = FileJournal(folder)
+    store = FileStore(folder)
     for number in range(n):
-        journal.put(f"k{number}", number)
-    return journal
+        store.put(f"k{number}", number)
+    return store
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_values_come_back_in_another_journal(journal, tmp_path, name):
-    journal.put("key", VALUES[name])
-    assert_same(FileJournal(tmp_path).get("key"), VALUES[name])
-    assert_same(journal.get("key"), VALUES[name])
+def test_values_come_back_in_another_journal(store, tmp_path, name):
+    store.put("key", VALUES[name])
+    assert_same(FileStore(tmp_path).get("key"), VALUES[name])
+    assert_same(store.get("key"), VALUES[name])
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_values_come_back_in_another_journal(journal, tmp_path, name):
 def test_tensors_come_back_bit_for_bit(tmp_path, tensor):
     told = {"Record": Record}
     record = Record("name", tensor, ({"state": tensor},))
-    FileJournal(tmp_path, told).put("rung:0:1,2", [record])
-    (found,) = FileJournal(tmp_path, told).get("rung:0:1,2")
+    FileStore(tmp_path, told).put("rung:0:1,2", [record])
+    (found,) = FileStore(tmp_path, told).get("rung:0:1,2")
     assert found.name == "name"
     assert found.tensor.dtype == tensor.dtype
     assert torch.equal(found.tensor, tensor)
@@ -88,51 +88,51 @@ def test_tensors_come_back_bit_for_bit(tmp_path, tensor):
 def test_arrays_come_back_with_their_gaps(tmp_path):
     predictions = np.array([[0.1, np.nan], [0.3, 0.4]])
     trial = Trial(Proposal(Architecture({})), score=1.0, predictions=predictions)
-    FileJournal(tmp_path).put("trial:0", trial)
-    found = FileJournal(tmp_path).get("trial:0")
+    FileStore(tmp_path).put("trial:0", trial)
+    found = FileStore(tmp_path).get("trial:0")
     np.testing.assert_array_equal(found.predictions, predictions)
     assert found.predictions.dtype == np.float64
 
 
-def test_later_values_take_the_place_of_earlier_ones(journal, tmp_path):
-    journal.put("key", torch.zeros(2))
-    journal.put("key", torch.ones(2))
-    assert torch.equal(FileJournal(tmp_path).get("key"), torch.ones(2))
+def test_later_values_take_the_place_of_earlier_ones(store, tmp_path):
+    store.put("key", torch.zeros(2))
+    store.put("key", torch.ones(2))
+    assert torch.equal(FileStore(tmp_path).get("key"), torch.ones(2))
     assert len(list(tmp_path.glob("*.pt"))) == 1  # they take no room any more
-    journal.put("key", torch.ones(2))
-    assert torch.equal(FileJournal(tmp_path).get("key"), torch.ones(2))
-    journal.put("key", 3)
-    assert FileJournal(tmp_path).get("key") == 3
+    store.put("key", torch.ones(2))
+    assert torch.equal(FileStore(tmp_path).get("key"), torch.ones(2))
+    store.put("key", 3)
+    assert FileStore(tmp_path).get("key") == 3
     assert not list(tmp_path.glob("*.pt"))
 
 
-def test_a_later_value_leaves_those_of_longer_keys(journal, tmp_path):
+def test_a_later_value_leaves_those_of_longer_keys(store, tmp_path):
     for value in (0, 1):
-        journal.put("rung", torch.full((2,), value))
-        journal.put("rung:1", torch.ones(2))
-    journal.put("rung", torch.full((2,), 2))
-    assert FileJournal(tmp_path).get("rung:1") is not None
+        store.put("rung", torch.full((2,), value))
+        store.put("rung:1", torch.ones(2))
+    store.put("rung", torch.full((2,), 2))
+    assert FileStore(tmp_path).get("rung:1") is not None
 
 
-def test_dropped_values_are_gone_and_others_are_not(journal, tmp_path):
-    journal.put("a", torch.zeros(2))
-    journal.put("b", torch.ones(2))
-    journal.drop("a")
-    journal.drop("never there")
-    again = FileJournal(tmp_path)
+def test_dropped_values_are_gone_and_others_are_not(store, tmp_path):
+    store.put("a", torch.zeros(2))
+    store.put("b", torch.ones(2))
+    store.drop("a")
+    store.drop("never there")
+    again = FileStore(tmp_path)
     assert again.get("a") is None
     assert again.get("b") is not None
     assert len(list(tmp_path.glob("*.pt"))) == 1
 
 
-def test_values_are_dropped_by_what_their_keys_begin_with(journal):
+def test_values_are_dropped_by_what_their_keys_begin_with(store):
     for key in ("cohort:1:a", "cohort:1:b", "cohort:12:a", "other"):
-        journal.put(key, torch.zeros(2))
-    journal.drop("cohort:1")
-    found = [journal.get(key) is None for key in ("cohort:1:a", "cohort:1:b")]
+        store.put(key, torch.zeros(2))
+    store.drop("cohort:1")
+    found = [store.get(key) is None for key in ("cohort:1:a", "cohort:1:b")]
     assert found == [True, True]
-    assert journal.get("cohort:12:a") is not None
-    assert journal.get("other") is not None
+    assert store.get("cohort:12:a") is not None
+    assert store.get("other") is not None
 
 
 @pytest.mark.parametrize(
@@ -145,27 +145,27 @@ def test_values_are_dropped_by_what_their_keys_begin_with(journal):
     ],
     ids=str,
 )
-def test_values_of_others_are_one_sentence(journal, value):
-    journal._write_line({"key": "key", "value": value, "seconds": 1.0})
+def test_values_of_others_are_one_sentence(store, value):
+    store._write_line({"key": "key", "value": value, "seconds": 1.0})
     with pytest.raises(CheckpointError, match=r"of 'key' in .* is not read, \w+: .*; "):
-        FileJournal(journal.folder).get("key")
+        FileStore(store.folder).get("key")
 
 
-def test_seconds_are_finite(journal):
-    journal._write_line({"key": "key", "value": 1, "seconds": float("inf")})
+def test_seconds_are_finite(store):
+    store._write_line({"key": "key", "value": 1, "seconds": float("inf")})
     with pytest.raises(CheckpointError, match=r"Line 1 .* is damaged"):
-        FileJournal(journal.folder)
+        FileStore(store.folder)
 
 
-def test_an_unknown_key_is_none(journal):
-    assert journal.get("key") is None
+def test_an_unknown_key_is_none(store):
+    assert store.get("key") is None
 
 
 def test_no_journal_keeps_nothing():
-    journal = NoJournal()
-    journal.put("key", 1)
-    journal.drop("key")
-    assert journal.get("key") is None
+    store = NullStore()
+    store.put("key", 1)
+    store.drop("key")
+    assert store.get("key") is None
 
 
 @pytest.mark.parametrize("n_left", range(1, 12))
@@ -175,11 +175,11 @@ def test_a_torn_last_line_is_passed_over_for_good(tmp_path, n_left):
     cut = whole[: len(whole) - n_left]
     (tmp_path / LINES).write_bytes(cut)
     is_whole = n_left == 1  # only the end of the line is missing
-    journal = FileJournal(tmp_path)
-    assert journal.get("k1") == 1
-    assert journal.get("k2") == (2 if is_whole else None)
-    journal.put("k2", 22)
-    again = FileJournal(tmp_path)
+    store = FileStore(tmp_path)
+    assert store.get("k1") == 1
+    assert store.get("k2") == (2 if is_whole else None)
+    store.put("k2", 22)
+    again = FileStore(tmp_path)
     assert [again.get(f"k{j}") for j in range(3)] == [0, 1, 22]
     assert (tmp_path / LINES).read_bytes().startswith(cut)  # nothing is deleted
     assert (TORN in (tmp_path / LINES).read_bytes()) != is_whole
@@ -193,78 +193,78 @@ def test_damage_is_told_with_its_line(tmp_path, damaged):
     (tmp_path / LINES).write_bytes(b"".join(all_lines))
     before = (tmp_path / LINES).read_bytes()
     with pytest.raises(CheckpointError, match=rf"^Line {damaged} of .* is damaged"):
-        FileJournal(tmp_path)
+        FileStore(tmp_path)
     assert (tmp_path / LINES).read_bytes() == before
 
 
-def test_a_damaged_file_is_told_and_not_used(journal, tmp_path):
-    journal.put("key", torch.zeros(100))
+def test_a_damaged_file_is_told_and_not_used(store, tmp_path):
+    store.put("key", torch.zeros(100))
     (path,) = tmp_path.glob("*.pt")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(CheckpointError, match=r"file .* is damaged"):
-        FileJournal(tmp_path).get("key")
+        FileStore(tmp_path).get("key")
 
 
-def test_a_missing_file_is_told_unless_it_was_dropped(journal, tmp_path):
+def test_a_missing_file_is_told_unless_it_was_dropped(store, tmp_path):
     for key in ("a", "b"):
-        journal.put(key, torch.ones(3) if key == "a" else torch.zeros(3))
-    journal.drop("b")
-    journal.drop("b")
+        store.put(key, torch.ones(3) if key == "a" else torch.zeros(3))
+    store.drop("b")
+    store.drop("b")
     assert (tmp_path / LINES).read_text().count('"dropped"') == 1
-    again = FileJournal(tmp_path)
+    again = FileStore(tmp_path)
     assert again.get("b") is None
     again.put("b", torch.zeros(3))
-    assert torch.equal(FileJournal(tmp_path).get("b"), torch.zeros(3))
+    assert torch.equal(FileStore(tmp_path).get("b"), torch.zeros(3))
     (file,) = tmp_path.glob("a-*.pt")
     file.unlink()
-    for one in (journal, again, FileJournal(tmp_path)):
+    for one in (store, again, FileStore(tmp_path)):
         with pytest.raises(
             CheckpointError, match=r"a-\w+.pt' of a checkpoint can't be"
         ):
             one.get("a")
 
 
-def test_files_that_a_killed_process_left_half_way_are_removed(journal, tmp_path):
-    journal.put("a", torch.ones(3))
+def test_files_that_a_killed_process_left_half_way_are_removed(store, tmp_path):
+    store.put("a", torch.ones(3))
     (kept,) = tmp_path.glob("*.pt")
     for name in ("b-00000000.pt", "c-00000000.pt.part"):
         (tmp_path / name).write_bytes(b"half")
     (tmp_path / "mine.txt").write_text("of the user")
-    assert torch.equal(FileJournal(tmp_path).get("a"), torch.ones(3))
+    assert torch.equal(FileStore(tmp_path).get("a"), torch.ones(3))
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {kept.name, LINES, "mine.txt"}
 
 
-def test_files_that_would_run_code_are_refused(journal, tmp_path):
+def test_files_that_would_run_code_are_refused(store, tmp_path):
     # Somebody else's checkpoint, with checksums that fit.
-    journal.put("key", torch.zeros(2))
+    store.put("key", torch.zeros(2))
     (path,) = tmp_path.glob("*.pt")
     path.unlink()
-    line = next(iter(journal._lines.values()))
+    line = next(iter(store._lines.values()))
     torch.save({"value": pytest.raises}, path)
     line["crc"] = zlib.crc32(path.read_bytes())
     with pytest.raises(CheckpointError, match="it holds more than tensors"):
-        journal.get("key")
+        store.get("key")
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"{}", pickle.dumps([1]), b"PK\x03\x04" + 40 * b"x"], ids=len
 )
-def test_files_of_other_kinds_are_refused(journal, content):
-    journal.put("key", torch.zeros(2))
-    line = next(iter(journal._lines.values()))
-    (journal.folder / line["file"]).write_bytes(content)
+def test_files_of_other_kinds_are_refused(store, content):
+    store.put("key", torch.zeros(2))
+    line = next(iter(store._lines.values()))
+    (store.folder / line["file"]).write_bytes(content)
     line["crc"] = zlib.crc32(content)
     with pytest.raises(CheckpointError, match=rf"file .*{line['file']}.* is not read"):
-        journal.get("key")
+        store.get("key")
 
 
-def test_records_that_are_not_known_are_refused(journal):
-    journal.put("key", {"$": "Trap", "tensor": torch.zeros(2)})
+def test_records_that_are_not_known_are_refused(store):
+    store.put("key", {"$": "Trap", "tensor": torch.zeros(2)})
     with pytest.raises(CheckpointError, match=r"is not read, KeyError: 'Trap'"):
-        journal.get("key")
+        store.get("key")
 
 
 FOREIGN_LINES = ["", "no json", "[]", "3", "{}", '{"key": "a"}', 9_999 * "["]
@@ -280,10 +280,10 @@ def test_lines_of_others_are_told(tmp_path, text):
     crc = f"{zlib.crc32(text.encode()):08x}"
     (tmp_path / LINES).write_text(f"{crc} {text}\n")
     with pytest.raises(CheckpointError, match=r"^Line 1 of .* is damaged"):
-        FileJournal(tmp_path)
+        FileStore(tmp_path)
 
 
-def test_files_elsewhere_are_neither_read_nor_deleted(journal, tmp_path):
+def test_files_elsewhere_are_neither_read_nor_deleted(store, tmp_path):
     # Somebody else's checkpoint, with checksums that fit.
     other = tmp_path / "other.pt"
     other.write_bytes(b"precious")
@@ -294,29 +294,29 @@ def test_files_elsewhere_are_neither_read_nor_deleted(journal, tmp_path):
     crc = f"{zlib.crc32(text.encode()):08x}"
     (folder / LINES).write_text(f"{crc} {text}\n")
     with pytest.raises(CheckpointError, match=r"^Line 1 .* names a file outside"):
-        FileJournal(folder)
+        FileStore(folder)
     assert other.read_bytes() == b"precious"
 
 
-def test_a_full_disk_is_told(journal, monkeypatch):
+def test_a_full_disk_is_told(store, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("sknas._checkpoint.store.os.fsync", full)
     with pytest.raises(CheckpointError, match=r"can't be written, .*No space left"):
-        journal.put("key", 1)
+        store.put("key", 1)
 
 
 def test_seconds_of_earlier_searches_count(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr("sknas._checkpoint.store.time.monotonic", lambda: now[0])
-    first = FileJournal(tmp_path)
+    first = FileStore(tmp_path)
     now[0] = 107.0
     first.put("a", 1)
     assert first.seconds == 7.0
     now[0] = 1000.0  # time in which nobody searched
-    second = FileJournal(tmp_path)
+    second = FileStore(tmp_path)
     assert second.seconds == 7.0
     now[0] = 1003.0
     second.put("b", 1)
-    assert FileJournal(tmp_path).seconds == 10.0
+    assert FileStore(tmp_path).seconds == 10.0

@@ -72,7 +72,7 @@ def test_without_it_a_fit_begins_anew():
     first = model.predict_proba(X)
     assert len(model.fit(X, Y).history_) == 3
     np.testing.assert_array_equal(model.predict_proba(X), first)
-    assert not hasattr(model, "_earlier")
+    assert not hasattr(model, "_previous_search")
     assert len(clone(search().fit(X, Y)).fit(X, Y).history_) == 3
 
 

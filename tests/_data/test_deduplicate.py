@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sknas._data.deduplicate import check_weight, merge_rows
+from sknas._data.deduplicate import check_weight, deduplicate
 
 
 def some_rows(seed):
@@ -18,7 +18,7 @@ def some_rows(seed):
 def test_each_row_stands_once_with_the_sum_of_its_weights(seed):
     parts = some_rows(seed)
     weight = np.random.default_rng(seed).uniform(0.1, 2, 40)
-    merged = merge_rows(parts, weight)
+    merged = deduplicate(parts, weight)
     whole = np.column_stack(parts)
     different, place = np.unique(
         np.nan_to_num(whole, nan=9), axis=0, return_inverse=True
@@ -35,8 +35,8 @@ def test_a_weight_is_a_repetition(seed):
     parts = some_rows(seed)
     weight = np.random.default_rng(seed).integers(1, 5, 40)
     repeated = [np.repeat(part, weight, axis=0) for part in parts]
-    one = merge_rows(parts, weight.astype(float))
-    other = merge_rows(repeated, np.ones(weight.sum()))
+    one = deduplicate(parts, weight.astype(float))
+    other = deduplicate(repeated, np.ones(weight.sum()))
     assert_array_equal(one.weight, other.weight)
     for part, again in zip(parts, repeated, strict=True):
         assert_array_equal(part[one.first], again[other.first])
@@ -44,8 +44,8 @@ def test_a_weight_is_a_repetition(seed):
 
 def test_the_order_of_rows_does_not_matter(rng):
     parts, order = some_rows(0), rng.permutation(40)
-    one = merge_rows(parts, np.ones(40))
-    other = merge_rows([part[order] for part in parts], np.ones(40))
+    one = deduplicate(parts, np.ones(40))
+    other = deduplicate([part[order] for part in parts], np.ones(40))
     assert_array_equal(one.weight, other.weight)
     for part in parts:
         assert_array_equal(part[one.first], part[order][other.first])
@@ -62,18 +62,18 @@ def test_the_order_of_rows_does_not_matter(rng):
     ],
 )
 def test_different_rows_stay_apart(parts):
-    assert len(merge_rows(parts, np.ones(2)).first) == 2
+    assert len(deduplicate(parts, np.ones(2)).first) == 2
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 5])
 def test_rows_without_a_column_are_equal(n_rows):
     parts = [np.zeros((n_rows, 0)), np.zeros((n_rows, 2))]
-    assert merge_rows(parts, np.ones(n_rows)).weight.tolist() == [n_rows]
+    assert deduplicate(parts, np.ones(n_rows)).weight.tolist() == [n_rows]
 
 
 def test_many_different_rows(rng):
     numbers = rng.normal(size=(50_000, 3)).astype(np.float32)
-    assert len(merge_rows([numbers], np.ones(50_000)).first) == 50_000
+    assert len(deduplicate([numbers], np.ones(50_000)).first) == 50_000
 
 
 @pytest.mark.parametrize(

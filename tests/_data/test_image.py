@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from sknas._data import ImageEncoder, ImageReader, Images, n_dimensions
-from sknas._data.deduplicate import merge_rows
+from sknas._data.deduplicate import deduplicate
 from sknas.exceptions import InvalidParameterError
 
 OWNER = "NASClassifier"
@@ -354,7 +354,7 @@ def test_rows_that_a_pipeline_scaled_are_read(scaler):
 
 def merged(images, weight=None):
     weight = np.ones(len(images)) if weight is None else weight
-    return merge_rows(images.keys, weight)
+    return deduplicate(images.keys, weight)
 
 
 def test_equal_images_become_one_that_counts_as_often(rng):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from sknas._ensemble.calibration import RANGE, fit_temperature, tempered
+from sknas._ensemble.calibration import RANGE, apply_temperature, fit_temperature
 from sknas._scoring.scorer import RowLoss
 
 KINDS = ["binary", "multiclass", "multilabel"]
@@ -36,7 +36,7 @@ def test_the_log_loss_falls_to_that_of_true_probabilities(kind, sureness):
     loss = loss_of(y, kind)
     temperature = fit_temperature(shares, loss, kind)
     assert temperature == pytest.approx(sureness, rel=0.2)
-    after = tempered(shares, temperature, kind)
+    after = apply_temperature(shares, temperature, kind)
     assert loss(after) < loss(shares)
     assert loss(after) <= loss(made(kind)[1]) + 1e-3
     if kind == "multilabel":
@@ -50,7 +50,7 @@ def test_the_log_loss_falls_to_that_of_true_probabilities(kind, sureness):
 @pytest.mark.parametrize("temperature", [0.5, 1.7, 4.0])
 def test_a_temperature_divides_logits(kind, temperature):
     _, shares = made(kind, 20)
-    found = tempered(shares, temperature, kind)
+    found = apply_temperature(shares, temperature, kind)
     if kind == "multilabel":
         logits = np.log(shares / (1 - shares))
         expected = 1 / (1 + np.exp(-logits / temperature))
@@ -59,7 +59,7 @@ def test_a_temperature_divides_logits(kind, temperature):
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     # Any axes may stand before the rows.
     np.testing.assert_allclose(
-        tempered(np.stack([shares, shares[::-1]]), temperature, kind),
+        apply_temperature(np.stack([shares, shares[::-1]]), temperature, kind),
         np.stack([found, found[::-1]]),
     )
 
@@ -67,12 +67,12 @@ def test_a_temperature_divides_logits(kind, temperature):
 @pytest.mark.parametrize("kind", [*KINDS, "regression"])
 def test_a_temperature_of_one_changes_nothing(kind):
     shares = np.random.default_rng(0).random((5, 2))
-    assert tempered(shares, 1.0, kind) is shares
+    assert apply_temperature(shares, 1.0, kind) is shares
 
 
 def test_regressors_are_left_alone():
     values = np.array([[1e300], [-3.0]])
-    assert tempered(values, 2.5, "regression") is values
+    assert apply_temperature(values, 2.5, "regression") is values
     assert fit_temperature(values, lambda p: 1 / 0, "regression") == 1.0
 
 
@@ -99,9 +99,9 @@ def test_certain_probabilities_stay_finite(kind, dtype):
     shares = np.eye(2, dtype=dtype)[np.arange(20) % 2]
     y = np.minimum(y[:, :2] if kind == "multilabel" else y, 1)
     temperature = fit_temperature(shares, loss_of(y, kind), kind)
-    after = tempered(shares, temperature, kind)
+    after = apply_temperature(shares, temperature, kind)
     assert np.isfinite(after).all() and after.min() >= 0 and after.max() <= 1
-    assert tempered(shares, 3.0, kind).dtype == dtype
+    assert apply_temperature(shares, 3.0, kind).dtype == dtype
 
 
 def test_no_temperature_where_none_helps():

@@ -14,10 +14,10 @@ import sknas._ensemble.refit as ensemble_module
 from sknas import NASClassifier, NASRegressor
 from sknas._budget import plan_budget
 from sknas._data import TableReader
-from sknas._ensemble.calibration import tempered
+from sknas._ensemble.calibration import apply_temperature
 from sknas._ensemble.predictor import Member
-from sknas._ensemble.refit import gather, refit, refit_seconds
-from sknas._ensemble.selection import Chosen, _greedy, _value, choose_members
+from sknas._ensemble.refit import build_from_folds, refit, refit_seconds
+from sknas._ensemble.selection import Selection, _greedy, _value, choose_members
 from sknas._history import IN_HALVES, History, Proposal, Trial
 from sknas.exceptions import SearchFailedError, SearchWarning
 from sknas.spaces import TableSpace
@@ -72,7 +72,7 @@ def bagged(request):
     history = trained(space, problem, *CHOICES)
     trials = tuple(history.trials)
     is_sure = request.param != "regression"
-    chosen = Chosen(
+    chosen = Selection(
         trials,
         (0.5, 0.3, 0.2),
         (2.0, 0.7, 1.0) if is_sure else (1.0,) * 3,
@@ -80,7 +80,7 @@ def bagged(request):
     )
     trainer = PopulationTrainer()
     trainer.setup(space)
-    return gather(chosen, trainer, problem), chosen, problem, table
+    return build_from_folds(chosen, trainer, problem), chosen, problem, table
 
 
 # ---------------------------------------------------------------------------- predict
@@ -94,9 +94,9 @@ def by_hand(ensemble, problem, table, dtype=torch.float64):
             module = pickle.loads(pickle.dumps(net.module_)).to(dtype)
             rows = torch.from_numpy(fold.encoder.transform(table)).to(dtype)
             answer = fold.restore(evaluate(module, rows))
-            answer = tempered(answer, member.temperature, ensemble.kind)
+            answer = apply_temperature(answer, member.temperature, ensemble.kind)
             total = total + member.weight * answer / len(problem.folds)
-    return tempered(total, ensemble.temperature, ensemble.kind)
+    return apply_temperature(total, ensemble.temperature, ensemble.kind)
 
 
 def test_the_answer_is_the_weighted_mean_over_members_and_folds(bagged):
@@ -194,7 +194,7 @@ def test_ensemble_is_better_than_its_best_member_and_small():
         assert np.isclose(sum(chosen.weights), 1)
         assert list(chosen.weights) == sorted(chosen.weights, reverse=True)
     mean = sum(
-        weight * tempered(trial.predictions, temperature, "binary")
+        weight * apply_temperature(trial.predictions, temperature, "binary")
         for trial, weight, temperature in zip(
             chosen.trials, chosen.weights, chosen.temperatures, strict=True
         )
@@ -232,7 +232,7 @@ def test_members_and_mean_are_calibrated():
     assert all(temperature > 2 for temperature in chosen.temperatures)
     rows = np.arange(120)
     for trial, temperature in zip(chosen.trials, chosen.temperatures, strict=True):
-        after = tempered(trial.predictions, temperature, "binary")
+        after = apply_temperature(trial.predictions, temperature, "binary")
         assert PROBLEM.loss(after, rows) < PROBLEM.loss(trial.predictions, rows)
     assert 0.25 <= chosen.temperature <= 4.0
 
@@ -293,7 +293,7 @@ def trial_of(width, number, seconds=0.01):
 def chosen_of(*trials, weights=None, **told):
     weights = (1 / len(trials),) * len(trials) if weights is None else weights
     temperatures = told.pop("temperatures", (1.0,) * len(trials))
-    return Chosen(trials, tuple(weights), temperatures, **told)
+    return Selection(trials, tuple(weights), temperatures, **told)
 
 
 LONG = replace(PROBLEM, n_steps=100)
@@ -360,12 +360,12 @@ def test_refit_goes_on_in_halves_of_a_batch_where_memory_runs_out(monkeypatch):
 
 
 def test_refit_falls_back_on_spare_trials():
-    spare = [trial_of(256, 1), trial_of(128, 2)]
+    fallbacks = [trial_of(256, 1), trial_of(128, 2)]
     chosen = chosen_of(trial_of(64, 0))
-    made = refit(chosen, spare, Touchy(), PROBLEM)
+    made = refit(chosen, fallbacks, Touchy(), PROBLEM)
     assert made.ensemble.members[0].architecture["width"] == 128
     with pytest.raises(SearchFailedError, match="on all rows: out of memory; KeyError"):
-        refit(chosen, spare[:1], Touchy(), PROBLEM)
+        refit(chosen, fallbacks[:1], Touchy(), PROBLEM)
 
 
 def test_the_seconds_of_a_refit():

@@ -24,7 +24,7 @@ from test_where_called import HEAD, Script, write
 from torch import nn
 
 from sknas import NASClassifier
-from sknas._checkpoint.store import FileJournal
+from sknas._checkpoint.store import FileStore
 from sknas._history import OUT_OF_TIME
 from sknas._parallel import executors as _crews
 from sknas._parallel import run as _workers
@@ -122,16 +122,16 @@ class Killed(BaseException):
 
 
 def test_a_search_with_workers_goes_on(workers, alone, tmp_path, monkeypatch):
-    real, keys = FileJournal.put, []
+    real, keys = FileStore.put, []
 
-    def killing(journal, key, value):
-        real(journal, key, value)
+    def killing(store, key, value):
+        real(store, key, value)
         keys.append(key)
         if len(keys) == 4:
             raise Killed
 
     model = search(checkpoint=tmp_path)
-    monkeypatch.setattr(FileJournal, "put", killing)
+    monkeypatch.setattr(FileStore, "put", killing)
     with pytest.raises(Killed):
         model.fit(X, Y)
     assert told(model.fit(X, Y)) == alone[0]
@@ -264,8 +264,8 @@ class Deadly(Space):
         Networks of this width end each process; 0 for none.
     """
 
-    def __init__(self, flag="", home=0, width=0):
-        self.flag, self.home, self.width = flag, home, width
+    def __init__(self, flag="", parent=0, width=0):
+        self.flag, self.parent, self.width = flag, parent, width
 
     @property
     def choices(self):
@@ -274,7 +274,7 @@ class Deadly(Space):
     def build(self, architectures, task):
         (architecture,) = architectures
         is_meta = torch.empty(0).is_meta
-        if not is_meta and os.getpid() != self.home and task.image is None:
+        if not is_meta and os.getpid() != self.parent and task.image is None:
             first = self.flag and not os.path.exists(self.flag)
             if first or architecture["width"] == self.width:
                 if self.flag:
@@ -308,30 +308,32 @@ def test_a_cluster_without_workers_is_not_waited_for(is_sent, monkeypatch, tmp_p
         distributed.LocalCluster(**threads) as cluster,
         distributed.Client(cluster) as client,
     ):
-        crew = _crews.DaskCrew(2, client)
+        executor = _crews.DaskExecutor(2, client)
         if is_sent:
-            crew.sent(problem)
+            executor.sent(problem)
             cluster.scale(0)
             cluster.sync(cluster._correct_state)
         late = replace(problem, deadline=time.monotonic() + 0.5)
         left = dict(enumerate(3 * [()]))
         started = time.monotonic()
-        results = list(_workers._insisting(process_number, left, late, crew))
+        results = list(_workers._insisting(process_number, left, late, executor))
     assert len(results) == 3
-    assert set(results) <= {OUT_OF_TIME, _crews.LOST}
+    assert set(results) <= {OUT_OF_TIME, _crews.WORKER_LOST}
     assert time.monotonic() - started < 5
 
 
 def test_a_worker_that_always_dies_costs_its_trial_alone(workers, undisturbed):
     space = Deadly("", os.getpid(), width=4)
-    with pytest.warns(SearchWarning, match=f"1 of 4 trials failed: 1 x {_crews.LOST}"):
+    with pytest.warns(
+        SearchWarning, match=f"1 of 4 trials failed: 1 x {_crews.WORKER_LOST}"
+    ):
         model = search(search_space=space).fit(X, Y)
     widths = [t.architecture["width"] for t in model.history_]
     assert sorted(widths) == [3, 4, 5, 6]
     for trial in model.history_:
         is_lost = trial.architecture["width"] == 4
         assert trial.status == ("failed" if is_lost else "ok")
-        assert trial.reason == (_crews.LOST if is_lost else "")
+        assert trial.reason == (_crews.WORKER_LOST if is_lost else "")
         if not is_lost:
             assert (trial.architecture.key, trial.fold_scores) in undisturbed[0]
 

@@ -24,8 +24,14 @@ from sknas._parallel import executors as _crews
 from sknas._parallel import payload as _parcel
 from sknas._parallel import run as _workers
 from sknas._parallel import worker as _home
-from sknas._parallel.executors import LOST, Crew, JoblibCrew, WorkerDiedError, find_crew
-from sknas._parallel.payload import answer, make_call, pack, read_answer, unpack
+from sknas._parallel.executors import (
+    WORKER_LOST,
+    Executor,
+    JoblibExecutor,
+    WorkerDiedError,
+    find_executor,
+)
+from sknas._parallel.payload import execute, make_task, pack, read_result, unpack
 from sknas._problem import Problem
 
 
@@ -35,18 +41,18 @@ def problem():
 
 
 def test_a_removed_folder_of_rows_is_made_again(problem):
-    crew = JoblibCrew(2, get_active_backend()[0])
-    parcel = crew.sent(problem)
-    assert crew.sent(problem) is parcel
-    shutil.rmtree(_home.home_folder())
-    again = crew.sent(problem)
-    assert again is not parcel and again.is_there
+    executor = JoblibExecutor(2, get_active_backend()[0])
+    payload = executor.sent(problem)
+    assert executor.sent(problem) is payload
+    shutil.rmtree(_home.worker_folder())
+    again = executor.sent(problem)
+    assert again is not payload and again.is_there
 
 
 def test_a_folder_for_files_that_is_not_there_yet_is_made(tmp_path, monkeypatch):
     monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path / "new" / "folder"))
     monkeypatch.setattr(_home, "_folders", {})
-    folder = _home.home_folder()
+    folder = _home.worker_folder()
     assert Path(folder).parent == tmp_path / "new" / "folder"
     assert Path(folder).is_dir()
 
@@ -54,7 +60,7 @@ def test_a_folder_for_files_that_is_not_there_yet_is_made(tmp_path, monkeypatch)
 # Tasks that are tried again
 
 
-class Fragile(Crew):
+class Fragile(Executor):
     """Two workers that are played: they begin tasks in their order, as real ones do.
 
     Parameters
@@ -94,59 +100,59 @@ def square(problem, number):
     return number**2
 
 
-def insist(crew, n=5, problem=None):
+def insist(executor, n=5, problem=None):
     left = {place: (place,) for place in range(n)}
-    return list(_workers._insisting(square, left, problem or Problem(), crew))
+    return list(_workers._insisting(square, left, problem or Problem(), executor))
 
 
 def test_results_come_in_order_and_each_task_is_done_once():
-    crew = Fragile({})
-    assert insist(crew) == [0, 1, 4, 9, 16]
-    assert crew.batches == [[0, 1, 2, 3, 4]]
-    assert crew.done == [1, 0, 3, 2, 4]
+    executor = Fragile({})
+    assert insist(executor) == [0, 1, 4, 9, 16]
+    assert executor.batches == [[0, 1, 2, 3, 4]]
+    assert executor.done == [1, 0, 3, 2, 4]
 
 
 def test_a_result_is_there_as_soon_as_those_before_it():
-    crew = Fragile({})
+    executor = Fragile({})
     left = {place: (place,) for place in range(3)}
-    results = _workers._insisting(square, left, Problem(), crew)
+    results = _workers._insisting(square, left, Problem(), executor)
     assert next(results) == 0
-    assert crew.done == [1, 0]
+    assert executor.done == [1, 0]
 
 
 def test_whoever_has_all_results_has_ended_the_crew():
-    crew = Fragile({0: 1})
+    executor = Fragile({0: 1})
     left = {place: (place,) for place in range(3)}
-    results = _workers._insisting(square, left, Problem(), crew)
+    results = _workers._insisting(square, left, Problem(), executor)
     assert [next(results) for _ in range(3)] == [0, 1, 4]
-    assert crew.batches == [[0, 1, 2], [0], [1], [2]]
-    assert crew.n_ended == 3
+    assert executor.batches == [[0, 1, 2], [0], [1], [2]]
+    assert executor.n_ended == 3
 
 
 def test_what_was_under_way_is_tried_again_alone():
-    crew = Fragile({2: 1})
-    assert insist(crew) == [0, 1, 4, 9, 16]
+    executor = Fragile({2: 1})
+    assert insist(executor) == [0, 1, 4, 9, 16]
     # 1 was done before; 0 and 2 were under way, 3 and 4 had not begun.
-    assert crew.batches == [[0, 1, 2, 3, 4], [0], [2], [3, 4]]
-    assert sorted(crew.done) == [0, 1, 2, 3, 4]
+    assert executor.batches == [[0, 1, 2, 3, 4], [0], [2], [3, 4]]
+    assert sorted(executor.done) == [0, 1, 2, 3, 4]
 
 
 def test_what_kills_its_worker_again_is_given_up_and_nothing_else():
-    crew = Fragile({0: 9})
-    assert insist(crew) == [LOST, 1, 4, 9, 16]
-    assert crew.batches == [[0, 1, 2, 3, 4], [0], [1], [2, 3, 4]]
-    assert crew.n_lives[0] == 7
+    executor = Fragile({0: 9})
+    assert insist(executor) == [WORKER_LOST, 1, 4, 9, 16]
+    assert executor.batches == [[0, 1, 2, 3, 4], [0], [1], [2, 3, 4]]
+    assert executor.n_lives[0] == 7
 
 
 def test_all_may_kill_their_workers():
-    assert insist(Fragile({place: 9 for place in range(4)})) == [LOST] * 4 + [16]
+    assert insist(Fragile({place: 9 for place in range(4)})) == [WORKER_LOST] * 4 + [16]
 
 
 def test_no_worker_is_started_where_there_is_no_time_for_it():
     problem = Problem(deadline=time.monotonic() + 5)
-    crew = Fragile({1: 1})
-    assert insist(crew, problem=problem) == [OUT_OF_TIME] * 5
-    assert len(crew.batches) == 1
+    executor = Fragile({1: 1})
+    assert insist(executor, problem=problem) == [OUT_OF_TIME] * 5
+    assert len(executor.batches) == 1
 
 
 def test_what_cannot_be_pickled_is_an_error():
@@ -176,29 +182,29 @@ def test_arrays_of_a_parcel_are_views_that_nobody_writes_to(problem):
 
 
 def test_a_parcel_is_made_once_for_all_rungs(problem):
-    crew = JoblibCrew(2, joblib.parallel.get_active_backend()[0])
-    parcel = crew.sent(problem)
-    assert crew.sent(replace(problem, deadline=7.0, seed=3)) is parcel
-    assert find_crew(4).sent(problem) is parcel
+    executor = JoblibExecutor(2, joblib.parallel.get_active_backend()[0])
+    payload = executor.sent(problem)
+    assert executor.sent(replace(problem, deadline=7.0, seed=3)) is payload
+    assert find_executor(4).sent(problem) is payload
     # Other workers, another score and other rows need one of their own.
-    assert Fragile({}).key != crew.key
+    assert Fragile({}).key != executor.key
     other = replace(problem, score=lambda *told: 0.0)
-    assert crew.sent(other) is not parcel
-    assert crew.sent(make_problem("binary")) is not parcel
+    assert executor.sent(other) is not payload
+    assert executor.sent(make_problem("binary")) is not payload
 
 
 def test_a_call_is_light_and_its_parcel_a_file(problem):
-    crew = find_crew(2)
-    parcel = crew.sent(problem)
-    assert os.path.getsize(parcel.data) > 10_000
-    call = make_call(square, problem, (3,), parcel, crew.home)
+    executor = find_executor(2)
+    payload = executor.sent(problem)
+    assert os.path.getsize(payload.data) > 10_000
+    call = make_task(square, problem, (3,), payload, executor.parent)
     assert len(pickle.dumps(call)) < 5_000
-    assert read_answer(answer(replace(call, home=None), parcel.data)) == 9
+    assert read_result(execute(replace(call, parent=None), payload.data)) == 9
 
 
 def test_the_file_of_a_parcel_goes_with_its_problem():
     problem = make_problem("binary")
-    path = find_crew(2).sent(problem).data
+    path = find_executor(2).sent(problem).data
     assert os.path.exists(path)
     _home.remove(os.getpid() + 1, path)  # as a fork would
     assert os.path.exists(path)
@@ -215,13 +221,13 @@ def test_a_worker_opens_a_parcel_once_and_keeps_two(problem, monkeypatch):
 
     monkeypatch.setattr(_parcel, "unpack", counted)
     monkeypatch.setattr(_parcel, "_opened", {})
-    crew = find_crew(2)
+    executor = find_executor(2)
     problems = [problem, make_problem("binary"), make_problem("binary")]
 
     def ask(number):
-        parcel = crew.sent(problems[number])
-        call = make_call(square, problems[number], (number,), parcel)
-        assert read_answer(answer(call, parcel.data)) == number**2
+        payload = executor.sent(problems[number])
+        call = make_task(square, problems[number], (number,), payload)
+        assert read_result(execute(call, payload.data)) == number**2
         return len(opened)
 
     assert [ask(number) for number in (0, 0, 1, 0, 2, 0, 1)] == [1, 1, 2, 2, 3, 3, 4]
@@ -232,14 +238,14 @@ def seconds_left(problem):
 
 
 def test_a_deadline_is_told_by_the_time_of_day(problem, monkeypatch):
-    parcel = find_crew(2).sent(problem)
+    payload = find_executor(2).sent(problem)
     calls = [
-        make_call(seconds_left, replace(problem, deadline=deadline), (), parcel)
+        make_task(seconds_left, replace(problem, deadline=deadline), (), payload)
         for deadline in (time.monotonic() + 30, None)
     ]
     # Another machine, whose clock began at another time.
     monkeypatch.setattr("time.monotonic", lambda: 5.0)
-    bounded, endless = (read_answer(answer(call, parcel.data)) for call in calls)
+    bounded, endless = (read_result(execute(call, payload.data)) for call in calls)
     assert bounded == pytest.approx(30, abs=1)
     assert endless == float("inf")
 
@@ -249,12 +255,12 @@ def n_threads(problem):
 
 
 def test_a_worker_uses_one_thread(problem):
-    parcel = find_crew(2).sent(problem)
+    payload = find_executor(2).sent(problem)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        call = make_call(n_threads, problem, (), parcel)
-        assert read_answer(answer(call, parcel.data)) == 1
+        call = make_task(n_threads, problem, (), payload)
+        assert read_result(execute(call, payload.data)) == 1
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -268,7 +274,7 @@ def test_tensors_come_back_on_the_cpu():
             return torch.ones(2)
 
     told = {"state": torch.zeros(2).as_subclass(Elsewhere)}
-    assert torch.equal(read_answer(_parcel._dumped(told))["state"], torch.ones(2))
+    assert torch.equal(read_result(_parcel._dumped(told))["state"], torch.ones(2))
 
 
 # Several GPUs
@@ -339,8 +345,8 @@ def test_tasks_are_spread_over_the_gpus(problem, monkeypatch, tmp_path):
 def test_one_process_serves_a_gpu(monkeypatch, device, n_gpus, n_jobs, useful):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
     problem = Problem(device=device, n_jobs=n_jobs)
-    assert _workers.count_useful(problem, 8) == useful
-    assert _workers.count_useful(problem, 1) == 1
+    assert _workers.count_useful_workers(problem, 8) == useful
+    assert _workers.count_useful_workers(problem, 1) == 1
 
 
 # Who is a worker
@@ -393,7 +399,7 @@ def test_a_cluster_is_used_as_far_as_it_is_asked_for(monkeypatch):
         assert _workers.count_workers(2) == 2
         assert _workers.count_workers(8) == 4
         # A worker of a cluster has a GPU of its own.
-        assert _workers.count_useful(Problem(device="cuda", n_jobs=4), 8) == 4
+        assert _workers.count_useful_workers(Problem(device="cuda", n_jobs=4), 8) == 4
     with joblib.parallel_config(backend=backend, n_jobs=3):
         assert _workers.count_workers(None) == 3
     assert DaskDistributedBackend.__name__ == _crews.DASK

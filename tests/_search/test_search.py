@@ -9,11 +9,11 @@ import torch
 
 import sknas
 from sknas import search
-from sknas._history import AGAIN, History, Proposal, Trial
+from sknas._history import RESCORE, History, Proposal, Trial
 from sknas._problem import Problem, TaskSpec
 from sknas._search.constraints import make_feasible
 from sknas._search.function import FunctionTrainer
-from sknas._search.loop import N_KEPT, Search, count_leaders
+from sknas._search.loop import N_KEPT, Search, count_reevaluated
 from sknas.exceptions import InvalidParameterError, SearchWarning
 from sknas.spaces import (
     Architecture,
@@ -229,7 +229,7 @@ def run_with(trainer, **changes):
 class Counting(Empty):
     """Notes how many proposals it is given at once."""
 
-    n_side = 7
+    n_proposals = 7
 
     def __init__(self, seen=None):
         self.seen = seen
@@ -246,13 +246,15 @@ class Counting(Empty):
         ]
 
 
-@pytest.mark.parametrize(("n_side", "expected"), [(None, [7, 7, 6]), (16, [16, 4])])
-def test_as_many_proposals_at_once_as_the_trainer_likes(n_side, expected):
+@pytest.mark.parametrize(
+    ("n_proposals", "expected"), [(None, [7, 7, 6]), (16, [16, 4])]
+)
+def test_as_many_proposals_at_once_as_the_trainer_likes(n_proposals, expected):
     trainer = Counting([])
-    run_with(trainer, max_trials=20, n_side=n_side)
+    run_with(trainer, max_trials=20, n_proposals=n_proposals)
     assert list(map(len, trainer.seen)) == expected
     assert [n for given in trainer.seen for n in given] == list(range(20))
-    assert Empty.n_side == 4
+    assert Empty.n_proposals == 4
 
 
 def test_first_proposals_are_cut_the_same_way():
@@ -265,7 +267,7 @@ def test_first_proposals_are_cut_the_same_way():
         seed=0,
         max_trials=None,
         deadline=lambda history: 0.0 if len(history) > 15 else None,
-        n_side=5,
+        n_proposals=5,
     )
     first = [Proposal(Architecture({"x": x})) for x in range(12)]
     history = search.run(first)
@@ -483,11 +485,11 @@ def test_a_second_score_alone_decides_nothing():
     history = search(lambda a: -abs(a["x"] - 3.0), LINE, max_trials=9, random_state=0)
     best = history.best
     again = Trial(
-        Proposal(best.architecture, origin=AGAIN, number=len(history)), score=-99.0
+        Proposal(best.architecture, origin=RESCORE, number=len(history)), score=-99.0
     )
     assert history.extended([again]).best == best
     other = history.succeeded[1].architecture
-    second = Trial(Proposal(other, origin=AGAIN, number=len(history) + 1), score=50.0)
+    second = Trial(Proposal(other, origin=RESCORE, number=len(history) + 1), score=50.0)
     both = history.extended([again, second])
     assert both.best.architecture.key == other.key
     first = history.succeeded[1].score
@@ -498,10 +500,10 @@ def test_a_leader_is_scored_again_once_however_many_scores_it_has():
     """As after a warm start, where leaders of before have two rows."""
     told = {"space": DictSpace({"x": (0, 99)}), "problem": Problem(), "max_trials": 12}
     told |= {"strategy": RandomStrategy(), "deadline": lambda history: None}
-    told |= {"trainer": FunctionTrainer(lambda a: float(a["x"])), "n_leaders": 3}
-    earlier = Search(seed=0, **told).run()
-    found = Search(seed=1, earlier=earlier, **told | {"max_trials": 20}).run()
-    again = [t.architecture.key for t in found if t.proposal.origin == AGAIN]
+    told |= {"trainer": FunctionTrainer(lambda a: float(a["x"])), "n_reevaluated": 3}
+    previous = Search(seed=0, **told).run()
+    found = Search(seed=1, previous=previous, **told | {"max_trials": 20}).run()
+    again = [t.architecture.key for t in found if t.proposal.origin == RESCORE]
     later = again[3:]
     assert len(later) == len(set(later)) == 3
 
@@ -524,10 +526,10 @@ def test_a_strategy_that_wants_no_known_ones_is_not_waited_for(seconds, expected
     sizes = []
 
     class Unprimed(RandomStrategy):
-        is_primed = False
+        needs_initial_design = False
 
     class Watched(FunctionTrainer):
-        n_side = 4
+        n_proposals = 4
 
         def train(self, proposals, problem):
             sizes.append([p.origin for p in proposals])
@@ -553,7 +555,7 @@ def test_leaders_come_from_the_highest_rung():
     """What halving dropped is not scored again, however good it looked early."""
 
     class Rungs(FunctionTrainer):
-        n_side = 8
+        n_proposals = 8
 
         def __init__(self, objective=None):
             super().__init__(objective)
@@ -573,9 +575,9 @@ def test_leaders_come_from_the_highest_rung():
         seed=0,
         max_trials=32,
         deadline=lambda history: None,
-        n_leaders=3,
+        n_reevaluated=3,
     ).run()
-    again = [t for t in found if t.proposal.origin == AGAIN]
+    again = [t for t in found if t.proposal.origin == RESCORE]
     tops = sorted((t.score for t in list(found)[:32] if t.proposal.rung), reverse=True)[
         :3
     ]
@@ -608,7 +610,7 @@ def test_time_is_left_for_second_scores():
         noisy=True,
         random_state=0,
     )
-    again = [t for t in history if t.proposal.origin == AGAIN]
+    again = [t for t in history if t.proposal.origin == RESCORE]
     assert 2 <= len(again) <= 5 and history.stop_reason == "max_time"
 
 
@@ -616,7 +618,7 @@ def test_time_is_left_for_second_scores():
     ("max_trials", "expected"), [(3, 0), (13, 0), (14, 2), (16, 2), (99, 5), (None, 5)]
 )
 def test_leaders_are_a_share_of_the_trials(max_trials, expected):
-    assert count_leaders(max_trials) == expected
+    assert count_reevaluated(max_trials) == expected
 
 
 def test_costs_are_measured_once_for_each_structure(monkeypatch):

@@ -20,7 +20,7 @@ from sknas._training.optimizer import (
     is_decayed,
     peak_rate,
 )
-from sknas._training.schedules import coslog, flat_cos, n_cycles, valleys
+from sknas._training.schedules import coslog, distinct_cycle_ends, flat_cos, n_cycles
 from sknas.exceptions import InvalidParameterError
 from sknas.nets import STARTS
 
@@ -120,7 +120,7 @@ def test_coslog_starts_ends_and_rests_at_zero(cycles):
 @pytest.mark.parametrize("n_steps", [1, 5, 60, 333, 1_500])
 def test_valleys_are_where_the_rate_is_lowest(n_steps):
     cycles = n_cycles(n_steps)
-    steps = valleys(n_steps, cycles)
+    steps = distinct_cycle_ends(n_steps, cycles)
     assert steps == sorted(set(steps)) and steps[-1] == n_steps and steps[0] >= 1
     assert len(steps) == cycles
     for step in steps:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from sknas._problem import Fold, Problem, Rows, TaskSpec
-from sknas.nets import Decision, MixedOperation, Relaxed
+from sknas.nets import MixedChoice, MixedOperation, Supernet
 from sknas.spaces import Categorical, Integer, Space
 
 FUNCTIONS = {
@@ -38,11 +38,11 @@ class Shifted(nn.Module):
         return FUNCTIONS[self.name](x + self.shift if hasattr(self, "shift") else x)
 
 
-class PlantedNet(Relaxed):
+class PlantedNet(Supernet):
     """The sum of a mixture of functions of each feature."""
 
     def __init__(self, n_features, calls=None):
-        decision = Decision(OPTIONS, passing=(1,), identity=1, absent=0, group="all")
+        decision = MixedChoice(OPTIONS, passing=(1,), identity=1, absent=0, group="all")
         super().__init__({f"f{j}": decision for j in range(n_features)})
         self.mixed = nn.ModuleList(
             MixedOperation([Shifted(name, calls) for name in OPTIONS], (1,))
@@ -89,7 +89,7 @@ class PlantedSpace(Space):
         (architecture,) = architectures
         return Fixed([architecture[f"f{j}"] for j in range(self.n_features)])
 
-    def relaxed(self, task, partial_channels=1):
+    def supernet(self, task, partial_channels=1):
         return PlantedNet(self.n_features)
 
 

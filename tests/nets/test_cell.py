@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from sknas._problem import ImageSpec
-from sknas.nets import MixedOperation, Weights
+from sknas.nets import MixedOperation, MixtureWeights
 from sknas.nets._cell import CellNet, Graph, Skeleton, halved
 from sknas.nets._image import ImageInput
 from sknas.nets._operations import (
@@ -17,7 +17,7 @@ from sknas.nets._operations import (
     ResidualReduce,
     make_operation,
 )
-from sknas.nets._supernet_cells import RelaxedCells
+from sknas.nets._supernet_cells import CellSupernet
 
 BENCH = ("none", "skip", "conv_1", "conv_3", "avg_pool_3")
 SHAPES = [(1, 8, 8), (3, 7, 9), (2, 5, 16)]
@@ -35,7 +35,7 @@ def maps(*shape, seed=0):
 def even(net):
     """Weights that are all alike."""
     return {
-        name: Weights(torch.full((len(d.options),), 1 / len(d.options)))
+        name: MixtureWeights(torch.full((len(d.options),), 1 / len(d.options)))
         for name, d in net.decisions.items()
     }
 
@@ -132,9 +132,9 @@ def test_a_node_is_the_sum_of_its_edges():
 
 def test_inputs_of_a_node_may_have_weights():
     graph = Graph("normal", range(2, 3), lambda i, j: MixedOperation([nn.Identity()]))
-    one = Weights(torch.ones(1))
+    one = MixtureWeights(torch.ones(1))
     weights = {"normal_0_2": one, "normal_1_2": one}
-    weights["normal_2_inputs"] = Weights(torch.tensor([0.25, 0.75]))
+    weights["normal_2_inputs"] = MixtureWeights(torch.tensor([0.25, 0.75]))
     first, second = maps(1, 1, 2, 2), maps(1, 1, 2, 2, seed=1)
     node = graph([first, second], weights)[-1]
     torch.testing.assert_close(node, 0.25 * first + 0.75 * second)
@@ -223,14 +223,14 @@ def test_all_weights_have_a_gradient(kind):
 # ------------------------------------------------------------------ relaxed networks
 
 
-def relaxed(kind, partial=1, operations=BENCH, shape=(1, 8, 8)):
-    return RelaxedCells(image(shape), 5, Skeleton(kind, 3, 8), operations, partial)
+def supernet(kind, partial=1, operations=BENCH, shape=(1, 8, 8)):
+    return CellSupernet(image(shape), 5, Skeleton(kind, 3, 8), operations, partial)
 
 
 @pytest.mark.parametrize("partial", [1, 4])
 @pytest.mark.parametrize("kind, n_edges", [("nas-bench-201", 6), ("darts", 28)])
 def test_a_relaxed_network_holds_all_operations_of_all_edges(kind, n_edges, partial):
-    net = relaxed(kind, partial)
+    net = supernet(kind, partial)
     edges = [name for name in net.decisions if not name.endswith("inputs")]
     assert len(edges) == n_edges
     n_inputs = 8 if kind == "darts" and partial > 1 else 0
@@ -241,7 +241,7 @@ def test_a_relaxed_network_holds_all_operations_of_all_edges(kind, n_edges, part
         assert (decision.absent, decision.identity) == (0, 1)
         assert decision.passing == (1, 4)
     for shape in SHAPES:
-        net = relaxed(kind, partial, shape=shape)
+        net = supernet(kind, partial, shape=shape)
         answer = net(torch.rand(4, *shape), even(net))
         assert answer.shape == (1, 4, 5) and torch.isfinite(answer).all()
 
@@ -249,29 +249,29 @@ def test_a_relaxed_network_holds_all_operations_of_all_edges(kind, n_edges, part
 def test_four_channels_or_more_go_through_a_mixture():
     for channels, wanted in ((4, 4), (6, 6), (8, 4), (9, 9), (12, 4), (32, 8)):
         skeleton = Skeleton("nas-bench-201", 1, channels)
-        net = RelaxedCells(image((1, 8, 8)), 5, skeleton, ("skip", "conv_3"), 4)
+        net = CellSupernet(image((1, 8, 8)), 5, skeleton, ("skip", "conv_3"), 4)
         edge = net._mixed("edge", 0, 1, channels, 1)
         assert edge.operations[1][1].in_channels == wanted
 
 
 def test_what_skips_pass_on_is_dropped_and_nothing_else_is():
     """Neither poolings, nor skips that halve maps: these have weights."""
-    net = relaxed("darts")
+    net = supernet("darts")
     skips = {}
     for name, mixed in net.named_modules():
         if isinstance(mixed, MixedOperation):
             skips[name.rpartition(".")[2]] = mixed.skips
     assert skips["normal_0_2"] == skips["reduction_2_3"] == (1,)
     assert skips["reduction_0_2"] == skips["reduction_1_5"] == ()
-    none = relaxed("darts", operations=("none", "max_pool_3"))
+    none = supernet("darts", operations=("none", "max_pool_3"))
     assert not any(getattr(module, "skips", ()) for module in none.modules())
 
-    mixed = relaxed("nas-bench-201").net.stack.parts[0].graph.edges["edge_0_1"]
+    mixed = supernet("nas-bench-201").net.stack.parts[0].graph.edges["edge_0_1"]
     x = maps(2, 8, 4, 4).abs() + 1
     for place, name in enumerate(BENCH):
         values = torch.eye(len(BENCH))[place]
-        is_dropped = (mixed(x, Weights(values, dropout=0.5)) == 0).any()
-        plain = (mixed(x, Weights(values)) == 0).any()
+        is_dropped = (mixed(x, MixtureWeights(values, dropout=0.5)) == 0).any()
+        plain = (mixed(x, MixtureWeights(values)) == 0).any()
         assert bool(is_dropped != plain) == (name == "skip")
 
 
@@ -287,9 +287,11 @@ def count_calls(net):
 
 @pytest.mark.parametrize("kind, n_edges", [("nas-bench-201", 6), ("darts", 14)])
 def test_one_operation_an_edge_is_computed_where_one_is_drawn(kind, n_edges):
-    net = relaxed(kind)
+    net = supernet(kind)
     calls = count_calls(net)
-    hard = {name: Weights(torch.eye(5)[3], computed=(3,)) for name in net.decisions}
+    hard = {
+        name: MixtureWeights(torch.eye(5)[3], computed=(3,)) for name in net.decisions
+    }
     net(torch.rand(2, 1, 8, 8), hard)
     assert len(calls) == 3 * n_edges  # 3 cells
     calls.clear()
@@ -299,7 +301,7 @@ def test_one_operation_an_edge_is_computed_where_one_is_drawn(kind, n_edges):
 
 @pytest.mark.parametrize("kind", ["nas-bench-201", "darts"])
 def test_every_weight_of_every_decision_counts(kind):
-    net = relaxed(kind, 2)
+    net = supernet(kind, 2)
     weights = even(net)
     for one in weights.values():
         one.values.requires_grad_()
@@ -311,7 +313,7 @@ def test_every_weight_of_every_decision_counts(kind):
 
 
 def test_the_two_inputs_whose_operations_count_most_stay():
-    net = relaxed("darts")
+    net = supernet("darts")
     shares = {name: np.full(5, 0.1) for name in net.decisions}
     chosen = {name: 3 for name in net.decisions}
     for start, share in ((0, 0.3), (1, 0.9), (2, 0.2), (3, 0.6)):
@@ -325,7 +327,7 @@ def test_the_two_inputs_whose_operations_count_most_stay():
 
 
 def test_weights_of_inputs_count_for_which_stay():
-    net = relaxed("darts", 4)
+    net = supernet("darts", 4)
     shares = {name: np.full(len(d.options), 0.2) for name, d in net.decisions.items()}
     shares["reduction_4_inputs"] = np.array([0.5, 0.1, 0.1, 0.4])
     found = net.architecture(dict.fromkeys(net.decisions, 1), shares)
@@ -333,7 +335,7 @@ def test_weights_of_inputs_count_for_which_stay():
 
 
 def test_an_architecture_of_one_kind_names_each_edge():
-    net = relaxed("nas-bench-201")
+    net = supernet("nas-bench-201")
     chosen = {name: j % 5 for j, name in enumerate(net.decisions)}
     found = net.architecture(chosen, {})
     assert list(found) == list(net.decisions) == net.used(chosen, {})

@@ -16,7 +16,7 @@ from sknas.nets import (
     Linear,
     TableModule,
     TableNet,
-    start_weights,
+    initialize_weights,
 )
 from sknas.nets._init import HEAD_GAIN, N_ROWS, UNIFORM_HEAD_GAIN
 
@@ -58,7 +58,7 @@ def started(task, start, seed=0, n_rows=400, **shape):
     torch.manual_seed(seed)
     module = table_net(task, **shape)
     features = module.features(rows_of(task, n_rows))
-    start_weights(module.net, start, features)
+    initialize_weights(module.net, start, features)
     return module, features
 
 
@@ -111,7 +111,7 @@ def test_fitted_weights_look_at_few_rows_of_large_tables(task):
     module.net.layers[0].register_forward_hook(
         lambda *a: seen.append(a[1][0].shape[:2])
     )
-    start_weights(module.net, "fitted", features)
+    initialize_weights(module.net, "fitted", features)
     assert seen == [(1, N_ROWS)]
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from sknas._problem import ImageSpec
 from sknas.nets import Dropout, ImageInput
-from sknas.nets._microbatch import Draws, in_parts
+from sknas.nets._microbatch import BatchRNG, micro_batches
 
 
 def drawn_whole(net, x, seed=0):
@@ -22,7 +22,7 @@ def drawn_in_parts(net, x, n_parts, seed=0):
     n_rows = x.shape[dim]
     parts = [
         net(x.narrow(dim, part.start, part.stop - part.start))
-        for part in in_parts(net, n_rows, n_parts)
+        for part in micro_batches(net, n_rows, n_parts)
     ]
     return torch.cat(parts, dim=dim), torch.get_rng_state()
 
@@ -43,7 +43,7 @@ def test_units_are_dropped_as_in_the_whole_batch(n_rows, n_parts):
 @pytest.mark.parametrize(("n_rows", "sizes"), [(1, [1]), (3, [3]), (4, [2, 2])])
 def test_no_row_is_alone_in_a_part(n_rows, sizes):
     """Normalisation over a batch takes no single row."""
-    parts = list(in_parts(nn.Sequential(Dropout([0.5, 0.25])), n_rows, 2))
+    parts = list(micro_batches(nn.Sequential(Dropout([0.5, 0.25])), n_rows, 2))
     assert [part.stop - part.start for part in parts] == sizes
 
 
@@ -60,7 +60,7 @@ def test_images_are_changed_as_in_the_whole_batch():
 
 def test_copies_of_packed_networks_are_parted_each():
     """Rows of a packed network are those of a batch, once for each copy."""
-    draws, m, n = Draws(), 3, 5
+    draws, m, n = BatchRNG(), 3, 5
     numbers = torch.arange(m * n).view(m * n, 1)
     rows = []
     for start, stop in ((0, 3), (3, 5)):
@@ -71,7 +71,7 @@ def test_copies_of_packed_networks_are_parted_each():
 
 def test_parts_cover_a_batch():
     net = nn.Identity()
-    parts = [(p.start, p.stop) for p in in_parts(net, 7, 2)]
+    parts = [(p.start, p.stop) for p in micro_batches(net, 7, 2)]
     assert parts == [(0, 4), (4, 7)]
-    assert [(p.start, p.stop) for p in in_parts(net, 7, 1)] == [(0, 7)]
-    assert [(p.start, p.stop) for p in in_parts(net, 1, 2)] == [(0, 1)]
+    assert [(p.start, p.stop) for p in micro_batches(net, 7, 1)] == [(0, 7)]
+    assert [(p.start, p.stop) for p in micro_batches(net, 1, 2)] == [(0, 1)]

@@ -8,10 +8,10 @@ import torch
 from torch.nn import functional
 
 from sknas._problem import TaskSpec
-from sknas.nets import TableInput, Weights
-from sknas.nets._supernet_table import DECIDED, RelaxedTable, masked_layer_norm
+from sknas.nets import MixtureWeights, TableInput
+from sknas.nets._supernet_table import DECIDED, TableSupernet, masked_layer_norm
 from sknas.spaces import CellSpace, TableSpace
-from sknas.strategies.gradient.alphas import Logits
+from sknas.strategies.gradient.alphas import Alphas
 from sknas.strategies.gradient.relaxations import RELAXATIONS
 
 SMALL = {"width": (4, 8, 16), "depth": (0, 3)}
@@ -36,7 +36,7 @@ def make(task):
 
     def make(task=task, **changes):
         torch.manual_seed(0)
-        return small_space(**changes).relaxed(task)
+        return small_space(**changes).supernet(task)
 
     return make
 
@@ -49,7 +49,7 @@ def x(encoded_rows):
 def even(net):
     """The same weight for all options."""
     return {
-        name: Weights(torch.full((len(d.options),), 1 / len(d.options)))
+        name: MixtureWeights(torch.full((len(d.options),), 1 / len(d.options)))
         for name, d in net.decisions.items()
     }
 
@@ -61,13 +61,13 @@ def only(net, **chosen):
         place = decision.options.index(chosen.get(name, decision.options[0]))
         values = torch.zeros(len(decision.options))
         values[place] = 1.0
-        weights[name] = Weights(values, computed=(place,))
+        weights[name] = MixtureWeights(values, computed=(place,))
     return weights
 
 
 def dense(weights):
     """The same weights, all options computed."""
-    return {name: Weights(w.values) for name, w in weights.items()}
+    return {name: MixtureWeights(w.values) for name, w in weights.items()}
 
 
 # ----------------------------------------------------------------------- the decisions
@@ -84,24 +84,24 @@ def test_decisions_are_the_choices_of_more_than_one_value(make):
 
 
 def test_widths_that_are_never_drawn_are_left_out(task):
-    net = TableSpace(depth=(1, 1)).relaxed(task)
+    net = TableSpace(depth=(1, 1)).supernet(task)
     assert net.decisions["width"].options == (32, 64, 128, 256)
-    assert TableSpace(width=(8, 512)).relaxed(task).width == 512  # asked for
+    assert TableSpace(width=(8, 512)).supernet(task).width == 512  # asked for
 
 
 def test_tables_without_numbers_have_no_embedding_of_them():
     task = TaskSpec("binary", 2, 100, n_binary=2, cardinalities=(3,))
     for embeddings in (DECISIONS["numeric_embedding"], ("periodic",)):
-        net = small_space(numeric_embedding=embeddings).relaxed(task)
+        net = small_space(numeric_embedding=embeddings).supernet(task)
         assert "numeric_embedding" not in net.options
         assert net(torch.ones(5, 3), even(net)).shape == (1, 5, 2)
 
 
 def test_partial_channels_have_no_meaning(task):
     torch.manual_seed(0)
-    one = small_space().relaxed(task)
+    one = small_space().supernet(task)
     torch.manual_seed(0)
-    four = small_space().relaxed(task, partial_channels=4)
+    four = small_space().supernet(task, partial_channels=4)
     pairs = zip(one.parameters(), four.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -112,9 +112,9 @@ def test_a_space_with_networks_of_its_own_needs_its_own_relaxed_one(task):
             return super().build(architectures, task)
 
     with pytest.raises(ValueError, match="Own has no relaxed network"):
-        Own().relaxed(task)
+        Own().supernet(task)
     with pytest.raises(ValueError, match="CellSpace reads images"):
-        CellSpace().relaxed(task)
+        CellSpace().supernet(task)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_masked_units_have_no_gradient(make, x):
 def test_a_unit_counts_as_much_as_the_widths_that_have_it(make, x):
     net = make()
     weights = only(net, depth=1)
-    weights["width"] = Weights(torch.tensor([0.5, 0.3, 0.2]))
+    weights["width"] = MixtureWeights(torch.tensor([0.5, 0.3, 0.2]))
     mixed, _ = hidden(net, x, weights)
     whole, _ = hidden(net, x, only(net, depth=1, width=16))
     share = torch.tensor([1.0] * 4 + [0.5] * 4 + [0.2] * 8)
@@ -261,7 +261,7 @@ def test_one_option_each_is_a_plain_network(
 ):
     space = small_space(n_bins=(8,), embedding_size=(4,), numeric_scale=("normal",))
     torch.manual_seed(0)
-    net = space.relaxed(task).eval()
+    net = space.supernet(task).eval()
     chosen = {
         "numeric_embedding": embedding,
         "depth": depth,
@@ -304,7 +304,7 @@ def test_only_what_is_chosen_is_computed(make, x):
 def test_all_parameters_and_all_weights_have_gradients(make, x):
     net = make()
     weights = {
-        name: Weights(w.values.requires_grad_()) for name, w in even(net).items()
+        name: MixtureWeights(w.values.requires_grad_()) for name, w in even(net).items()
     }
     net(x, weights).square().sum().backward()
     for name, parameter in net.named_parameters():
@@ -324,7 +324,7 @@ def test_normalisations_have_no_scale_of_their_own(make):
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
 def test_logits_of_all_relaxations_have_gradients(make, x, relaxation):
     net = make()
-    logits = Logits(net.decisions, RELAXATIONS[relaxation], "cpu")
+    logits = Alphas(net.decisions, RELAXATIONS[relaxation], "cpu")
     torch.manual_seed(1)
     answer = net(x, logits.drawn(logits.flat, 1.0))
     (gradient,) = torch.autograd.grad(answer.square().sum(), logits.flat)
@@ -354,7 +354,7 @@ def test_it_starts_near_the_mean_answer(make, x):
 def test_it_can_be_made_of_inputs_alone(task, x):
     inputs = [TableInput(1, task, numeric_scale="normal")]
     options = {name: DECISIONS[name][-1:] for name in DECIDED}
-    net = RelaxedTable(inputs, 2, options)
+    net = TableSupernet(inputs, 2, options)
     assert not net.decisions and net(x, {}).shape == (1, len(x), 2)
     told = net.architecture({}, {})
     assert told["width"] == 16 and told["block"] == "skip"
@@ -363,7 +363,7 @@ def test_it_can_be_made_of_inputs_alone(task, x):
 def test_a_small_one_learns(task, x):
     """A hundred steps of Adam bring the loss of ten rows near zero."""
     torch.manual_seed(0)
-    net = small_space().relaxed(task)
+    net = small_space().supernet(task)
     y = torch.from_numpy(np.arange(10) % 3)
     weights = even(net)
     parameters = [p for p in net.parameters() if p.requires_grad]

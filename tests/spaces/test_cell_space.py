@@ -8,16 +8,16 @@ import pytest
 import torch
 from sklearn.base import clone
 
-from sknas._problem import Fold, ImageSpec, NoJournal, Problem, Rows, TaskSpec
+from sknas._problem import Fold, ImageSpec, NullStore, Problem, Rows, TaskSpec
 from sknas._training.isolation import isolated
 from sknas.spaces import SPACES, Architecture, CellSpace, TableSpace
 from sknas.spaces._cell import CELL_OPERATIONS, KNOWN_CELLS
 from sknas.strategies import BayesianStrategy, GradientStrategy
 from sknas.strategies.gradient.presets import PRESETS
 from sknas.strategies.gradient.resume import Snapshots
-from sknas.strategies.gradient.split import Halves
-from sknas.strategies.gradient.supernet_trainer import Bilevel
-from sknas.strategies.gradient.time_budget import Clock
+from sknas.strategies.gradient.split import BilevelSplit
+from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
+from sknas.strategies.gradient.time_budget import TimeBudget
 
 KINDS = ("nas-bench-201", "darts")
 
@@ -106,7 +106,7 @@ def test_operations_may_be_fewer():
     default = few.default_architecture()
     assert default["edge_0_1"] == "conv_1" and default["edge_0_3"] == "skip"
     assert few.portfolio(image_task()) == [few.for_task(image_task()).fill({})]
-    net = few.relaxed(image_task())
+    net = few.supernet(image_task())
     assert {d.options for d in net.decisions.values()} == {("skip", "conv_1")}
 
 
@@ -284,7 +284,7 @@ def test_edges_are_named(space):
 
 @pytest.mark.parametrize("partial", [1, 4])
 def test_what_a_relaxed_network_decides_is_in_the_space(space, partial):
-    net = space.relaxed(image_task(), partial)
+    net = space.supernet(image_task(), partial)
     rng = np.random.default_rng(0)
     for _ in range(20):
         sizes = {name: len(d.options) for name, d in net.decisions.items()}
@@ -343,15 +343,15 @@ def test_search_by_gradient_proposes_cells(kind, preset):
 def test_a_relaxed_network_learns_from_eight_bits(rng):
     space = CellSpace(cells=(2,), channels=(4,))
     fold = image_problem().folds[0]
-    halves = Halves(fold.train, fold.task, "cpu", rng, False)
+    halves = BilevelSplit(fold.train, fold.task, "cpu", rng, False)
     assert halves.x.dtype == torch.uint8
     with isolated(0, "cpu"):
-        training = Bilevel(
-            space.relaxed(fold.task),
+        training = SupernetTrainer(
+            space.supernet(fold.task),
             PRESETS["darts"],
             halves,
-            Clock(25, np.inf),
-            Snapshots(NoJournal(), "cpu", 64),
+            TimeBudget(25, np.inf),
+            Snapshots(NullStore(), "cpu", 64),
             is_adaptive=False,
             arch_lr=None,
         )

@@ -14,7 +14,7 @@ from torch import nn
 from sknas._problem import ImageSpec, Problem, Rows, TaskSpec
 from sknas._search.constraints import make_feasible
 from sknas._search.function import FunctionTrainer
-from sknas._search.loop import Search, first_proposals
+from sknas._search.loop import Search, initial_design
 from sknas.exceptions import InvalidParameterError
 from sknas.nets import ConvNet, Dropout, ImageInput
 from sknas.nets._conv import map_side
@@ -277,7 +277,7 @@ def test_what_can_not_be_built_is_never_proposed(strategy):
         max_trials=20,
         deadline=lambda history: None,
     )
-    history = search.run(first_proposals(space, task, feasible))
+    history = search.run(initial_design(space, task, feasible))
     assert len(history) == len(tried) == 20
     assert all(space.is_buildable(a, task) for a in tried)
 
@@ -443,7 +443,7 @@ def trained(task, train, x, n_steps=150, **choices):
     space = ImageSpace(activation=("relu", "sigmoid")).for_task(task)
     architecture = space.fill(choices)
     training = Training(space, architecture, task, n_steps, None, seed=0)
-    return train_network(training, train, x).looks[-1].output
+    return train_network(training, train, x).snapshots[-1].output
 
 
 def test_the_default_network_learns_digits(digits):

@@ -12,7 +12,7 @@ from torch import nn
 
 from sknas._training.optimizer import Optimizer, find_recipe
 from sknas.exceptions import InvalidParameterError
-from sknas.nets import start_weights
+from sknas.nets import initialize_weights
 from sknas.spaces import TableSpace
 from sknas.spaces._known import NAMED, NAMED_REGRESSION
 
@@ -376,7 +376,7 @@ def test_published_networks_start_and_learn(task, x, name, kind):
     architecture = TableSpace().named(name, task)
     torch.manual_seed(0)
     module = built(name, task, is_unlike=False)
-    start_weights(module.net, find_recipe(architecture).start, module.features(x))
+    initialize_weights(module.net, find_recipe(architecture).start, module.features(x))
     if name == "realmlp-td-s":
         assert not module(x).any()
     optimizer = Optimizer(module.net, [architecture])

@@ -17,7 +17,7 @@ from sknas.strategies import (
     GradientStrategy,
     RandomStrategy,
 )
-from sknas.strategies.bayesian.gaussian_process import KernelProcess
+from sknas.strategies.bayesian.gaussian_process import GaussianProcess
 from sknas.strategies.bayesian.strategy import BATCHES, SURROGATES, WORDS, _some
 
 # Search by gradient needs a network, and has tests of its own.
@@ -224,7 +224,7 @@ def test_a_batch_is_spread(batch, monkeypatch):
         return np.median(apart[np.triu_indices(6, 1)])
 
     spread = median_apart()
-    monkeypatch.setattr(KernelProcess, "lied_to", lambda self, x, y: self)
+    monkeypatch.setattr(GaussianProcess, "fantasise", lambda self, x, y: self)
     batch = "liar"
     assert spread > 1.5 * median_apart()
 
@@ -369,7 +369,7 @@ def test_many_trials_are_few_for_a_surrogate(monkeypatch):
     assert len(strategy.propose(8)) == 8
     fitted = []
     monkeypatch.setattr(
-        "sknas.strategies.bayesian.strategy.normal_losses",
+        "sknas.strategies.bayesian.strategy.warp_losses",
         lambda scores: fitted.append(scores) or np.zeros(len(scores)),
     )
     strategy.rank(trials)

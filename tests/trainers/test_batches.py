@@ -9,7 +9,7 @@ from cohorts import make_problem, proposals, space_of
 
 import sknas.trainers._batches as batches_module
 from sknas.trainers._batches import FoldBatches, half_precision
-from sknas.trainers._schedule import Plan
+from sknas.trainers._schedule import Schedule
 
 
 def make_batches(problem, **choices):
@@ -20,8 +20,8 @@ def make_batches(problem, **choices):
     layout = space.layout(architecture, tasks)
     features = [space.features(architecture, task, layout) for task in tasks]
     net = space.net([architecture] * len(tasks), layout, tasks[0])
-    plan = Plan.of(architecture, problem)
-    return FoldBatches(problem, features, net, plan), features
+    schedule = Schedule.of(architecture, problem)
+    return FoldBatches(problem, features, net, schedule), features
 
 
 def rows_in(table, batch):
@@ -36,7 +36,7 @@ def rows_in(table, batch):
 def test_an_epoch_deals_out_each_row_once(batch_size):
     problem = make_problem(n=300, n_folds=3)
     batches, features = make_batches(problem, batch_size=batch_size)
-    n_parts = batches.plan.n_parts
+    n_parts = batches.schedule.n_parts
     assert batches.size == -(-200 // n_parts)
     tables = [
         f(torch.tensor(o.train.x)) for f, o in zip(features, problem.folds, strict=True)
@@ -72,7 +72,7 @@ def test_one_batch_is_all_rows_in_their_order():
     problem = make_problem(n=100)
     batches, features = make_batches(problem)
     x, y, weight = batches.at(0)
-    assert batches.plan.n_parts == 1 and x.shape[1] == 50
+    assert batches.schedule.n_parts == 1 and x.shape[1] == 50
     for fold, (own, feature) in enumerate(zip(problem.folds, features, strict=True)):
         assert torch.equal(x[fold], feature(torch.tensor(own.train.x)))
         np.testing.assert_array_equal(y[fold], own.train.y)

@@ -12,9 +12,9 @@ from cohorts import make_problem, proposals, space_of
 import sknas.trainers._loop as unit_module
 import sknas.trainers._schedule as plan_module
 from sknas._training.batches import mixed_seed
-from sknas.trainers._group import Batched, Member
+from sknas.trainers._group import Batched, TrialState
 from sknas.trainers._loop import advance
-from sknas.trainers._schedule import Plan
+from sknas.trainers._schedule import Schedule
 
 CHOICES = {
     "adamw": [{"ntk_lr": r, "dropout": 0.25} for r in (0.01, 0.03, 0.05, 0.1)],
@@ -35,13 +35,13 @@ def two_rungs(monkeypatch):
 
 
 def make_unit(problem, choices):
-    return Batched([Member(p) for p in proposals(problem, choices)])
+    return Batched([TrialState(p) for p in proposals(problem, choices)])
 
 
 def go(unit, problem, rung):
     """A unit further, which stays one."""
-    plan = Plan.of(unit.architectures[0], problem)
-    (done,) = advance(unit, space_of(problem), problem, plan, rung)
+    schedule = Schedule.of(unit.architectures[0], problem)
+    (done,) = advance(unit, space_of(problem), problem, schedule, rung)
     return done
 
 
@@ -144,14 +144,14 @@ def test_the_best_of_the_looks_is_kept():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(unit_module._Training, "_look", look)
         unit = make_unit(problem, CHOICES["adamw"])
-        plan = Plan.of(unit.architectures[0], problem)
+        schedule = Schedule.of(unit.architectures[0], problem)
         done = go(unit, problem, 1)
-    assert tuple(step for step, _ in looked) == plan.looks == (20, 51, 56, 60)
+    assert tuple(step for step, _ in looked) == schedule.snapshots == (20, 51, 56, 60)
     for place, member in enumerate(done.members):
         values = [found[place] for _, found in looked]
         assert values == sorted(values)  # of the best so far
         assert member.value == values[-1] == member.best.value
-        assert member.best.step in plan.looks
+        assert member.best.step in schedule.snapshots
         assert member.best.share == member.best.step / 60
         assert member.best.score == pytest.approx(np.mean(member.best.fold_scores))
 

@@ -17,14 +17,14 @@ import sknas.trainers._population as population
 import sknas.trainers._schedule as plan_module
 import sknas.trainers._skorch as skorch_module
 from sknas import NASClassifier
-from sknas._checkpoint.store import FileJournal
+from sknas._checkpoint.store import FileStore
 from sknas._data.target import softmax
 from sknas._history import IN_HALVES, Proposal
 from sknas._problem import Fold, ImageSpec, Rows, TaskSpec
 from sknas.nets import ConvNet, Linear, TableInput, TableNet
 from sknas.spaces import CellSpace, ImageSpace, Integer, Space, TableSpace
 from sknas.trainers import TRAINERS
-from sknas.trainers._group import Batched, Member
+from sknas.trainers._group import Batched, TrialState
 from sknas.trainers._memory_free import bytes_free, too_large
 from sknas.trainers._memory_need import bytes_needed
 from sknas.trainers._skorch import Single
@@ -440,9 +440,11 @@ def test_members_in_halves_do_not_join_others():
     trainer = population.PopulationTrainer()
     trainer.setup(SPACE)
     asked = ask(problem, [{"ntk_lr": 0.01 * j} for j in range(1, 4)])
-    plans = {p.number: plan_module.Plan.of(p.architecture, problem) for p in asked}
-    units = [Batched([Member(p, is_halved=p.number == 1)]) for p in asked]
-    joined = trainer._regrouped(units, problem, plans)
+    schedules = {
+        p.number: plan_module.Schedule.of(p.architecture, problem) for p in asked
+    }
+    units = [Batched([TrialState(p, is_halved=p.number == 1)]) for p in asked]
+    joined = trainer._regrouped(units, problem, schedules)
     numbers = [[m.proposal.number for m in unit.members] for unit in joined]
     assert sorted(numbers) == [[0, 2], [1]]
 
@@ -452,9 +454,9 @@ def test_the_mark_outlives_a_search_that_was_broken_off(trainer, tmp_path):
     (asked,) = ask(make_problem(), [{}])
     kind = {"population": Batched, "skorch": Single}[trainer]
     records = {cls.__name__: cls for cls in TRAINERS[trainer].records}
-    unit = kind([Member(asked, is_halved=True)])
-    FileJournal(tmp_path, records).put("unit", [unit])
-    (found,) = FileJournal(tmp_path, records).get("unit")
+    unit = kind([TrialState(asked, is_halved=True)])
+    FileStore(tmp_path, records).put("unit", [unit])
+    (found,) = FileStore(tmp_path, records).get("unit")
     assert found.members[0].is_halved
 
 

@@ -18,7 +18,7 @@ from sknas import NASClassifier, NASRegressor
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, TableSpace
 from sknas.trainers import PopulationTrainer
-from sknas.trainers._schedule import Plan
+from sknas.trainers._schedule import Schedule
 from sknas.trainers._skorch_net import evaluate
 
 # Members of several shapes and kinds, all trained as one cohort.
@@ -384,7 +384,7 @@ def test_a_member_without_room_fails_alone(where, monkeypatch):
 # ------------------------------------------------------------------------ time, Ctrl-C
 
 
-class Clock:
+class TimeBudget:
     """A clock that the steps of a training move."""
 
     def __init__(self, monkeypatch, per_step=1.0):
@@ -406,7 +406,7 @@ def test_the_deadline_keeps_what_an_earlier_rung_gave(n_units, monkeypatch, two_
     choices = [{"ntk_lr": r, "depth": d} for r, d in zip(RATES, depths, strict=False)]
     asked = proposals(problem, choices)
     whole = train(asked, problem)
-    Clock(monkeypatch)
+    TimeBudget(monkeypatch)
     cut = replace(problem, deadline=10.0 * n_units + 5)
     trials = train(asked, cut)
     for trial, other in zip(trials, whole, strict=True):
@@ -419,7 +419,7 @@ def test_the_deadline_keeps_what_an_earlier_rung_gave(n_units, monkeypatch, two_
 def test_the_deadline_before_the_first_rung_stops_the_trial(monkeypatch, two_rungs):
     problem = make_problem(n_steps=30)
     asked = proposals(problem, [{}, {"depth": 1}])
-    Clock(monkeypatch)
+    TimeBudget(monkeypatch)
     trials = train(asked, replace(problem, deadline=15.0))
     assert sorted(t.status for t in trials) == ["ok", "stopped"]
     (late,) = (t for t in trials if t.status == "stopped")
@@ -531,9 +531,9 @@ def test_small_units_are_joined_after_halving(n_cells, monkeypatch, two_rungs):
     sizes = []
     plain = unit_module.advance
 
-    def noting(unit, space, problem, plan, rung):
+    def noting(unit, space, problem, schedule, rung):
         sizes.append((rung, len(unit.members)))
-        return plain(unit, space, problem, plan, rung)
+        return plain(unit, space, problem, schedule, rung)
 
     monkeypatch.setattr(population, "advance", noting)
     asked = proposals(problem, [{"ntk_lr": r} for r in (*RATES, 0.006, 0.15)])
@@ -763,8 +763,8 @@ def test_a_large_group_is_dealt_into_units_of_the_same_size(monkeypatch):
     trainer = PopulationTrainer()
     trainer.setup(space_of(problem))
     asked = proposals(problem, [{"ntk_lr": 0.01 * (j + 1)} for j in range(9)])
-    plans = {p.number: Plan.of(p.architecture, problem) for p in asked}
-    units = trainer._units(asked, problem, plans)
+    schedules = {p.number: Schedule.of(p.architecture, problem) for p in asked}
+    units = trainer._units(asked, problem, schedules)
     assert [len(unit.members) for unit in units] == [3, 3, 3]
 
 

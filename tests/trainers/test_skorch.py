@@ -143,7 +143,9 @@ def test_a_rung_is_not_trained_twice(monkeypatch):
 
     monkeypatch.setattr(skorch_module, "train_network", noting)
     train(cohort(problem, 2), problem)
-    n_steps = plan_module.Plan.of(cohort(problem, 1)[0].architecture, problem).n_steps
+    n_steps = plan_module.Schedule.of(
+        cohort(problem, 1)[0].architecture, problem
+    ).n_steps
     assert sum(steps) == 2 * len(problem.folds) * n_steps
 
 

@@ -56,7 +56,7 @@ KINDS = ["binary", "multiclass", "multilabel", "regression"]
 def test_learns_each_kind_of_target(kind):
     rows = make_rows(kind)
     trained = train_network(make_training(kind, rows, n_steps=400), rows, rows.x)
-    output = trained.looks[-1].output
+    output = trained.snapshots[-1].output
     if kind in ("binary", "multiclass"):
         assert (output.argmax(axis=1) == rows.y).mean() > 0.95
     elif kind == "multilabel":
@@ -69,7 +69,7 @@ def test_learns_each_kind_of_target(kind):
 def test_every_optimizer_learns(optimizer):
     rows = make_rows()
     training = make_training(rows=rows, n_steps=400, optimizer=optimizer)
-    output = train_network(training, rows, rows.x).looks[-1].output
+    output = train_network(training, rows, rows.x).snapshots[-1].output
     assert (output.argmax(axis=1) == rows.y).mean() > 0.85
 
 
@@ -102,7 +102,7 @@ def test_torch_is_left_as_found():
 def test_looks_only_where_the_learning_rate_is_zero():
     rows = make_rows()
     trained = train_network(make_training(n_steps=400, batch_size=64), rows, rows.x)
-    shares = [look.share for look in trained.looks]
+    shares = [look.share for look in trained.snapshots]
     assert shares[-1] == 1.0 and len(shares) == 3
     for share in shares[:-1]:
         assert coslog(share, 3) < 0.01
@@ -111,11 +111,11 @@ def test_looks_only_where_the_learning_rate_is_zero():
 def test_stop_ends_where_the_longer_training_was():
     rows = make_rows()
     whole = train_network(make_training(n_steps=400), rows, rows.x)
-    share, n_epochs = whole.looks[0].share, whole.looks[0].n_epochs
+    share, n_epochs = whole.snapshots[0].share, whole.snapshots[0].n_epochs
     part = train_network(make_training(n_steps=400, stop=share), rows)
     output = evaluate(part.net.module_, torch.tensor(rows.x))
-    np.testing.assert_allclose(output, whole.looks[0].output, rtol=1e-5, atol=1e-6)
-    assert 0 < n_epochs < whole.looks[-1].n_epochs
+    np.testing.assert_allclose(output, whole.snapshots[0].output, rtol=1e-5, atol=1e-6)
+    assert 0 < n_epochs < whole.snapshots[-1].n_epochs
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "momentum", "sgd"])
@@ -123,15 +123,15 @@ def test_a_training_goes_on_as_if_it_had_never_stopped(optimizer):
     rows = make_rows()  # five batches an epoch: stops fall inside of some
     told = {"optimizer": optimizer, "dropout": 0.5, "n_steps": 301}
     whole = train_network(make_training(rows=rows, **told), rows, rows.x)
-    checkpoint, looks = None, []
-    for share in (0.05, *(look.share for look in whole.looks)):
+    checkpoint, snapshots = None, []
+    for share in (0.05, *(look.share for look in whole.snapshots)):
         torch.manual_seed(int(100 * share))  # of no effect
         training = make_training(rows=rows, stop=share, **told)
         part = train_network(training, rows, rows.x, checkpoint)
         checkpoint = pickle.loads(pickle.dumps(part.checkpoint))
-        looks += part.looks
-    assert len(looks) == len(whole.looks) == 2
-    for one, other in zip(looks, whole.looks, strict=True):
+        snapshots += part.snapshots
+    assert len(snapshots) == len(whole.snapshots) == 2
+    for one, other in zip(snapshots, whole.snapshots, strict=True):
         np.testing.assert_array_equal(one.output, other.output)
         assert (one.share, one.n_epochs) == (other.share, other.n_epochs)
 
@@ -140,18 +140,18 @@ def test_a_look_keeps_the_network_as_it_was():
     rows = make_rows()
     trained = train_network(make_training(n_steps=400), rows, rows.x)
     module = trained.net.module_
-    for look in trained.looks:
+    for look in trained.snapshots:
         module.load_state_dict(look.state)
         output = evaluate(module, torch.tensor(rows.x))
         np.testing.assert_array_equal(output, look.output)
-    assert not np.array_equal(trained.looks[0].output, trained.looks[1].output)
+    assert not np.array_equal(trained.snapshots[0].output, trained.snapshots[1].output)
 
 
 def test_half_precision_is_for_training_alone():
     rows = make_rows()
     outputs = [
         train_network(replace(make_training(), precision=precision), rows, rows.x)
-        .looks[-1]
+        .snapshots[-1]
         .output
         for precision in (None, torch.bfloat16)
     ]
@@ -163,7 +163,7 @@ def test_half_precision_is_for_training_alone():
 def test_max_epochs_bounds_the_training():
     rows = make_rows()
     trained = train_network(make_training(max_epochs=2), rows, rows.x)
-    assert (trained.looks[-1].share, trained.looks[-1].n_epochs) == (1.0, 2)
+    assert (trained.snapshots[-1].share, trained.snapshots[-1].n_epochs) == (1.0, 2)
     assert len(trained.net.history) == 2
 
 
@@ -178,7 +178,7 @@ def test_weights_count_as_repetitions():
         rows=rows, dropout=0.0, batch_size=256, n_steps=100, recipe="uniform"
     )
     outputs = [
-        train_network(training, r, rows.x).looks[-1].output
+        train_network(training, r, rows.x).snapshots[-1].output
         for r in (weighted, repeated)
     ]
     np.testing.assert_allclose(*outputs, rtol=1e-2, atol=1e-3)

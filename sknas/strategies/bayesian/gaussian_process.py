@@ -16,16 +16,16 @@ from sklearn.feature_extraction import FeatureHasher
 
 from sknas._history import Architecture
 from sknas.spaces import Space
-from sknas.strategies.bayesian.surrogates import LEAST_STD, Surrogate
+from sknas.strategies.bayesian.surrogates import MIN_STD, Surrogate
 
 NOISES = (1e-3, 1e-2, 1e-1, 0.3)  # variance of a trial beside that of the process
 LOG_NOISE = (-9.0, 1.0)  # bounds of its logarithm
 JITTER = 1e-8
-MOST_JOINT = 2_000  # points that are drawn together: their covariance takes 32 MB
-LEAST_SCALE = 1e-12
+MAX_JOINT = 2_000  # points that are drawn together: their covariance takes 32 MB
+MIN_SCALE = 1e-12
 
 
-class KernelProcess(Surrogate):
+class GaussianProcess(Surrogate):
     """A Gaussian process whose kernel and noise are chosen by marginal likelihood.
 
     The scale of the process follows from the others, so that a fit is a few Cholesky
@@ -50,7 +50,7 @@ class KernelProcess(Surrogate):
     def kernel(self, A: np.ndarray, B: np.ndarray, scales: Any) -> np.ndarray:
         """Correlations of points (n, d) and (m, d), (n, m)."""
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> KernelProcess:
+    def fit(self, X: np.ndarray, y: np.ndarray) -> GaussianProcess:
         self.X_, self.y_ = X, y
         best, self.scales_, self.noise_ = math.inf, self.kernels()[0], NOISES[-1]
         for scales in self.kernels():
@@ -72,20 +72,20 @@ class KernelProcess(Surrogate):
 
     def _rescale(self) -> None:
         """The scale that suits the observations best."""
-        self.scale_ = max(float(self.y_ @ self.weights_) / len(self.y_), LEAST_SCALE)
+        self.scale_ = max(float(self.y_ @ self.weights_) / len(self.y_), MIN_SCALE)
 
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         K = self.kernel(self.X_, X, self.scales_)  # (observed, n)
         explained = solve_triangular(self.factor_, K, lower=True)
         variance = self.scale_ * (1 - (explained**2).sum(axis=0))
-        return self.weights_ @ K, np.sqrt(np.maximum(variance, LEAST_STD**2))
+        return self.weights_ @ K, np.sqrt(np.maximum(variance, MIN_STD**2))
 
     def draw(self, X: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
-        """Functions drawn from the process, each at up to `MOST_JOINT` points together.
+        """Functions drawn from the process, each at up to `MAX_JOINT` points together.
 
         More points than those are dealt into parts that know nothing of each other.
         """
-        parts = np.array_split(X, -(-len(X) // MOST_JOINT))
+        parts = np.array_split(X, -(-len(X) // MAX_JOINT))
         return np.hstack([self._drawn_jointly(part, rng, n) for part in parts])
 
     def _drawn_jointly(
@@ -99,7 +99,7 @@ class KernelProcess(Surrogate):
         noise = rng.standard_normal((n, len(X))) @ factor.T
         return self.weights_ @ K + math.sqrt(self.scale_) * noise
 
-    def lied_to(self, x: np.ndarray, y: float) -> KernelProcess:
+    def fantasise(self, x: np.ndarray, y: float) -> GaussianProcess:
         other = copy.copy(self)
         other.X_ = np.vstack([self.X_, x])
         other.y_ = np.append(self.y_, y)
@@ -107,7 +107,7 @@ class KernelProcess(Surrogate):
         return other
 
 
-class ExponentialHammingProcess(KernelProcess):
+class ExponentialHammingGP(GaussianProcess):
     """A Gaussian process that counts the choices in which architectures differ.
 
     Its kernel is ``exp(-sum_j w_j |a_j - b_j|)`` over codes in [0, 1]: for categories
@@ -141,7 +141,7 @@ class ExponentialHammingProcess(KernelProcess):
     def kernel(self, A: np.ndarray, B: np.ndarray, scales: np.ndarray) -> np.ndarray:
         return np.exp(-cdist(A * scales, B * scales, "cityblock"))
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> ExponentialHammingProcess:
+    def fit(self, X: np.ndarray, y: np.ndarray) -> ExponentialHammingGP:
         super().fit(X, y)
         if len(y) >= self.MIN_POINTS and X.shape[1] <= self.MAX_COLUMNS:
             self._fit_weights()
@@ -178,7 +178,7 @@ class ExponentialHammingProcess(KernelProcess):
             factor = cholesky(K + (noise + JITTER) * np.eye(n), lower=True)
             inverse = cho_solve((factor, True), np.eye(n))
             alpha = inverse @ y
-            scale = max(float(y @ alpha) / n, LEAST_SCALE)
+            scale = max(float(y @ alpha) / n, MIN_SCALE)
             value = 0.5 * n * math.log(scale) + np.log(np.diag(factor)).sum()
             slope = 0.5 * (inverse - np.outer(alpha, alpha) / scale)  # by the matrix
             by_weight = -weights * ((slope * K).ravel() @ apart)
@@ -190,7 +190,7 @@ class ExponentialHammingProcess(KernelProcess):
         return loss
 
 
-class WeisfeilerLehmanProcess(KernelProcess):
+class WeisfeilerLehmanGP(GaussianProcess):
     """A Gaussian process over graphs, by the parts that they have in common.
 
     Nodes are named by their operation and, up to two rounds further, by the names of
@@ -238,7 +238,7 @@ def _negative_log_likelihood(K: np.ndarray, y: np.ndarray, noise: float) -> floa
     except np.linalg.LinAlgError:
         return math.inf
     fit = float(y @ cho_solve((factor, True), y))
-    return 0.5 * n * math.log(max(fit / n, LEAST_SCALE)) + float(
+    return 0.5 * n * math.log(max(fit / n, MIN_SCALE)) + float(
         np.log(np.diag(factor)).sum()
     )
 

@@ -12,35 +12,35 @@ from sknas._history import Architecture, Proposal, Trial
 from sknas._problem import Problem
 from sknas._validation import check_integer, check_word, reject
 from sknas.spaces import Space, UnseenSampler
-from sknas.strategies._base import MOST_DRAWN, Strategy
+from sknas.strategies._base import MAX_DRAWN, Strategy
 from sknas.strategies.bayesian.acquisition import (
     ACQUISITIONS,
     Hedge,
     expected_improvement,
 )
 from sknas.strategies.bayesian.gaussian_process import (
-    ExponentialHammingProcess,
-    WeisfeilerLehmanProcess,
+    ExponentialHammingGP,
+    WeisfeilerLehmanGP,
 )
 from sknas.strategies.bayesian.surrogates import (
-    LEAST_STD,
+    MIN_STD,
     DeepEnsemble,
-    SkoptProcess,
+    SkoptGP,
     SkoptQuantiles,
     Surrogate,
     extra_trees,
     random_forest,
 )
-from sknas.strategies.bayesian.warping import normal_losses
+from sknas.strategies.bayesian.warping import warp_losses
 
 SURROGATES: dict[str, Callable[[int], Surrogate]] = {
-    "hamming": ExponentialHammingProcess,
-    "gp": SkoptProcess,
+    "hamming": ExponentialHammingGP,
+    "gp": SkoptGP,
     "rf": random_forest,
     "et": extra_trees,
     "gbrt": SkoptQuantiles,
     "deep-ensemble": DeepEnsemble,
-    "wl": WeisfeilerLehmanProcess,
+    "wl": WeisfeilerLehmanGP,
 }
 Acquire = Callable[[Surrogate, np.ndarray], np.ndarray]
 
@@ -126,17 +126,17 @@ class BayesianStrategy(Strategy):
         self.n_draws = n_draws
 
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
-        owner = type(self).__name__
-        check_word(owner, "surrogate", self.surrogate, SURROGATES)
-        check_word(owner, "acquisition", self.acquisition, WORDS)
-        check_word(owner, "batch", self.batch, BATCHES)
+        caller_name = type(self).__name__
+        check_word(caller_name, "surrogate", self.surrogate, SURROGATES)
+        check_word(caller_name, "acquisition", self.acquisition, WORDS)
+        check_word(caller_name, "batch", self.batch, BATCHES)
         check_integer(
-            owner, "n_initial_points", self.n_initial_points, 1, optional=True
+            caller_name, "n_initial_points", self.n_initial_points, 1, optional=True
         )
-        check_integer(owner, "n_draws", self.n_draws, 1, MOST_DRAWN)
+        check_integer(caller_name, "n_draws", self.n_draws, 1, MAX_DRAWN)
         if self.surrogate == "wl" and type(space).graph is Space.graph:
             allowed = "another one for a space whose architectures have no graph"
-            reject(owner, "surrogate", self.surrogate, allowed)
+            reject(caller_name, "surrogate", self.surrogate, allowed)
         self.space_, self.problem_, self.rng_ = space, problem, rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
         self.trials_: list[Trial] = []
@@ -176,7 +176,7 @@ class BayesianStrategy(Strategy):
         codes = encode([trial.architecture for trial in kept])
         if len(kept) < model.usual_n_initial or not codes.shape[1]:
             return by_score
-        model.fit(codes, normal_losses(scores))
+        model.fit(codes, warp_losses(scores))
         mean, _ = model.predict(encode([trial.architecture for trial in by_score]))
         # A higher rung says more than any model of a lower one.
         rungs = np.array([-trial.proposal.rung for trial in by_score])
@@ -188,7 +188,7 @@ class BayesianStrategy(Strategy):
         codes = model.encode(self.space_, [trial.architecture for trial in kept])
         if not codes.shape[1]:
             return []
-        model.fit(codes, normal_losses(scores))
+        model.fit(codes, warp_losses(scores))
         # The lowest mean, not the lowest loss: that one may have had luck.
         best = float(model.predict(codes)[0].min())
         acquire = self._acquisition(model, best, kept, codes, rung)
@@ -217,12 +217,12 @@ class BayesianStrategy(Strategy):
     ) -> Surrogate:
         """Take the most wanted, and more as far as the model can be lied to."""
         while pool.take(acquire(model, codes)) and len(pool.places) < n:
-            lied_to = None
+            fantasise = None
             if self.batch == "liar":
-                lied_to = model.lied_to(codes[pool.places[-1]], best)
-            if lied_to is None:
+                fantasise = model.fantasise(codes[pool.places[-1]], best)
+            if fantasise is None:
                 break
-            model = lied_to
+            model = fantasise
         return model
 
     def _acquisition(
@@ -270,7 +270,7 @@ class BayesianStrategy(Strategy):
         if is_late or timed.sum() < MIN_TIMED:
             return None
         logs = np.log(taken[timed])
-        spread = max(float(logs.std()), LEAST_STD)
+        spread = max(float(logs.std()), MIN_STD)
         model = SURROGATES[self.surrogate](0)
         model.fit(codes[timed], (logs - logs.mean()) / spread)
 

@@ -22,7 +22,7 @@ from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
 from sknas._history import Architecture
 from sknas.spaces import Space
 
-LEAST_STD = 1e-6
+MIN_STD = 1e-6
 
 
 class Surrogate(ABC):
@@ -50,12 +50,12 @@ class Surrogate(ABC):
         mean, std = self.predict(X)
         return mean + std * rng.standard_normal((n, len(mean)))
 
-    def lied_to(self, x: np.ndarray, y: float) -> Surrogate | None:
+    def fantasise(self, x: np.ndarray, y: float) -> Surrogate | None:
         """The same model with one more observation; None where that means a new fit."""
         return None
 
 
-class SkoptProcess(Surrogate):
+class SkoptGP(Surrogate):
     """Gaussian process with a Matern kernel, of scikit-optimize.
 
     Parameters
@@ -69,7 +69,7 @@ class SkoptProcess(Surrogate):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> SkoptProcess:
+    def fit(self, X: np.ndarray, y: np.ndarray) -> SkoptGP:
         n_columns = X.shape[1]
         bounds = [(0.05, 20.0)] * n_columns
         matern = Matern(np.ones(n_columns), length_scale_bounds=bounds, nu=2.5)
@@ -87,7 +87,7 @@ class SkoptProcess(Surrogate):
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with _silence():
             mean, std = self.model_.predict(X, return_std=True)
-        return mean, np.maximum(std, LEAST_STD)
+        return mean, np.maximum(std, MIN_STD)
 
 
 class SkoptForest(Surrogate):
@@ -119,7 +119,7 @@ class SkoptForest(Surrogate):
 
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, std = self.model_.predict(X, return_std=True)
-        return mean, np.maximum(std, LEAST_STD)
+        return mean, np.maximum(std, MIN_STD)
 
 
 class SkoptQuantiles(Surrogate):
@@ -145,7 +145,7 @@ class SkoptQuantiles(Surrogate):
         # Its own deviation calls a function that numpy 2.4 has removed.
         quantiles: Any = self.model_.predict(X, return_quantiles=True)
         low, middle, high = quantiles.T
-        return middle, np.maximum((high - low) / 2, LEAST_STD)
+        return middle, np.maximum((high - low) / 2, MIN_STD)
 
 
 class DeepEnsemble(Surrogate):
@@ -179,7 +179,7 @@ class DeepEnsemble(Surrogate):
 
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         answers = np.array([net.predict(X) for net in self.model_.estimators_])
-        return answers.mean(axis=0), np.maximum(answers.std(axis=0), LEAST_STD)
+        return answers.mean(axis=0), np.maximum(answers.std(axis=0), MIN_STD)
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 CLIPPED = (-4.0, 2.5)  # deviations that a loss may lie from the middle one
-LEAST_SPREAD = 1e-12
+MIN_SPREAD = 1e-12
 LARGEST = 1e150  # of a score: sums and squares of such are still finite
 
 
-def normal_losses(scores: Sequence[float | None]) -> np.ndarray:
+def warp_losses(scores: Sequence[float | None]) -> np.ndarray:
     """Scores as losses about 0, of a deviation of about 1; failures are the worst.
 
     The mean of two scales: ranks keep one diverged network from flattening all other
@@ -26,6 +26,6 @@ def normal_losses(scores: Sequence[float | None]) -> np.ndarray:
     middle = np.median(losses)
     # By the better half: the worse one may go anywhere.
     better = (middle - np.quantile(losses, 0.1)) / -norm.ppf(0.1)
-    spread = max(better or losses.std(), LEAST_SPREAD)
+    spread = max(better or losses.std(), MIN_SPREAD)
     distances = np.clip((losses - middle) / spread, *CLIPPED)
     return (ranks + distances - distances.mean()) / 2

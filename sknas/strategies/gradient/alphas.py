@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sknas.nets import Decision, Weights
+from sknas.nets import MixedChoice, MixtureWeights
 from sknas.strategies.gradient.relaxations import Relaxation
 
 FIRST_SPREAD = 1e-3  # of logits before the search
-LEAST_KEPT = 2  # options
+MIN_KEPT = 2  # options
 
 
-class Logits:
+class Alphas:
     """One flat tensor of logits, and which options are still there.
 
     Parameters
@@ -37,7 +37,7 @@ class Logits:
     """
 
     def __init__(
-        self, decisions: Mapping[str, Decision], relaxation: Relaxation, device: str
+        self, decisions: Mapping[str, MixedChoice], relaxation: Relaxation, device: str
     ) -> None:
         self.decisions = decisions
         self.relaxation = relaxation
@@ -53,7 +53,7 @@ class Logits:
         parts = flat.split([len(d.options) for d in self.decisions.values()])
         return dict(zip(self.decisions, parts, strict=True))
 
-    def drawn(self, flat: Tensor, temperature: float) -> dict[str, Weights]:
+    def drawn(self, flat: Tensor, temperature: float) -> dict[str, MixtureWeights]:
         """Weights of all decisions for one step."""
         weights = {}
         for name, logits in self.split(flat).items():
@@ -62,23 +62,25 @@ class Logits:
             weights[name] = self._spread(drawn, kept, len(logits))
         return weights
 
-    def expected(self, flat: Tensor) -> dict[str, Weights]:
+    def expected(self, flat: Tensor) -> dict[str, MixtureWeights]:
         """Weights of all decisions without chance."""
         weights = {}
         for name, logits in self.split(flat).items():
             kept = self.kept[name]
-            mean = Weights(self.relaxation.mean(logits[kept]))
+            mean = MixtureWeights(self.relaxation.mean(logits[kept]))
             weights[name] = self._spread(mean, kept, len(logits))
         return weights
 
-    def _spread(self, weights: Weights, kept: list[int], n: int) -> Weights:
+    def _spread(
+        self, weights: MixtureWeights, kept: list[int], n: int
+    ) -> MixtureWeights:
         """Weights of the options that are kept as those of all."""
         if len(kept) == n:
             return weights
         values = weights.values.new_zeros(n)
         index = torch.tensor(kept, device=values.device)
         values = values.index_put((index,), weights.values)
-        return Weights(values, tuple(kept[place] for place in weights.places))
+        return MixtureWeights(values, tuple(kept[place] for place in weights.places))
 
     def shares(self) -> dict[str, np.ndarray]:
         """What each option counts, (n_options,); those dropped count 0."""
@@ -91,7 +93,7 @@ class Logits:
         for name, shares in self.shares().items():
             if not self.decisions[name].is_staged:
                 continue
-            n = max(math.ceil(share * len(shares)), min(LEAST_KEPT, len(shares)))
+            n = max(math.ceil(share * len(shares)), min(MIN_KEPT, len(shares)))
             best = np.argsort(-shares, kind="stable")[:n]
             self.kept[name] = sorted(best.tolist())
 

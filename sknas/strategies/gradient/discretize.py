@@ -11,10 +11,10 @@ import torch
 
 from sknas._history import Architecture
 from sknas._problem import TaskSpec
-from sknas.nets import Decision, Relaxed, Weights
+from sknas.nets import MixedChoice, MixtureWeights, Supernet
 from sknas.spaces import Space
-from sknas.strategies.gradient.supernet_trainer import Bilevel
-from sknas.strategies.gradient.time_budget import Clock
+from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
+from sknas.strategies.gradient.time_budget import TimeBudget
 
 DISCRETISATIONS = ("argmax", "perturbation", "retrain")
 MAX_PASSING = 2  # passing options of a group, such as the skips of a cell
@@ -23,12 +23,12 @@ TUNING_RATE = 0.1  # beside the rate of the search
 TUNING_SHARE = 0.5  # of the time of a decision
 FIT_SHARE = 0.9  # of the time of an architecture that is trained again
 
-Chosen = Mapping[str, int]
+Selection = Mapping[str, int]
 Shares = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class Derived:
+class DiscreteArchitecture:
     """What a relaxed network decides.
 
     Parameters
@@ -39,20 +39,22 @@ class Derived:
         How much each option counts.
     """
 
-    chosen: Chosen
+    chosen: Selection
     shares: Shares
 
 
-def strongest(decisions: Mapping[str, Decision], shares: Shares) -> Derived:
+def argmax_architecture(
+    decisions: Mapping[str, MixedChoice], shares: Shares
+) -> DiscreteArchitecture:
     """The option that counts most of each decision, but for no connection."""
     chosen = {
         name: int(np.argmax(_allowed(decision, shares[name])))
         for name, decision in decisions.items()
     }
-    return Derived(chosen, shares)
+    return DiscreteArchitecture(chosen, shares)
 
 
-def _allowed(decision: Decision, shares: np.ndarray) -> np.ndarray:
+def _allowed(decision: MixedChoice, shares: np.ndarray) -> np.ndarray:
     """Shares, without that of no connection."""
     shares = shares.astype(float)
     if decision.absent is not None and len(shares) > 1:
@@ -60,7 +62,7 @@ def _allowed(decision: Decision, shares: np.ndarray) -> np.ndarray:
     return shares
 
 
-def capped(net: Relaxed, derived: Derived) -> Derived:
+def limit_skips(net: Supernet, derived: DiscreteArchitecture) -> DiscreteArchitecture:
     """At most two passing options a group; the weakest give way to the next best.
 
     References
@@ -74,10 +76,10 @@ def capped(net: Relaxed, derived: Derived) -> Derived:
         left = _allowed(net.decisions[name], shares[name])
         left[list(net.decisions[name].passing)] = -np.inf
         chosen[name] = int(np.argmax(left))
-    return Derived(chosen, shares)
+    return DiscreteArchitecture(chosen, shares)
 
 
-def _over(net: Relaxed, chosen: Chosen, shares: Shares) -> list[str]:
+def _over(net: Supernet, chosen: Selection, shares: Shares) -> list[str]:
     """Decisions with a passing option in groups that have too many of them."""
     groups: dict[str, list[str]] = {}
     for name in net.used(chosen, shares):
@@ -87,13 +89,15 @@ def _over(net: Relaxed, chosen: Chosen, shares: Shares) -> list[str]:
     return [n for names in groups.values() if len(names) > MAX_PASSING for n in names]
 
 
-def _has_others(decision: Decision) -> bool:
+def _has_others(decision: MixedChoice) -> bool:
     """Whether there are options with weights of their own."""
     places = set(range(len(decision.options))) - {decision.absent}
     return bool(places - set(decision.passing))
 
 
-def flipped(net: Relaxed, derived: Derived) -> list[Derived]:
+def one_op_changes(
+    net: Supernet, derived: DiscreteArchitecture
+) -> list[DiscreteArchitecture]:
     """All changes of one decision, the least certain ones first."""
     changes = []
     for name, decision in net.decisions.items():
@@ -107,7 +111,9 @@ def flipped(net: Relaxed, derived: Derived) -> list[Derived]:
     return [change for _, change in changes]
 
 
-def perturbed(training: Bilevel, clock: Clock) -> Derived:
+def perturbation_scores(
+    training: SupernetTrainer, clock: TimeBudget
+) -> DiscreteArchitecture:
     """The options whose removal hurts the relaxed network most.
 
     Decisions are made one after another, in random order, and the weights are tuned
@@ -121,7 +127,7 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
     decisions, lr = training.net.decisions, TUNING_RATE * training.settings.lr
     with torch.no_grad():
         weights = training.logits.expected(training.logits.flat)
-    first = strongest(decisions, training.logits.shares())
+    first = argmax_architecture(decisions, training.logits.shares())
     chosen, shares = dict(first.chosen), dict(first.shares)
     # The inputs of nodes are not removed: they are ranked by the edges that they feed.
     names = [name for name, decision in decisions.items() if decision.is_staged]
@@ -131,22 +137,22 @@ def perturbed(training: Bilevel, clock: Clock) -> Derived:
         name = names[place]
         harm = _harm(training, weights, name, training.logits.kept[name], clock)
         if harm is None:
-            return Derived(chosen, first.shares)  # of one kind
+            return DiscreteArchitecture(chosen, first.shares)  # of one kind
         chosen[name] = int(np.argmax(_allowed(decisions[name], harm)))
         shares[name] = _above_least(harm)
         weights[name] = _only(weights[name], chosen[name])
         seconds = clock.seconds_left / (len(names) - number)  # for each that is left
-        tuning = Clock(n_tuning, TUNING_SHARE * seconds)
+        tuning = TimeBudget(n_tuning, TUNING_SHARE * seconds)
         training.snapshots.once(partial(training.tune, weights, tuning, lr))
     hurts: dict[str, float] = {}
     for name in names:  # where only some edges are kept, those whose loss hurts
         harm = _harm(training, weights, name, [chosen[name]], clock)
         if harm is None:
-            return Derived(chosen, shares)  # of one kind
+            return DiscreteArchitecture(chosen, shares)  # of one kind
         hurts[name] = max(harm[chosen[name]], 0.0)
     for name, hurt in hurts.items():
         shares[name][chosen[name]] = hurt
-    return Derived(chosen, shares)
+    return DiscreteArchitecture(chosen, shares)
 
 
 def _above_least(harm: np.ndarray) -> np.ndarray:
@@ -156,11 +162,11 @@ def _above_least(harm: np.ndarray) -> np.ndarray:
 
 
 def _harm(
-    training: Bilevel,
-    weights: dict[str, Weights],
+    training: SupernetTrainer,
+    weights: dict[str, MixtureWeights],
     name: str,
     places: Sequence[int],
-    clock: Clock,
+    clock: TimeBudget,
 ) -> np.ndarray | None:
     """By how much the loss grows without some options.
 
@@ -168,7 +174,7 @@ def _harm(
     finite even with all options.
     """
 
-    def measured(weights: dict[str, Weights]) -> float | None:
+    def measured(weights: dict[str, MixtureWeights]) -> float | None:
         answer = training.answer(weights)
         loss = partial(training.halves.measured, answer, clock)
         found: float | None = training.snapshots.once(loss)
@@ -187,26 +193,26 @@ def _harm(
     return harm
 
 
-def _without(weights: Weights, place: int) -> Weights:
+def _without(weights: MixtureWeights, place: int) -> MixtureWeights:
     """The weights with one of them zero, the others as they are."""
     values = weights.values.clone()
     values[place] = 0.0
     return replace(weights, values=values)
 
 
-def _only(weights: Weights, place: int) -> Weights:
+def _only(weights: MixtureWeights, place: int) -> MixtureWeights:
     """All weight on one option."""
     values = torch.zeros_like(weights.values)
     values[place] = 1.0
-    return Weights(values, computed=(place,))
+    return MixtureWeights(values, computed=(place,))
 
 
 def retrained(
     architectures: Sequence[Architecture],
     space: Space,
     task: TaskSpec,
-    training: Bilevel,
-    clock: Clock,
+    training: SupernetTrainer,
+    clock: TimeBudget,
 ) -> list[Architecture]:
     """Architectures by their loss after a short training, if there is time for it.
 
@@ -219,7 +225,7 @@ def retrained(
         if clock.seconds_left <= 0:
             return None
         net = space.build([architecture], task).to(training.halves.x.device)
-        training.fit(net, Clock(n_steps, FIT_SHARE * clock.seconds_left / n_left))
+        training.fit(net, TimeBudget(n_steps, FIT_SHARE * clock.seconds_left / n_left))
         return training.halves.measured(net.eval(), clock)
 
     losses = []

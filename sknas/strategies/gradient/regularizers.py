@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sknas.nets import Decision, Weights
+from sknas.nets import MixedChoice, MixtureWeights
 
 ZERO_ONE = 10.0  # strength of the zero-one loss
 ZERO_ONE_OF = 224  # weights: two cells of DARTS, 14 edges of 8 options each
@@ -21,7 +21,7 @@ SKIP_DECAY = 3.0  # by how many powers of e it falls in a stage
 
 
 @dataclass(frozen=True)
-class Moment:
+class SearchProgress:
     """A point of a search.
 
     Parameters
@@ -43,11 +43,13 @@ class Moment:
     arch_lr: float
 
 
-def _no_penalty(logits: Sequence[Tensor], moment: Moment) -> Tensor:
+def _no_penalty(logits: Sequence[Tensor], moment: SearchProgress) -> Tensor:
     return torch.zeros((), device=logits[0].device)
 
 
-def _unchanged(weights: Weights, decision: Decision, moment: Moment) -> Weights:
+def _unchanged(
+    weights: MixtureWeights, decision: MixedChoice, moment: SearchProgress
+) -> MixtureWeights:
     return weights
 
 
@@ -64,12 +66,16 @@ class Regulariser:
         those of the weights alone.
     """
 
-    penalty: Callable[[Sequence[Tensor], Moment], Tensor] = _no_penalty
-    mixed: Callable[[Weights, Decision, Moment], Weights] = _unchanged
-    trained: Callable[[Weights, Decision, Moment], Weights] = _unchanged
+    penalty: Callable[[Sequence[Tensor], SearchProgress], Tensor] = _no_penalty
+    mixed: Callable[[MixtureWeights, MixedChoice, SearchProgress], MixtureWeights] = (
+        _unchanged
+    )
+    trained: Callable[[MixtureWeights, MixedChoice, SearchProgress], MixtureWeights] = (
+        _unchanged
+    )
 
 
-def beta_decay(logits: Sequence[Tensor], moment: Moment) -> Tensor:
+def beta_decay(logits: Sequence[Tensor], moment: SearchProgress) -> Tensor:
     """Keeps one option from pulling away from the others, more and more."""
     strength = BETA[moment.arch_lr <= SLOW_LR] * moment.progress
     # What all options of a decision have in common moves none of their weights, but
@@ -78,7 +84,7 @@ def beta_decay(logits: Sequence[Tensor], moment: Moment) -> Tensor:
     return strength * torch.stack([v.logsumexp(dim=0) for v in apart]).mean()
 
 
-def zero_one(logits: Sequence[Tensor], moment: Moment) -> Tensor:
+def zero_one(logits: Sequence[Tensor], moment: SearchProgress) -> Tensor:
     """Drives weights between 0 and 1 to one of the two.
 
     As hard as where it was published, however many there are: a mean of a few would
@@ -88,7 +94,9 @@ def zero_one(logits: Sequence[Tensor], moment: Moment) -> Tensor:
     return -ZERO_ONE * total / ZERO_ONE_OF
 
 
-def smoothed(weights: Weights, decision: Decision, moment: Moment) -> Weights:
+def smoothed(
+    weights: MixtureWeights, decision: MixedChoice, moment: SearchProgress
+) -> MixtureWeights:
     """Noise on the weights: networks near by must do well, too."""
     size = NOISE[0] + (NOISE[1] - NOISE[0]) * moment.progress
     noise = torch.empty_like(weights.values).uniform_(-size, size)
@@ -97,7 +105,9 @@ def smoothed(weights: Weights, decision: Decision, moment: Moment) -> Weights:
     return replace(weights, values=(weights.values + noise * is_computed).clamp(0, 1))
 
 
-def skip_dropout(weights: Weights, decision: Decision, moment: Moment) -> Weights:
+def skip_dropout(
+    weights: MixtureWeights, decision: MixedChoice, moment: SearchProgress
+) -> MixtureWeights:
     """Drops numbers that skips pass on, less and less within a stage."""
     first = SKIP_DROPOUT[moment.stage if moment.n_stages > 1 else 1]
     return replace(
@@ -105,7 +115,9 @@ def skip_dropout(weights: Weights, decision: Decision, moment: Moment) -> Weight
     )
 
 
-def auxiliary_skip(weights: Weights, decision: Decision, moment: Moment) -> Weights:
+def auxiliary_skip(
+    weights: MixtureWeights, decision: MixedChoice, moment: SearchProgress
+) -> MixtureWeights:
     """A skip beside the mixture, which fades: the mixture's own need not help."""
     place = decision.identity
     if place is None:

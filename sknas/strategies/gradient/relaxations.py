@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.distributions import Dirichlet
 from torch.nn import functional
 
-from sknas.nets import Weights
+from sknas.nets import MixtureWeights
 
-LEAST_CONCENTRATION = 1e-3  # below it draws of a Dirichlet become NaN
+MIN_CONCENTRATION = 1e-3  # below it draws of a Dirichlet become NaN
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Relaxation:
         Logits -> what the options count without chance, positive.
     """
 
-    draw: Callable[[Tensor, float], Weights]
+    draw: Callable[[Tensor, float], MixtureWeights]
     mean: Callable[[Tensor], Tensor]
 
 
@@ -36,17 +36,17 @@ def softmax(logits: Tensor) -> Tensor:
     return torch.softmax(logits, dim=0)
 
 
-def gumbel(logits: Tensor, temperature: float) -> Weights:
+def gumbel(logits: Tensor, temperature: float) -> MixtureWeights:
     """Shares of logits with Gumbel noise."""
-    return Weights(_gumbel(logits, temperature))
+    return MixtureWeights(_gumbel(logits, temperature))
 
 
-def gumbel_straight_through(logits: Tensor, temperature: float) -> Weights:
+def gumbel_straight_through(logits: Tensor, temperature: float) -> MixtureWeights:
     """One option with weight 1, with the gradient of its shares."""
     shares = _gumbel(logits, temperature)
     place = int(shares.argmax())
     hard = functional.one_hot(torch.tensor(place), len(logits)).to(shares)
-    return Weights(hard - shares.detach() + shares, computed=(place,))
+    return MixtureWeights(hard - shares.detach() + shares, computed=(place,))
 
 
 def _gumbel(logits: Tensor, temperature: float) -> Tensor:
@@ -59,12 +59,14 @@ def _gumbel(logits: Tensor, temperature: float) -> Tensor:
 
 def concentration(logits: Tensor) -> Tensor:
     """The parameters of a Dirichlet distribution."""
-    return (functional.elu(logits) + 1).clamp(min=LEAST_CONCENTRATION)
+    return (functional.elu(logits) + 1).clamp(min=MIN_CONCENTRATION)
 
 
-def dirichlet(logits: Tensor, temperature: float) -> Weights:
+def dirichlet(logits: Tensor, temperature: float) -> MixtureWeights:
     """Shares drawn from a Dirichlet distribution."""
-    return Weights(Dirichlet(concentration(logits), validate_args=False).rsample())
+    return MixtureWeights(
+        Dirichlet(concentration(logits), validate_args=False).rsample()
+    )
 
 
 def _dirichlet_mean(logits: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ def _dirichlet_mean(logits: Tensor) -> Tensor:
 
 def _sure(mean: Callable[[Tensor], Tensor]) -> Relaxation:
     """A relaxation without chance."""
-    return Relaxation(lambda logits, temperature: Weights(mean(logits)), mean)
+    return Relaxation(lambda logits, temperature: MixtureWeights(mean(logits)), mean)
 
 
 RELAXATIONS = {

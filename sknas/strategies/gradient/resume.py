@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sknas._problem import Journal
+from sknas._problem import Store
 from sknas._training.isolation import random_state, set_random_state
 
 SECONDS_APART = 10.0
@@ -38,13 +38,13 @@ class Snapshots:
         How long the training took up to the snapshot.
     """
 
-    def __init__(self, journal: Journal, device: str, batch_size: int) -> None:
-        self.journal, self.devices, self.batch_size = (
-            journal,
+    def __init__(self, store: Store, device: str, batch_size: int) -> None:
+        self.store, self.devices, self.batch_size = (
+            store,
             ("cpu", device),
             batch_size,
         )
-        told = journal.get(SNAPSHOT)
+        told = store.get(SNAPSHOT)
         if told is None or told["batch_size"] != batch_size:
             told = {"seconds": 0.0, "answers": [], "followed": {}}
         self.seconds: float = told["seconds"]
@@ -99,7 +99,7 @@ class Snapshots:
                 attribute: _joined(tensors) if (tensors := _tensors(value)) else value
                 for attribute, value in _state(thing, attributes).items()
             }
-        self.journal.put(SNAPSHOT, told)
+        self.store.put(SNAPSHOT, told)
         self._last = time.monotonic()
 
 

@@ -11,19 +11,19 @@ from torch import Tensor
 from sknas._problem import Rows, TaskSpec
 from sknas._training.batches import Batches
 from sknas._training.loss import WeightedLoss
-from sknas.strategies.gradient.time_budget import Clock
+from sknas.strategies.gradient.time_budget import TimeBudget
 
 SINGLE_BELOW = 600  # rows below which one half would be too few for either
 UNEVEN_BELOW = 2_000
 SHARES = (0.7, 0.5)  # of the weights, below that and above
-LEAST_PART = 150  # rows of either, where groups are so large that one gets few
+MIN_PART = 150  # rows of either, where groups are so large that one gets few
 CHUNK = 256  # rows that are answered at once
 MAX_MEASURED = 2_000  # rows that a loss is measured on
 
 Answer = Callable[[Tensor], Tensor]  # rows (N, ...) -> answers (1, N, C)
 
 
-class Halves:
+class BilevelSplit:
     """Training rows, dealt out to weights and logits.
 
     Parameters
@@ -65,7 +65,7 @@ class Halves:
             share = SHARES[n >= UNEVEN_BELOW]
             is_class = task.kind in ("binary", "multiclass")
             parts = deal(rows.y if is_class else np.zeros(n), share, rng, rows.groups)
-            if min(map(len, parts)) < LEAST_PART:
+            if min(map(len, parts)) < MIN_PART:
                 parts = (everything, everything)
         self.weight_rows, self.arch_rows = (
             torch.as_tensor(part, device=device) for part in parts
@@ -85,7 +85,7 @@ class Halves:
         return self.loss_of(answer(self.x[rows]), self.y[rows], self.weight[rows])
 
     @torch.no_grad()
-    def measured(self, answer: Answer, clock: Clock) -> float | None:
+    def measured(self, answer: Answer, clock: TimeBudget) -> float | None:
         """The loss on the logits' rows, or on some of them; None if time is over."""
         rows = self.arch_rows[:MAX_MEASURED]
         total = 0.0

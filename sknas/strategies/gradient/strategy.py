@@ -20,27 +20,27 @@ from sknas._validation import (
     reject,
     warn_user,
 )
-from sknas.nets import Relaxed
+from sknas.nets import Supernet
 from sknas.spaces import Space, UnseenSampler
 from sknas.strategies._base import Strategy
 from sknas.strategies.gradient.discretize import (
     DISCRETISATIONS,
     N_RETRAINED,
-    Derived,
-    capped,
-    flipped,
-    perturbed,
+    DiscreteArchitecture,
+    argmax_architecture,
+    limit_skips,
+    one_op_changes,
+    perturbation_scores,
     retrained,
-    strongest,
 )
 from sknas.strategies.gradient.optimizers import STEEPER
 from sknas.strategies.gradient.presets import PRESETS, Preset
 from sknas.strategies.gradient.regularizers import REGULARISERS
 from sknas.strategies.gradient.relaxations import RELAXATIONS
 from sknas.strategies.gradient.resume import SNAPSHOT, Snapshots
-from sknas.strategies.gradient.split import Halves
-from sknas.strategies.gradient.supernet_trainer import Bilevel
-from sknas.strategies.gradient.time_budget import Clock
+from sknas.strategies.gradient.split import BilevelSplit
+from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
+from sknas.strategies.gradient.time_budget import TimeBudget
 
 IMAGE_PRESET, TABLE_PRESET = "drnas", "snas"  # where none is given
 SEARCH_SHARE = 0.7  # of that, where more is trained to derive architectures
@@ -128,7 +128,7 @@ class GradientStrategy(Strategy):
         What the options of each decision counted, from the start to the end.
     entropy_ : ndarray of shape (n_records,)
         How undecided they were, from 0 to 1.
-    sharpness_ : ndarray of shape (n_looks,)
+    sharpness_ : ndarray of shape (n_snapshots,)
         Largest eigenvalue of the Hessian of the logits; where it grows fast, the
         architecture is often worse than its relaxed network. None for "gumbel-st",
         which never computes all options at once.
@@ -170,7 +170,7 @@ class GradientStrategy(Strategy):
     GradientStrategy(arch_optimizer='momentum', preset='beta-darts')
     """
 
-    is_primed = False
+    needs_initial_design = False
     time_share = 1 / 3  # for the relaxed network
     results = ("trajectory_", "entropy_", "sharpness_", "derived_")
 
@@ -216,7 +216,7 @@ class GradientStrategy(Strategy):
             allowed = "one that needs no network, where a function is searched"
             reject("search", "strategy", self, allowed)
         with isolated(0, problem.device):
-            space.relaxed(problem.task)  # says so if there is none
+            space.supernet(problem.task)  # says so if there is none
         self.settings_ = self._settings(problem)
         self.space_, self.problem_, self.rng_ = space, problem, rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
@@ -258,33 +258,33 @@ class GradientStrategy(Strategy):
 
     def _settings(self, problem: Problem) -> Preset:
         """The preset with what is given in its place, after a check of all of it."""
-        owner = type(self).__name__
+        caller_name = type(self).__name__
         assert problem.task is not None
         is_table = problem.task.image is None
         usual = TABLE_PRESET if is_table else IMAGE_PRESET
         name = usual if self.preset is None else self.preset
-        settings = PRESETS[check_word(owner, "preset", name, PRESETS)]
+        settings = PRESETS[check_word(caller_name, "preset", name, PRESETS)]
         given: dict[str, Any] = {}
         if is_table:
             given = {"lr": TABLE_LR, "weight_decay": TABLE_WEIGHT_DECAY}
             given["batch_size"] = default_batch_size(problem.task.n_rows)
         for name, words in WORDS.items():
             if getattr(self, name) is not None:
-                given[name] = check_word(owner, name, getattr(self, name), words)
+                given[name] = check_word(caller_name, name, getattr(self, name), words)
         for name in ("partial_channels", "batch_size"):
-            if check_integer(owner, name, getattr(self, name), 1, optional=True):
+            if check_integer(caller_name, name, getattr(self, name), 1, optional=True):
                 given[name] = getattr(self, name)
         for name in NUMBERS:
-            if check_positive(owner, name, getattr(self, name), optional=True):
+            if check_positive(caller_name, name, getattr(self, name), optional=True):
                 given[name] = getattr(self, name)
         for name in SHARES:
             if getattr(self, name) is not None:
                 given[name] = self._share(name)
         if self.order is not None:
             if self.order not in (1, 2):
-                reject(owner, "order", self.order, "1, 2 or None")
+                reject(caller_name, "order", self.order, "1, 2 or None")
             given["order"] = self.order
-        check_integer(owner, "n_epochs", self.n_epochs, 1, optional=True)
+        check_integer(caller_name, "n_epochs", self.n_epochs, 1, optional=True)
         return replace(settings, **given)
 
     def _share(self, name: str) -> float:
@@ -301,12 +301,12 @@ class GradientStrategy(Strategy):
 
         One number is drawn in either case, so that those drawn later are the same.
         """
-        seed, journal = int(self.rng_.integers(2**31)), self.problem_.journal
-        found = journal.get(RELAXED)
+        seed, store = int(self.rng_.integers(2**31)), self.problem_.store
+        found = store.get(RELAXED)
         if found is None:
             found = self._found(seed)
-            journal.put(RELAXED, found)
-        journal.drop(SNAPSHOT)
+            store.put(RELAXED, found)
+        store.drop(SNAPSHOT)
         for name, value in found.items():
             setattr(self, name, value)
 
@@ -340,20 +340,20 @@ class GradientStrategy(Strategy):
         fold, device = problem.folds[0], problem.device
         is_plain = settings.discretisation == "argmax"
         share = 1.0 if is_plain else SEARCH_SHARE
-        snapshots = Snapshots(problem.journal, device, batch_size)
+        snapshots = Snapshots(problem.store, device, batch_size)
         seconds = self.time_share * max(problem.seconds_left + snapshots.seconds, 0.0)
         rng = np.random.default_rng(seed)
         with isolated(seed, device):
-            net = self.space_.relaxed(fold.task, settings.partial_channels).to(device)
-            halves = Halves(
+            net = self.space_.supernet(fold.task, settings.partial_channels).to(device)
+            halves = BilevelSplit(
                 fold.train, fold.task, device, rng, settings.is_single_level
             )
             n_steps = self._n_steps(halves.n_batches(halves.weight_rows, batch_size))
-            training = Bilevel(
+            training = SupernetTrainer(
                 net,
                 settings,
                 halves,
-                Clock(n_steps, share * seconds),
+                TimeBudget(n_steps, share * seconds),
                 snapshots,
                 is_adaptive=fold.task.image is None,
                 arch_lr=self.arch_lr,
@@ -365,7 +365,7 @@ class GradientStrategy(Strategy):
                     "relaxed network was infinite or NaN: architectures are derived "
                     "from what it was before; give a smaller 'lr'."
                 )
-            rest = Clock(n_steps, (1 - share) * seconds)
+            rest = TimeBudget(n_steps, (1 - share) * seconds)
             snapshots.follow("rest", rest, "used")
             derived, is_undecided = self._derive(training, rest)
         return {
@@ -385,28 +385,28 @@ class GradientStrategy(Strategy):
             n_steps = min(n_steps, max_epochs * n_batches)
         return max(1, n_steps)
 
-    def _deriver(self, net: Relaxed) -> Any:
+    def _deriver(self, net: Supernet) -> Any:
         """Shares -> the architecture that they mean."""
 
         def derive(shares: dict[str, np.ndarray]) -> dict[str, Any]:
-            derived = capped(net, strongest(net.decisions, shares))
+            derived = limit_skips(net, argmax_architecture(net.decisions, shares))
             return net.architecture(derived.chosen, derived.shares)
 
         return derive
 
     def _derive(
-        self, training: Bilevel, clock: Clock
+        self, training: SupernetTrainer, clock: TimeBudget
     ) -> tuple[list[Architecture], bool]:
         """Architectures of a trained network, the best first; if it told nothing."""
         net, is_undecided = training.net, False
         if self.settings_.discretisation == "perturbation":
-            derived = perturbed(training, clock)
+            derived = perturbation_scores(training, clock)
         else:
-            derived = strongest(net.decisions, training.logits.shares())
+            derived = argmax_architecture(net.decisions, training.logits.shares())
             most = UNMOVED if training.is_settled else UNDECIDED
             is_undecided = self.guards and training.logits.entropy() > most
         first = self._guarded(net, derived)
-        changes = [] if is_undecided else flipped(net, first)
+        changes = [] if is_undecided else one_op_changes(net, first)
         filled: dict[str, Architecture] = {}
         for one in [first, *(self._guarded(net, change) for change in changes)]:
             values = net.architecture(one.chosen, one.shares)
@@ -422,5 +422,7 @@ class GradientStrategy(Strategy):
             architectures = best + others
         return architectures, is_undecided
 
-    def _guarded(self, net: Relaxed, derived: Derived) -> Derived:
-        return capped(net, derived) if self.guards else derived
+    def _guarded(
+        self, net: Supernet, derived: DiscreteArchitecture
+    ) -> DiscreteArchitecture:
+        return limit_skips(net, derived) if self.guards else derived

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sknas._training.isolation import random_state, set_random_state
-from sknas.nets import Relaxed, Weights
-from sknas.strategies.gradient.alphas import Logits
+from sknas.nets import MixtureWeights, Supernet
+from sknas.strategies.gradient.alphas import Alphas
 from sknas.strategies.gradient.optimizers import (
     ArchOptimizer,
     WeightOptimizer,
@@ -22,14 +22,14 @@ from sknas.strategies.gradient.optimizers import (
     usual_arch_lr,
 )
 from sknas.strategies.gradient.presets import Preset
-from sknas.strategies.gradient.regularizers import REGULARISERS, Moment
+from sknas.strategies.gradient.regularizers import REGULARISERS, SearchProgress
 from sknas.strategies.gradient.relaxations import RELAXATIONS
 from sknas.strategies.gradient.resume import Snapshots
-from sknas.strategies.gradient.split import Answer, Halves, endless
-from sknas.strategies.gradient.time_budget import Clock
+from sknas.strategies.gradient.split import Answer, BilevelSplit, endless
+from sknas.strategies.gradient.time_budget import TimeBudget
 
 N_RECORDS = 100  # of the weights of options, in a search
-STEPS_A_LOOK, MAX_LOOKS = 100, 5  # at the sharpness
+STEPS_A_LOOK, MAX_SNAPSHOTS = 100, 5  # at the sharpness
 PRODUCTS = 4  # with the Hessian, in a look
 SETTLED_FROM, SETTLED_FOR = 0.5, 0.1  # shares of a search
 
@@ -55,7 +55,7 @@ OWN = (
 )
 
 
-class Bilevel:
+class SupernetTrainer:
     """Trains the weights of a relaxed network and the logits of its options.
 
     In each step the logits go down the loss of their rows, then the weights down the
@@ -92,10 +92,10 @@ class Bilevel:
 
     def __init__(
         self,
-        net: Relaxed,
+        net: Supernet,
         settings: Preset,
-        halves: Halves,
-        clock: Clock,
+        halves: BilevelSplit,
+        clock: TimeBudget,
         snapshots: Snapshots,
         *,
         is_adaptive: bool,
@@ -107,7 +107,7 @@ class Bilevel:
         net.dropout = settings.dropout
         relaxation = RELAXATIONS[settings.relaxation]
         device = str(halves.x.device)
-        self.logits = Logits(net.decisions, relaxation, device)
+        self.logits = Alphas(net.decisions, relaxation, device)
         self.regulariser = REGULARISERS[settings.regulariser]
         self.arch_optimizer = ArchOptimizer(settings.arch_optimizer, self.logits.flat)
         self.parameters = [p for p in net.parameters() if p.requires_grad]
@@ -148,7 +148,7 @@ class Bilevel:
             if int(progress * N_RECORDS) >= len(self.records):
                 self._record()
                 self._settle(moment)
-            if int(progress * self._n_looks) > len(self.sharpnesses):
+            if int(progress * self._n_snapshots) > len(self.sharpnesses):
                 with self._still():
                     self._look()
             self.snapshots.offer()
@@ -162,12 +162,12 @@ class Bilevel:
         return dict(zip(self.net.decisions, parts, strict=True))
 
     @property
-    def _n_looks(self) -> int:
+    def _n_snapshots(self) -> int:
         if self.settings.relaxation == "gumbel-st":
             return 0  # a look computes all options at once
-        return min(max(self.clock.n_steps // STEPS_A_LOOK, 1), MAX_LOOKS)
+        return min(max(self.clock.n_steps // STEPS_A_LOOK, 1), MAX_SNAPSHOTS)
 
-    def _moment(self) -> Moment:
+    def _moment(self) -> SearchProgress:
         progress = self.clock.progress
         n_stages = len(self.settings.kept)
         stage = min(int(progress * n_stages), n_stages - 1)
@@ -176,7 +176,9 @@ class Bilevel:
             kind, published = self.settings.arch_optimizer, self.settings.arch_lr
             n_moving = (1 - self.settings.warmup) * self.clock.expected
             arch_lr = usual_arch_lr(kind, published, round(n_moving))
-        return Moment(progress, stage, n_stages, progress * n_stages - stage, arch_lr)
+        return SearchProgress(
+            progress, stage, n_stages, progress * n_stages - stage, arch_lr
+        )
 
     def _enter(self, stage: int) -> None:
         """Drop options where a new stage begins."""
@@ -193,8 +195,8 @@ class Bilevel:
         return first + (last - first) * progress
 
     def _weights(
-        self, flat: Tensor, moment: Moment, is_weight_step: bool
-    ) -> dict[str, Weights]:
+        self, flat: Tensor, moment: SearchProgress, is_weight_step: bool
+    ) -> dict[str, MixtureWeights]:
         drawn = self.logits.drawn(flat, self._temperature(moment.progress))
         for name, weights in drawn.items():
             decision = self.net.decisions[name]
@@ -204,11 +206,11 @@ class Bilevel:
             drawn[name] = weights
         return drawn
 
-    def _weight_loss(self, rows: Tensor, moment: Moment) -> Tensor:
+    def _weight_loss(self, rows: Tensor, moment: SearchProgress) -> Tensor:
         weights = self._weights(self.logits.flat, moment, True)
         return self.halves.loss(lambda x: self.net(x, weights), rows)
 
-    def _arch_loss(self, rows: Tensor, moment: Moment) -> Tensor:
+    def _arch_loss(self, rows: Tensor, moment: SearchProgress) -> Tensor:
         flat = self.logits.flat
         weights = self._weights(flat, moment, False)
         loss = self.halves.loss(lambda x: self.net(x, weights), rows)
@@ -229,7 +231,7 @@ class Bilevel:
             for buffer, value in zip(self.net.buffers(), before, strict=True):
                 buffer.copy_(value)
 
-    def _move_logits(self, moment: Moment, lr: float) -> None:
+    def _move_logits(self, moment: SearchProgress, lr: float) -> None:
         rows, flat = next(self._arch_rows), self.logits.flat
         if self.settings.order == 1:
             (gradient,) = torch.autograd.grad(self._arch_loss(rows, moment), flat)
@@ -248,7 +250,7 @@ class Bilevel:
             decay = self.settings.arch_weight_decay
             self.arch_optimizer.step(gradient, moment.arch_lr, decay)
 
-    def _move_weights(self, moment: Moment, lr: float) -> bool:
+    def _move_weights(self, moment: SearchProgress, lr: float) -> bool:
         """Whether the loss was finite, and the weights were moved."""
         loss = self._weight_loss(next(self._weight_rows), moment)
         return self._descend(loss, self.optimizer, lr)
@@ -266,7 +268,7 @@ class Bilevel:
         self.records = np.vstack([self.records, shares])
         self.entropies.append(self.logits.entropy())
 
-    def _settle(self, moment: Moment) -> None:
+    def _settle(self, moment: SearchProgress) -> None:
         """Leave the logits alone once what is derived of them stays the same."""
         is_last = self._stage == len(self.settings.kept) - 1
         # Logits that have not moved yet in this stage say nothing.
@@ -299,18 +301,20 @@ class Bilevel:
                 break
         self.sharpnesses.append(value)
 
-    def answer(self, weights: Mapping[str, Weights]) -> Answer:
+    def answer(self, weights: Mapping[str, MixtureWeights]) -> Answer:
         """The network at some weights of its options."""
         return lambda x: self.net(x, weights)
 
-    def tune(self, weights: Mapping[str, Weights], clock: Clock, lr: float) -> bool:
+    def tune(
+        self, weights: Mapping[str, MixtureWeights], clock: TimeBudget, lr: float
+    ) -> bool:
         """Train the network's own weights, those of the options fixed.
 
         False if a loss was not finite.
         """
         return self._train(self.net, self.answer(weights), self.optimizer, clock, lr)
 
-    def fit(self, net: nn.Module, clock: Clock) -> None:
+    def fit(self, net: nn.Module, clock: TimeBudget) -> None:
         """Train another network on the rows of the weights."""
         parameters = [p for p in net.parameters() if p.requires_grad]
         optimizer = WeightOptimizer(parameters, self.optimizer.is_adaptive)
@@ -324,7 +328,7 @@ class Bilevel:
         net: nn.Module,
         answer: Answer,
         optimizer: WeightOptimizer,
-        clock: Clock,
+        clock: TimeBudget,
         lr: float | None,
     ) -> bool:
         """Train a network at a rate, or at those of a search; False as `tune` does."""

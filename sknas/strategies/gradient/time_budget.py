@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Clock:
+class TimeBudget:
     """How far a training is: by its steps, or by its seconds if they are shorter.
 
     Parameters

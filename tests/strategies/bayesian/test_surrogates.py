@@ -8,8 +8,8 @@ from tables import TABLES, ChainSpace, all_of
 
 from sknas.strategies.bayesian.gaussian_process import (
     JITTER,
-    ExponentialHammingProcess,
-    WeisfeilerLehmanProcess,
+    ExponentialHammingGP,
+    WeisfeilerLehmanGP,
 )
 from sknas.strategies.bayesian.strategy import SURROGATES
 
@@ -82,7 +82,7 @@ def test_draws_have_its_mean_and_deviation(surrogate, table):
 def test_many_points_are_drawn_in_parts(surrogate, monkeypatch):
     """Draws of all together would need the square of their number in memory."""
     model, codes, _ = split(surrogate, "chain")
-    monkeypatch.setattr("sknas.strategies.bayesian.gaussian_process.MOST_JOINT", 7)
+    monkeypatch.setattr("sknas.strategies.bayesian.gaussian_process.MAX_JOINT", 7)
     mean, std = model.predict(codes[:20])
     drawn = model.draw(codes[:20], np.random.default_rng(0), 3_000)
     np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=0.1 * std.max() + 0.01)
@@ -126,7 +126,7 @@ def test_draws_of_a_process_are_functions(surrogate):
 def test_a_lie_is_one_more_observation_of_the_same_model(surrogate):
     model, codes, _ = split(surrogate, "chain", n=20)
     before = model.predict(codes)
-    other = model.lied_to(codes[3], -1.5)
+    other = model.fantasise(codes[3], -1.5)
     for one, same in zip(before, model.predict(codes), strict=True):
         np.testing.assert_array_equal(one, same)
     if surrogate not in PROCESSES:
@@ -140,7 +140,7 @@ def test_a_lie_is_one_more_observation_of_the_same_model(surrogate):
 
 def test_the_hamming_process_counts_choices_that_differ():
     """One category counts as much as the whole range of an ordered choice."""
-    model = ExponentialHammingProcess()
+    model = ExponentialHammingGP()
     space, _ = TABLES["mixed"]
     base = {"kind": "relu", "depth": 1, "width": 8, "rate": 1e-4, "unused": 0}
     changes = [{}, {"kind": "silu"}, {"depth": 4}, {"depth": 2}, {"kind": "tanh"}]
@@ -168,9 +168,9 @@ def test_the_gradient_of_the_likelihood_is_that_of_its_differences():
 
 
 def test_constant_losses_and_one_column_do_not_stop_a_process():
-    n = ExponentialHammingProcess.MIN_POINTS + 5
+    n = ExponentialHammingGP.MIN_POINTS + 5
     X = np.linspace(0, 1, n)[:, None]
-    model = ExponentialHammingProcess().fit(X, np.zeros(n))
+    model = ExponentialHammingGP().fit(X, np.zeros(n))
     mean, std = model.predict(X)
     assert np.isfinite(mean).all() and np.isfinite(std).all()
 
@@ -181,7 +181,7 @@ def test_names_of_graphs_are_those_of_weisfeiler_and_lehman():
     chains = [
         space.fill(dict(zip("xyz", word, strict=True))) for word in ("aba", "baa")
     ]
-    model = WeisfeilerLehmanProcess()
+    model = WeisfeilerLehmanGP()
     codes = model.encode(space, chains)
     n = model.N_NAMES
     first, second, third = (codes[:, j * n : (j + 1) * n] for j in range(3))

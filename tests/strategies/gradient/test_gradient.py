@@ -12,19 +12,19 @@ from torch.distributions import Dirichlet
 
 import sknas
 from sknas._history import Proposal, Trial
-from sknas._problem import NoJournal, Problem, Rows, TaskSpec
+from sknas._problem import NullStore, Problem, Rows, TaskSpec
 from sknas.exceptions import SearchWarning
-from sknas.nets import Decision, Weights
+from sknas.nets import MixedChoice, MixtureWeights
 from sknas.spaces import Space
 from sknas.strategies import STRATEGIES, GradientStrategy
-from sknas.strategies.gradient.alphas import Logits
+from sknas.strategies.gradient.alphas import Alphas
 from sknas.strategies.gradient.discretize import (
     DISCRETISATIONS,
-    Derived,
-    capped,
-    flipped,
-    perturbed,
-    strongest,
+    DiscreteArchitecture,
+    argmax_architecture,
+    limit_skips,
+    one_op_changes,
+    perturbation_scores,
 )
 from sknas.strategies.gradient.optimizers import (
     ArchOptimizer,
@@ -37,7 +37,7 @@ from sknas.strategies.gradient.optimizers import (
 from sknas.strategies.gradient.presets import PRESETS, Preset
 from sknas.strategies.gradient.regularizers import (
     REGULARISERS,
-    Moment,
+    SearchProgress,
     auxiliary_skip,
     beta_decay,
     skip_dropout,
@@ -46,9 +46,9 @@ from sknas.strategies.gradient.regularizers import (
 )
 from sknas.strategies.gradient.relaxations import RELAXATIONS
 from sknas.strategies.gradient.resume import Snapshots
-from sknas.strategies.gradient.split import Halves, deal
-from sknas.strategies.gradient.supernet_trainer import Bilevel
-from sknas.strategies.gradient.time_budget import Clock
+from sknas.strategies.gradient.split import BilevelSplit, deal
+from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
+from sknas.strategies.gradient.time_budget import TimeBudget
 
 FAST = {"lr": 0.02}  # of weights, on a task that is learnt in a few steps
 
@@ -266,7 +266,7 @@ def test_sigmoids_weigh_each_option_by_itself():
 def make_logits(relaxation="softmax", n_features=3):
     net = PlantedNet(n_features)
     torch.manual_seed(0)
-    return Logits(net.decisions, RELAXATIONS[relaxation], "cpu")
+    return Alphas(net.decisions, RELAXATIONS[relaxation], "cpu")
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
@@ -301,11 +301,11 @@ def test_entropy_is_from_even_to_sure():
 
 # ------------------------------------------------------------------- the regularisers
 
-DECISION = Decision(OPTIONS, passing=(1,), identity=1, absent=0)
+DECISION = MixedChoice(OPTIONS, passing=(1,), identity=1, absent=0)
 
 
 def moment(progress=0.5, stage=0, n_stages=1, stage_progress=0.5, arch_lr=0.01):
-    return Moment(progress, stage, n_stages, stage_progress, arch_lr)
+    return SearchProgress(progress, stage, n_stages, stage_progress, arch_lr)
 
 
 def test_beta_decay_pulls_large_logits_down():
@@ -335,17 +335,17 @@ def test_zero_one_drives_weights_apart():
 
 def test_smoothing_adds_more_and_more_noise_to_what_is_computed():
     torch.manual_seed(0)
-    weights = Weights(torch.full((1_000,), 0.5))
+    weights = MixtureWeights(torch.full((1_000,), 0.5))
     for progress, size in ((0.0, 0.03), (1.0, 0.3)):
         values = smoothed(weights, DECISION, moment(progress)).values
         assert 0.95 * size < (values - 0.5).abs().max() <= size
-    one = Weights(torch.tensor([0.0, 1.0, 0.0]), computed=(1,))
+    one = MixtureWeights(torch.tensor([0.0, 1.0, 0.0]), computed=(1,))
     values = smoothed(one, DECISION, moment(1.0)).values
     assert values[[0, 2]].tolist() == [0.0, 0.0] and 0.7 <= values[1] <= 1.0
 
 
 def test_skips_are_dropped_less_and_less_within_a_stage():
-    weights = Weights(torch.full((4,), 0.25))
+    weights = MixtureWeights(torch.full((4,), 0.25))
     first = skip_dropout(weights, DECISION, moment(0.4, 1, 3, 0.0)).dropout
     last = skip_dropout(weights, DECISION, moment(0.6, 1, 3, 1.0)).dropout
     assert first == 0.4 and last == pytest.approx(0.4 * np.exp(-3))
@@ -354,7 +354,7 @@ def test_skips_are_dropped_less_and_less_within_a_stage():
 
 
 def test_an_auxiliary_skip_fades():
-    weights = Weights(torch.tensor([0.0, 0.0, 1.0, 0.0]), computed=(2,))
+    weights = MixtureWeights(torch.tensor([0.0, 0.0, 1.0, 0.0]), computed=(2,))
     early = auxiliary_skip(weights, DECISION, moment(0.25))
     assert early.values.tolist() == [0.0, 0.75, 1.0, 0.0] and early.places == (1, 2)
     late = auxiliary_skip(weights, DECISION, moment(1.0))
@@ -392,11 +392,11 @@ def test_halves_have_the_same_mixture_of_classes(rng):
 def test_small_tables_are_dealt_unevenly_or_not_at_all(n, n_first, rng):
     rows = Rows(rng.normal(size=(n, 2)).astype("f4"), np.zeros(n, int), np.ones(n))
     task = TaskSpec("binary", 2, n, n_numeric=2)
-    halves = Halves(rows, task, "cpu", rng, False)
+    halves = BilevelSplit(rows, task, "cpu", rng, False)
     assert len(halves.weight_rows) == pytest.approx(n_first, abs=1)
     shared = set(halves.weight_rows.tolist()) & set(halves.arch_rows.tolist())
     assert len(shared) == (n if n_first == n else 0)
-    both = Halves(rows, task, "cpu", rng, True)
+    both = BilevelSplit(rows, task, "cpu", rng, True)
     assert len(both.weight_rows) == len(both.arch_rows) == n
 
 
@@ -424,7 +424,7 @@ def test_all_rows_are_for_both_where_groups_leave_few_to_one(sizes, is_parted):
     rows = Rows(y, y, np.ones(1200), groups)
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        halves = Halves(rows, TaskSpec("regression", 1, 1200), "cpu", rng, False)
+        halves = BilevelSplit(rows, TaskSpec("regression", 1, 1200), "cpu", rng, False)
         first, rest = (
             set(groups[part]) for part in (halves.weight_rows, halves.arch_rows)
         )
@@ -434,7 +434,7 @@ def test_all_rows_are_for_both_where_groups_leave_few_to_one(sizes, is_parted):
 
 def test_an_epoch_has_each_row_once(rng):
     rows = Rows(np.zeros((100, 1), "f4"), np.zeros((100, 1), "f4"), np.ones(100))
-    halves = Halves(rows, TaskSpec("regression", 1, 100), "cpu", rng, True)
+    halves = BilevelSplit(rows, TaskSpec("regression", 1, 100), "cpu", rng, True)
     batches = halves.batches(halves.weight_rows, 32)
     epoch = [rows for (rows,) in batches]
     assert sorted(torch.cat(epoch).tolist()) == list(range(100))
@@ -458,9 +458,9 @@ def test_no_connection_is_never_chosen():
         "f0": np.array([0.9, 0.0, 0.1, 0.0]),
         "f1": np.array([0.2, 0.5, 0.2, 0.1]),
     }
-    derived = strongest(net.decisions, shares)
+    derived = argmax_architecture(net.decisions, shares)
     assert derived.chosen == {"f0": 2, "f1": 1}
-    flips = flipped(net, derived)
+    flips = one_op_changes(net, derived)
     assert all(0 not in flip.chosen.values() for flip in flips)
 
 
@@ -470,7 +470,7 @@ def test_changes_of_what_is_least_certain_come_first():
         "f0": np.array([0.0, 0.9, 0.06, 0.04]),
         "f1": np.array([0.0, 0.4, 0.35, 0.25]),
     }
-    flips = flipped(net, strongest(net.decisions, shares))
+    flips = one_op_changes(net, argmax_architecture(net.decisions, shares))
     chosen = [(f.chosen["f0"], f.chosen["f1"]) for f in flips]
     assert chosen == [(1, 2), (1, 3), (2, 1), (3, 1)]
 
@@ -478,17 +478,17 @@ def test_changes_of_what_is_least_certain_come_first():
 def test_at_most_two_skips_stay_and_those_are_the_strongest():
     net = PlantedNet(4)
     shares = {f"f{j}": np.array([0.0, 0.5 + 0.1 * j, 0.2, 0.1]) for j in range(4)}
-    derived = capped(net, strongest(net.decisions, shares))
+    derived = limit_skips(net, argmax_architecture(net.decisions, shares))
     assert derived.chosen == {"f0": 2, "f1": 2, "f2": 1, "f3": 1}
 
 
 def test_a_cap_leaves_decisions_without_other_options_alone():
     net = PlantedNet(1)
-    only = Decision(("none", "skip"), passing=(1,), absent=0)
+    only = MixedChoice(("none", "skip"), passing=(1,), absent=0)
     net.decisions = {f"f{j}": only for j in range(4)}
     shares = {name: np.array([0.1, 0.9]) for name in net.decisions}
-    derived = strongest(net.decisions, shares)
-    assert capped(net, derived).chosen == derived.chosen
+    derived = argmax_architecture(net.decisions, shares)
+    assert limit_skips(net, derived).chosen == derived.chosen
 
 
 def derived_functions(strategy, n_steps):
@@ -527,22 +527,25 @@ def test_perturbation_finds_it_without_any_logits():
     torch.manual_seed(1)
     problem = planted_problem()
     rng = np.random.default_rng(0)
-    halves = Halves(problem.folds[0].train, problem.task, "cpu", rng, False)
-    training = Bilevel(
+    halves = BilevelSplit(problem.folds[0].train, problem.task, "cpu", rng, False)
+    training = SupernetTrainer(
         PlantedNet(4),
         replace(PRESETS["darts"], warmup=0.99, lr=0.02),
         halves,
-        Clock(60, np.inf),
-        Snapshots(NoJournal(), "cpu", 64),
+        TimeBudget(60, np.inf),
+        Snapshots(NullStore(), "cpu", 64),
         is_adaptive=True,
         arch_lr=None,
     )
     training.run()
     assert training.entropies[-1] > 0.99
-    derived = perturbed(training, Clock(60, np.inf))
+    derived = perturbation_scores(training, TimeBudget(60, np.inf))
     chosen = training.net.architecture(derived.chosen, derived.shares)
     assert chosen == PLANTED
-    assert perturbed(training, Clock(60, 0.0)).chosen.keys() == PLANTED.keys()
+    assert (
+        perturbation_scores(training, TimeBudget(60, 0.0)).chosen.keys()
+        == PLANTED.keys()
+    )
 
 
 def test_retraining_chooses_among_the_first(monkeypatch):
@@ -554,7 +557,7 @@ def test_retraining_chooses_among_the_first(monkeypatch):
     shares["f2"][1] = 0.89
     monkeypatch.setattr(
         "sknas.strategies.gradient.strategy.strongest",
-        lambda d, s: Derived(wrong, shares),
+        lambda d, s: DiscreteArchitecture(wrong, shares),
     )
     problem = planted_problem(n_steps=60)
     plain = GradientStrategy("darts", guards=False, **FAST)
@@ -571,7 +574,7 @@ def test_retraining_chooses_among_the_first(monkeypatch):
 def test_one_operation_an_edge_is_computed_with_straight_through_weights():
     calls = []
     net = PlantedNet(3, calls)
-    logits = Logits(net.decisions, RELAXATIONS["gumbel-st"], "cpu")
+    logits = Alphas(net.decisions, RELAXATIONS["gumbel-st"], "cpu")
     torch.manual_seed(0)
     answer = net(torch.randn(5, 3), logits.drawn(logits.flat, 1.0))
     assert len(calls) == 3
@@ -652,14 +655,14 @@ def test_time_is_kept(preset):
 
 
 def test_a_schedule_ends_with_its_time():
-    clock = Clock(10_000, 0.2)
+    clock = TimeBudget(10_000, 0.2)
     assert clock.expected == 10_000 and clock.progress < 0.5
     time.sleep(0.12)
     clock.step = 60
     assert 0.5 < clock.progress < 1 and 60 < clock.expected < 120
     time.sleep(0.1)
     assert clock.progress == 1 and clock.seconds_left < 0
-    unbounded = Clock(4, np.inf, step=1)
+    unbounded = TimeBudget(4, np.inf, step=1)
     assert unbounded.progress == 0.25 and unbounded.expected == 4
 
 
@@ -834,7 +837,7 @@ def test_wrong_parameters(params, message):
 
 def test_a_space_without_a_relaxed_network_is_refused():
     class PlainSpace(PlantedSpace):
-        relaxed = Space.relaxed
+        supernet = Space.supernet
 
     message = r"PlainSpace has no relaxed network .* take another strategy"
     with pytest.raises(ValueError, match=message):

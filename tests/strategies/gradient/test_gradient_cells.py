@@ -7,18 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from sknas._problem import Fold, ImageSpec, NoJournal, Problem, Rows, TaskSpec
+from sknas._problem import Fold, ImageSpec, NullStore, Problem, Rows, TaskSpec
 from sknas.nets import _cell
 from sknas.spaces import CellSpace
 from sknas.strategies import GradientStrategy
 from sknas.strategies.gradient import supernet_trainer as _bilevel
-from sknas.strategies.gradient.alphas import Logits
+from sknas.strategies.gradient.alphas import Alphas
 from sknas.strategies.gradient.presets import PRESETS
 from sknas.strategies.gradient.relaxations import RELAXATIONS
 from sknas.strategies.gradient.resume import Snapshots
-from sknas.strategies.gradient.split import Halves
-from sknas.strategies.gradient.supernet_trainer import Bilevel
-from sknas.strategies.gradient.time_budget import Clock
+from sknas.strategies.gradient.split import BilevelSplit
+from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
+from sknas.strategies.gradient.time_budget import TimeBudget
 
 OPERATIONS = ("none", "skip", "avg_pool_3", "conv_3", "dil_conv_3")
 HESITANT = ("gdas", "beta-darts")  # whose weights stay close in so few steps
@@ -75,8 +75,8 @@ def test_stages_drop_operations_and_no_inputs(partial):
     x, y = textures(4)
     operations = ("none", "skip", "sep_conv_3", "sep_conv_5", "max_pool_3")
     space = CellSpace("darts", operations, cells=(1,), channels=(4,))
-    net = space.relaxed(problem_of(x, y, 1).task, partial)
-    logits = Logits(net.decisions, RELAXATIONS["softmax"], "cpu")
+    net = space.supernet(problem_of(x, y, 1).task, partial)
+    logits = Alphas(net.decisions, RELAXATIONS["softmax"], "cpu")
     logits.keep(0.5)
     for name, decision in net.decisions.items():
         is_input = name.endswith("inputs")
@@ -96,12 +96,12 @@ def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
     space = PlantedCells(cells=(1,), channels=(4,))
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    training = Bilevel(
-        space.relaxed(problem.task),
+    training = SupernetTrainer(
+        space.supernet(problem.task),
         PRESETS[preset],
-        Halves(problem.folds[0].train, problem.task, "cpu", rng, True),
-        Clock(6, math.inf),
-        Snapshots(NoJournal(), "cpu", 16),
+        BilevelSplit(problem.folds[0].train, problem.task, "cpu", rng, True),
+        TimeBudget(6, math.inf),
+        Snapshots(NullStore(), "cpu", 16),
         is_adaptive=False,
         arch_lr=None,
     )

@@ -10,8 +10,8 @@ from planted import PlantedSpace, planted_problem
 from sklearn.base import clone
 
 from sknas import NASClassifier
-from sknas._checkpoint.store import FileJournal
-from sknas._problem import Fold, ImageSpec, Journal, Problem, Rows, TaskSpec
+from sknas._checkpoint.store import FileStore
+from sknas._problem import Fold, ImageSpec, Problem, Rows, Store, TaskSpec
 from sknas.exceptions import SearchWarning
 from sknas.spaces import CellSpace, TableSpace
 from sknas.strategies import GradientStrategy
@@ -19,9 +19,9 @@ from sknas.strategies.gradient import resume as _snapshots
 from sknas.strategies.gradient.discretize import DISCRETISATIONS, _above_least, _harm
 from sknas.strategies.gradient.presets import PRESETS
 from sknas.strategies.gradient.resume import SNAPSHOT, Snapshots
-from sknas.strategies.gradient.split import Halves
-from sknas.strategies.gradient.supernet_trainer import Bilevel
-from sknas.strategies.gradient.time_budget import Clock
+from sknas.strategies.gradient.split import BilevelSplit
+from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
+from sknas.strategies.gradient.time_budget import TimeBudget
 
 N_STEPS = 9
 
@@ -68,38 +68,38 @@ class KilledError(Exception):
     """The end of a process."""
 
 
-class Mortal(Journal):
+class Mortal(Store):
     """A journal in a folder; the process ends with some snapshot."""
 
     def __init__(self, folder, n_left):
-        self.journal, self.n_left = FileJournal(folder), n_left
+        self.store, self.n_left = FileStore(folder), n_left
         self.n_put = 0
 
     def get(self, key):
-        return self.journal.get(key)
+        return self.store.get(key)
 
     def put(self, key, value):
         self.n_put += 1
         is_last = self.n_put == self.n_left
         if key != SNAPSHOT or is_last:  # the others would be replaced
-            self.journal.put(key, value)
+            self.store.put(key, value)
         if is_last:
             raise KilledError
 
     def drop(self, key):
-        self.journal.drop(key)
+        self.store.drop(key)
 
 
 @pytest.fixture
 def trainings(monkeypatch):
     """All relaxed trainings, and a snapshot at each step of them."""
-    begun, usual = [], Bilevel.__init__
+    begun, usual = [], SupernetTrainer.__init__
 
     def begin(training, *args, **told):
         usual(training, *args, **told)
         begun.append(training)
 
-    monkeypatch.setattr(Bilevel, "__init__", begin)
+    monkeypatch.setattr(SupernetTrainer, "__init__", begin)
     monkeypatch.setattr(_snapshots, "SECONDS_APART", 0.0)
     return begun
 
@@ -116,9 +116,9 @@ def lived(folder, most, strategy, space, problem):
     """What comes of a search whose process dies after some snapshots each time."""
     rng = np.random.default_rng(0)
     for _ in range(100):
-        journal = Mortal(folder, int(rng.integers(1, most)))
+        store = Mortal(folder, int(rng.integers(1, most)))
         try:
-            return proposed(strategy, space, replace(problem, journal=journal))
+            return proposed(strategy, space, replace(problem, store=store))
         except KilledError:
             pass
     raise AssertionError("it never ends")
@@ -138,9 +138,9 @@ def check_resumed(folder, trainings, strategy, work):
     space, make_problem = WORK[work]
     problem = make_problem(n_steps=N_STEPS)
     space = space.for_task(problem.task)
-    journal = Mortal(folder / "whole", np.inf)
-    whole, keys = proposed(strategy, space, replace(problem, journal=journal))
-    most = journal.n_put // 2
+    store = Mortal(folder / "whole", np.inf)
+    whole, keys = proposed(strategy, space, replace(problem, store=store))
+    most = store.n_put // 2
     broken, again = lived(folder / "broken", most, strategy, space, problem)
     assert len(trainings) > 3  # it was broken off
     assert again == keys
@@ -180,9 +180,9 @@ def test_so_do_other_parts(tmp_path, trainings, parameters):
 
 def test_what_was_found_is_not_searched_again(tmp_path, trainings):
     strategy = GradientStrategy("darts")
-    problem = planted_problem(n_steps=N_STEPS, journal=FileJournal(tmp_path))
+    problem = planted_problem(n_steps=N_STEPS, store=FileStore(tmp_path))
     first, keys = proposed(strategy, PlantedSpace(), problem)
-    problem = replace(problem, journal=FileJournal(tmp_path))
+    problem = replace(problem, store=FileStore(tmp_path))
     again, others = proposed(strategy, PlantedSpace(), problem)
     assert len(trainings) == 1 and others == keys
     assert_same(first, again)
@@ -210,7 +210,7 @@ def test_snapshots_are_ten_seconds_apart_and_the_last_one_is_kept(
     tmp_path, monkeypatch
 ):
     clock, held = Ticks(monkeypatch), Holder()
-    snapshots = Snapshots(FileJournal(tmp_path), "cpu", 8)
+    snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
     snapshots.follow("held", held, "tensor", "word")
     for second in range(35):
         clock.now = second
@@ -220,7 +220,7 @@ def test_snapshots_are_ten_seconds_apart_and_the_last_one_is_kept(
     assert len(list(tmp_path.glob("*.pt"))) == 1
     again = Holder()
     tensor = again.tensor
-    snapshots = Snapshots(FileJournal(tmp_path), "cpu", 8)
+    snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
     snapshots.follow("held", again, "tensor", "word")
     assert again.tensor is tensor and tensor.tolist() == [31, 31]  # in its place
     assert snapshots.seconds == 30
@@ -231,13 +231,11 @@ def test_a_snapshot_of_other_batches_is_passed_over(tmp_path, monkeypatch):
     held = Holder()
     held.word = "old"
     for batch_size, expected in ((8, "old"), (4, "new")):
-        snapshots = Snapshots(FileJournal(tmp_path), "cpu", 8)
+        snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
         snapshots.follow("held", held, "word")
         snapshots.offer()
         again = Holder()
-        Snapshots(FileJournal(tmp_path), "cpu", batch_size).follow(
-            "held", again, "word"
-        )
+        Snapshots(FileStore(tmp_path), "cpu", batch_size).follow("held", again, "word")
         assert again.word == expected
 
 
@@ -246,13 +244,13 @@ def test_what_was_computed_is_answered_and_forgotten_things_are_not_kept(
 ):
     monkeypatch.setattr(_snapshots, "SECONDS_APART", 0.0)
     held = Holder()
-    snapshots = Snapshots(FileJournal(tmp_path), "cpu", 8)
+    snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
     snapshots.follow("held", held, "word")
     assert snapshots.once(lambda: 0.1) == 0.1
     held.word = "old"
     snapshots.forget("held")
     assert snapshots.once(lambda: None) is None
-    again = Snapshots(FileJournal(tmp_path), "cpu", 8)
+    again = Snapshots(FileStore(tmp_path), "cpu", 8)
     other = Holder()
     again.follow("held", other, "word")
     assert other.word == "new"
@@ -262,33 +260,33 @@ def test_what_was_computed_is_answered_and_forgotten_things_are_not_kept(
 def test_chance_goes_on_where_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(_snapshots, "SECONDS_APART", 0.0)
     torch.manual_seed(0)
-    snapshots = Snapshots(FileJournal(tmp_path), "cpu", 8)
+    snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
     snapshots.follow("held", Holder(), "word")
     torch.rand(3)
     snapshots.offer()
     expected = torch.rand(3)
-    Snapshots(FileJournal(tmp_path), "cpu", 8).follow("held", Holder(), "word")
+    Snapshots(FileStore(tmp_path), "cpu", 8).follow("held", Holder(), "word")
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_the_time_before_counts(tmp_path, monkeypatch, trainings):
     """A third of the time for what was found in two goes."""
     ticks = Ticks(monkeypatch)
-    usual = Bilevel._move_weights
+    usual = SupernetTrainer._move_weights
 
     def slow(training, *args):
         ticks.now += 1.0
         return usual(training, *args)
 
-    monkeypatch.setattr(Bilevel, "_move_weights", slow)
+    monkeypatch.setattr(SupernetTrainer, "_move_weights", slow)
     problem = planted_problem(n_steps=10_000, deadline=60.0)
     whole, keys = proposed(GradientStrategy("darts"), PlantedSpace(), problem)
     assert trainings[0].clock.step == 20
     ticks.now = 0.0
-    mortal = replace(problem, journal=Mortal(tmp_path, 8))
+    mortal = replace(problem, store=Mortal(tmp_path, 8))
     with pytest.raises(KilledError):
         proposed(GradientStrategy("darts"), PlantedSpace(), mortal)
-    again = replace(problem, journal=FileJournal(tmp_path))
+    again = replace(problem, store=FileStore(tmp_path))
     found, others = proposed(GradientStrategy("darts"), PlantedSpace(), again)
     assert trainings[-1].clock.step == 20 and ticks.now == 20.0
     assert others == keys
@@ -310,13 +308,13 @@ def test_the_time_before_counts(tmp_path, monkeypatch, trainings):
 )
 def test_time_is_kept_by_slow_networks(monkeypatch, parameters):
     """Each loss takes a second; the largest part of a step are five of them."""
-    ticks, usual = Ticks(monkeypatch), Halves.loss
+    ticks, usual = Ticks(monkeypatch), BilevelSplit.loss
 
     def slow(halves, answer, rows):
         ticks.now += 1.0
         return usual(halves, answer, rows)
 
-    monkeypatch.setattr(Halves, "loss", slow)
+    monkeypatch.setattr(BilevelSplit, "loss", slow)
     strategy = GradientStrategy(**parameters, batch_size=64)
     for deadline in (60.0, 67.0, 79.0, 91.0):
         ticks.now = 0.0
@@ -327,14 +325,14 @@ def test_time_is_kept_by_slow_networks(monkeypatch, parameters):
 
 def short_of_memory(monkeypatch, most, error):
     """Trainings fail with more than so many rows in a batch."""
-    usual = Halves.loss
+    usual = BilevelSplit.loss
 
     def loss(halves, answer, rows):
         if len(rows) > most:
             raise error
         return usual(halves, answer, rows)
 
-    monkeypatch.setattr(Halves, "loss", loss)
+    monkeypatch.setattr(BilevelSplit, "loss", loss)
 
 
 ERRORS = (
@@ -386,13 +384,13 @@ def test_another_error_is_not_about_memory(monkeypatch):
 def test_a_loss_that_becomes_nan_ends_the_training_with_a_warning(
     monkeypatch, discretisation
 ):
-    usual = Bilevel._weight_loss
+    usual = SupernetTrainer._weight_loss
 
     def loss(training, rows, moment):
         factor = float("nan") if training.clock.step == 4 else 1.0
         return factor * usual(training, rows, moment)
 
-    monkeypatch.setattr(Bilevel, "_weight_loss", loss)
+    monkeypatch.setattr(SupernetTrainer, "_weight_loss", loss)
     strategy = GradientStrategy("darts", discretisation=discretisation)
     problem = planted_problem(n_steps=N_STEPS)
     with pytest.warns(SearchWarning, match="After 4 of 9 steps the loss") as told:
@@ -412,9 +410,9 @@ def test_what_the_removal_of_options_costs(monkeypatch, trainings, losses, expec
     proposed(GradientStrategy("darts"), PlantedSpace(), planted_problem(n_steps=1))
     (training,) = trainings
     told = iter(losses)
-    monkeypatch.setattr(Halves, "measured", lambda *args: next(told))
+    monkeypatch.setattr(BilevelSplit, "measured", lambda *args: next(told))
     weights = training.logits.expected(training.logits.flat.detach())
-    found = _harm(training, weights, "f0", [1, 2, 3], Clock(1, np.inf))
+    found = _harm(training, weights, "f0", [1, 2, 3], TimeBudget(1, np.inf))
     if expected is None:
         assert found is None
     else:

@@ -15,7 +15,7 @@ from sknas import NASClassifier, NASRegressor
 from sknas._problem import Fold, Problem, Rows, TaskSpec
 from sknas.spaces import TableSpace
 from sknas.strategies import GradientStrategy
-from sknas.strategies.gradient.supernet_trainer import Bilevel
+from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
 
 N = 120
 X = np.random.default_rng(0).normal(size=(N, 4))
@@ -167,8 +167,8 @@ def test_it_is_trained_and_ensembled_like_all_others(kind):
 @pytest.mark.parametrize("max_trials", [1, 2, 3])
 def test_few_trials_are_kept(max_trials, monkeypatch):
     trained = []
-    usual = Bilevel.run
-    monkeypatch.setattr(Bilevel, "run", lambda b: trained.append(b) or usual(b))
+    usual = SupernetTrainer.run
+    monkeypatch.setattr(SupernetTrainer, "run", lambda b: trained.append(b) or usual(b))
     estimator = quick(max_trials=max_trials).fit(X, y)
     assert estimator.n_trials_ == max_trials
     assert len(trained) == (max_trials > 1)  # not where nothing can be proposed
@@ -198,7 +198,7 @@ def test_ctrl_c_in_the_relaxed_training_keeps_what_was_found(monkeypatch):
     def interrupt(training):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Bilevel, "run", interrupt)
+    monkeypatch.setattr(SupernetTrainer, "run", interrupt)
     estimator = quick().fit(X, y)
     assert estimator.stop_reason_ == "interrupted" and estimator.n_trials_ == 1
     assert estimator.predict(X).shape == (N,)
@@ -257,8 +257,8 @@ def test_groups_are_not_parted_between_weights_and_options(monkeypatch):
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 60, 1_300)
     table = np.column_stack([groups, rng.normal(size=(1_300, 2))])
-    trained, usual = [], Bilevel.run
-    monkeypatch.setattr(Bilevel, "run", lambda b: trained.append(b) or usual(b))
+    trained, usual = [], SupernetTrainer.run
+    monkeypatch.setattr(SupernetTrainer, "run", lambda b: trained.append(b) or usual(b))
     told = {"strategy": GradientStrategy("darts"), "max_trials": 2, "max_epochs": 1}
     quick(**told).fit(table, table[:, 1] > 0, groups=groups)
     (halves,) = (training.halves for training in trained)
