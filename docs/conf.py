@@ -1,10 +1,10 @@
-"""Settings of the documentation: `make docs` builds it. Nothing uses the network."""
+"""Settings of the documentation, which `make docs` builds without the network."""
 
 import os
 import re
 import warnings
 
-# Examples are built one after another: no window, and no more than the progress of it.
+# Examples draw to files, without a window.
 os.environ["MPLBACKEND"] = "Agg"
 
 from sphinx_gallery.sorting import ExplicitOrder
@@ -61,7 +61,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "write_computation_times": False,
 }
-# A warning in an example is one its readers would get.
+# A warning in an example fails the build, since readers would get it, too.
 warnings.simplefilter("error", UserWarning)
 
 html_theme = "pydata_sphinx_theme"
@@ -80,9 +80,9 @@ html_theme_options = {
 
 
 def unlink(app, what, name, obj, options, lines):
-    """Turn links into scikit-learn's own pages, which inherited docstrings have."""
-    for place, line in enumerate(lines):
-        lines[place] = re.sub(r":ref:`([^`<]+?)\s*<[^`]+>`", r"\1", line)
+    """Replace links to pages of scikit-learn by their text, in inherited docstrings."""
+    for index, line in enumerate(lines):
+        lines[index] = re.sub(r":ref:`([^`<]+?)\s*<[^`]+>`", r"\1", line)
 
 
 def setup(app):

@@ -1,7 +1,7 @@
 """Search a network for a table of digits, and compare it with other models.
 
 The table ships with scikit-learn: 1,797 hand-written digits, each a row of 64 grey
-values. Type "make demo", or name a file for the picture yourself:
+values. Run "make demo", or choose the file of the figure:
 
     python examples/demo.py picture.png
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")  # a picture in a file needs no window
+matplotlib.use("Agg")  # draw to a file, without a window
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sknas import NASClassifier
 
-SECONDS = 45  # that the search may take, the final training included
+SECONDS = 45  # time limit of the search, the final training included
 
 
 def compare(models, X_train, X_test, y_train, y_test):
@@ -46,7 +46,7 @@ def compare(models, X_train, X_test, y_train, y_test):
 
 
 def show_scores(rows, n_test):
-    """Print the scores, and how far they can be trusted."""
+    """Print the scores and the standard error of the accuracy."""
     print(f"\n{'Held-out rows':<24}{'accuracy':>10}{'log loss':>10}{'seconds':>10}")
     for name, accuracy, loss, seconds in rows:
         print(f"{name:<24}{accuracy:>10.3f}{loss:>10.3f}{seconds:>10.1f}")
@@ -59,8 +59,8 @@ def show_scores(rows, n_test):
     ):
         print(f"Better than the search in {what}: {', '.join(lost) or 'none'}.")
     print(
-        f"With {n_test} rows the accuracy is known to about {error:.3f}: smaller "
-        "differences mean nothing."
+        f"With {n_test} rows the standard error of an accuracy is about {error:.3f}: "
+        "smaller differences mean nothing."
     )
 
 
@@ -76,7 +76,7 @@ def draw_search(search, path):
     }
     known = [value for value in lines.values() if np.isfinite(value)]
     top = best[-1]
-    # Trials far below all else would flatten the picture: they stand at its foot.
+    # Draw trials far below all others at the bottom, or they would flatten the figure.
     low = min(known, default=top) - 1.5 * max(top - min(known, default=top), 0.005)
     below = scores < low
     fig, ax = plt.subplots(figsize=(8, 4.4), layout="constrained")
@@ -114,7 +114,7 @@ def main(path):
     )
     search = NASClassifier(
         max_time=SECONDS,
-        scoring="neg_log_loss",  # tells more than right or wrong
+        scoring="neg_log_loss",  # smoother than accuracy
         random_state=0,
         verbose=1,
     )
@@ -129,7 +129,7 @@ def main(path):
     rows = compare(models, X_train, X_test, y_train, y_test)
     n_scored = len(search.history_.succeeded)
     print(
-        f"\n{n_scored} architectures scored, all done in {search.search_time_:.1f} s "
+        f"\n{n_scored} architectures scored in {search.search_time_:.1f} s "
         f"(stopped by {search.stop_reason_}). The best one has"
     )
     print(f"    {search.search_space_.describe(search.best_architecture_)}.")
@@ -142,8 +142,8 @@ def main(path):
     print(f"{len(members)} of them predict together, {n_networks} networks in all.")
     show_scores(rows, len(y_test))
     draw_search(search, path)
-    print(f"\nThe picture of the search is {path.resolve()}")
+    print(f"\nThe figure of the search is in {path.resolve()}")
 
 
-if __name__ == "__main__":  # the picture of the README is drawn by this file too
+if __name__ == "__main__":  # draws the figure of the README, too
     main(Path(sys.argv[1] if len(sys.argv) > 1 else "search.png"))

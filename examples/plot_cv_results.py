@@ -2,8 +2,8 @@
 Reading the results of a search
 ===============================
 
-``cv_results_`` is what you know from ``GridSearchCV``: a dict of columns, one row a
-trial. It says what was tried, what came of it and what it cost.
+``cv_results_`` has the form known from ``GridSearchCV``: a dict of columns, one row per
+trial. It shows what was tried, how it scored and how long it took.
 """
 
 # %%
@@ -26,38 +26,39 @@ columns = ["rank_test_score", "mean_test_score", "std_test_score", "status", "or
 results.sort_values("rank_test_score")[columns].head()
 
 # %%
-# ``origin`` says who asked for a trial: the default network first, then some known to
-# be good, then what the strategy proposed. ``status`` is "ok", "failed" or "stopped",
+# ``origin`` says who asked for a trial: first the default network, then known good
+# networks, then proposals of the strategy. ``status`` is "ok", "failed" or "stopped",
 # and ``reason`` says why there is no score. Trials without a score rank last.
 results.groupby(["origin", "status"]).size().to_frame("trials")
 
 # %%
-# What it cost
-# ------------
-# Epochs to the best point, parameters and seconds of all folds together. Networks are
-# trained side by side; the seconds of a trial are its share.
+# Cost
+# ----
+# Epochs until the best score, parameters, and seconds of all folds together. Networks
+# are trained side by side; the seconds of a trial are its share.
 results[["n_epochs", "n_params", "mean_fit_time", "seconds"]].describe().round(2)
 
 # %%
 # Choices
 # -------
 # Each choice is a column ``param_<name>``. Choices may have conditions: the learning
-# rate of SGD exists only where SGD was chosen. It is masked elsewhere, and NaN in a
-# frame.
+# rate of SGD exists only where the optimiser is SGD. Elsewhere it is masked, and NaN in
+# a data frame.
 results.filter(like="param_").dropna(axis=1).head()
 
 # %%
-# How far it went
-# ---------------
-# On larger tables weaker trials are dropped on the way, at a ``rung`` of the schedule,
-# and rank behind those that went on. 133 rows have so short a schedule that none is.
+# Rungs
+# -----
+# On larger tables weaker trials are dropped at a ``rung`` of the schedule, and rank
+# behind those that were trained further. With 133 rows the schedule is too short for
+# that.
 results["rung"].value_counts().to_frame("trials")
 
 # %%
 # The noise of a score
 # --------------------
-# The folds of a trial differ by more than the best trials do: which of them ranks first
-# is chance to some degree. That is why the best score of a search is optimistic.
+# The folds of a trial differ by more than the best trials do, so it is partly chance
+# which trial ranks first. That is why the best score of a search is optimistic.
 folds = [f"split{fold}_test_score" for fold in range(3)]
 by_rank = results[results["status"] == "ok"].sort_values("rank_test_score")
 fig, ax = plt.subplots(layout="constrained")
@@ -71,11 +72,11 @@ ax.legend()
 plt.show()
 
 # %%
-# The score of the best trial, and that of the whole search on rows it has not seen.
-# There are only 45 of them, so chance may also point the other way.
+# The score of the best trial, and the score of the whole search on held-out rows. There
+# are only 45 of them, so chance may also favour the other one.
 held_out = search.scorer_(search, X_test, y_test)
 print(f"best_score_ {search.best_score_:.3f}, held out {held_out:.3f}")
 
 # %%
-# What was it compared with? The same folds, with simple models:
+# Simple models on the same folds:
 pd.Series(search.baseline_scores_).round(3)

@@ -2,16 +2,16 @@
 Search over a function
 ======================
 
-`sknas.search` maximises any Python function over named choices, with the strategies
-of the estimators. It fits where one call takes seconds or minutes: a simulation, a
-training of your own, a measurement.
+`sknas.search` maximises any Python function over named choices, with the strategies of
+the estimators. Use it if one call takes seconds or minutes: a simulation, a training of
+your own, a measurement.
 """
 
 # %%
 # A function and its choices
 # --------------------------
-# Branin's function has three equal tops. The objective gets an architecture, a mapping
-# of plain Python values, and returns a score; greater is better.
+# Branin's function has three equal maxima. The objective receives an architecture, a
+# mapping to plain Python values, and returns a score; greater is better.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -38,10 +38,10 @@ for strategy, history in histories.items():
     )
 
 # %%
-# Where it looked
-# ---------------
-# Random search looks everywhere alike. Bayesian search first does too, then stays
-# where it expects most. The tops are at -0.398.
+# Where it searched
+# -----------------
+# Random search covers the space evenly. Bayesian search starts in the same way, then
+# concentrates where it expects the best scores. The maxima are at -0.398.
 grid = np.meshgrid(np.linspace(-5, 10, 100), np.linspace(0, 15, 100))
 height = branin({"x": grid[0], "y": grid[1]})
 fig, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
@@ -56,12 +56,12 @@ plt.show()
 
 
 # %%
-# Words, conditions and failures
-# ------------------------------
-# Choices may be words, and may depend on each other. An exception or NaN makes a failed
-# trial, which the search learns from too.
+# Strings, conditions and failures
+# --------------------------------
+# Values may be strings, and choices may depend on each other. An exception or NaN makes
+# a failed trial, from which the strategy learns, too.
 def volume(architecture):
-    """The largest box or ball that a parcel service takes."""
+    """Return the volume of a box or ball within the limits of a parcel service."""
     size = architecture["size"]
     if architecture["shape"] == "ball":
         return 4 / 3 * np.pi * (size / 2) ** 3
@@ -85,6 +85,6 @@ print(f"{history.best.score:.0f} with {dict(history.best.architecture)}")
 history.to_frame().groupby(["param_shape", "status"])["score"].describe().round(0)
 
 # %%
-# A history is plain data: it can be kept as JSON.
+# A history is plain data, and can be saved as JSON.
 text = history.to_json()
 print(text[:160])

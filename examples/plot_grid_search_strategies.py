@@ -2,17 +2,16 @@
 Grid search over strategies
 ===========================
 
-Every parameter of a search can be searched itself, those of a strategy and of a space
-too: they are scikit-learn parameters with double underscores.
+A grid search can vary every parameter of a search, including those of its strategy and
+its space: they are scikit-learn parameters with double underscores.
 """
 
 # %%
 # On a table
 # ----------
 # Each cell of this grid is a search, so keep grids small. ``max_epochs`` and a single
-# split keep the searches themselves short. A search of a table begins with networks
-# that are known to be good. For strategies to be compared, this one begins with the
-# default network alone, and the reference trainer takes 4 architectures at a time.
+# split keep the searches short. A search of a table normally starts with a portfolio of
+# good networks. To compare strategies, this one starts with the default network alone.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -25,14 +24,14 @@ from sknas.spaces import Categorical, Integer, Real, TableSpace
 from sknas.strategies import BayesianStrategy
 
 
-class Bare(TableSpace):
-    points = ({},)
+class WithoutPortfolio(TableSpace):
+    known_architectures = ({},)
 
 
 X, y = load_wine(return_X_y=True, as_frame=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 search = NASClassifier(
-    search_space=Bare(optimizer=("adamw",)),
+    search_space=WithoutPortfolio(optimizer=("adamw",)),
     trainer="skorch",
     max_trials=9,
     max_epochs=40,
@@ -54,16 +53,16 @@ pd.DataFrame(grid.cv_results_)[[*columns, "std_test_score"]].round(3)
 
 # %%
 # The deviation over the splits is as large as the differences: nine short trials on 89
-# rows can't tell strategies apart. The winner, on rows that the grid has not seen:
+# rows can't tell strategies apart. The winner on held-out rows:
 print(grid.best_params_)
 print(f"held-out accuracy {grid.best_estimator_.score(X_test, y_test):.3f}")
 
 # %%
 # On a function
 # -------------
-# What a strategy is worth shows over many searches. ``sknas.search`` runs the same
+# Strategies have to be compared over many searches. ``sknas.search`` runs the same
 # strategies on any Python function, here one that costs nothing. It has five choices:
-# words, numbers, and one that is only there in deep networks.
+# strings, numbers, and one that exists in deep networks only.
 SPACE = {
     "kind": ["tanh", "relu", "silu"],
     "lr": (1e-4, 1e-1, "log"),
@@ -74,7 +73,7 @@ SPACE = {
 
 
 def accuracy(architecture):
-    """A made-up landscape, with its top at 0.9."""
+    """Return an artificial accuracy, at most 0.9."""
     a = architecture
     loss = 0.02 * (np.log10(a["lr"]) + 2.5) ** 2 + 0.005 * (a["depth"] - 4) ** 2
     loss += 0.15 * (a["dropout"] - 0.2) ** 2 + 0.03 * (a["kind"] != "silu")
@@ -82,8 +81,8 @@ def accuracy(architecture):
 
 
 # %%
-# Six searches a strategy, each with a seed of its own. Random search does not learn
-# from its trials; evolution and the surrogates of Bayesian search do.
+# Six searches per strategy, with different seeds. Random search does not learn from its
+# trials; evolution and the surrogates of Bayesian search do.
 strategies = {
     "random": "random",
     "evolution": "evolution",
@@ -105,7 +104,7 @@ for name, strategy in strategies.items():
     ax.fill_between(
         n_trials, mean - error, mean + error, color=line.get_color(), alpha=0.2
     )
-    print(f"{name:<28} missed after 40 trials: {mean[-1]:.4f} +- {error[-1]:.4f}")
-ax.set(xlabel="trials", ylabel="how much the best so far misses", yscale="log")
+    print(f"{name:<28} regret after 40 trials: {mean[-1]:.4f} +- {error[-1]:.4f}")
+ax.set(xlabel="trials", ylabel="regret of the best so far", yscale="log")
 ax.legend()
 plt.show()

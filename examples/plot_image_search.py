@@ -2,15 +2,15 @@
 Images: a search of convolutional networks
 ==========================================
 
-Images are arrays, and `fit` takes them as they come. Bayesian search then looks for a
-convolutional network: how many layers, of what kind, how wide, and how to train it.
+`fit` reads images as arrays of the usual layouts. Bayesian search then looks for a
+convolutional network: the number, kind and width of its layers, and how to train it.
 """
 
 # %%
 # The images
 # ----------
-# 1,797 digits of 8 x 8 grey pixels. Numbers of 8 bits stay numbers of 8 bits; nothing
-# has to be scaled. A quarter of the digits is held out.
+# 1,797 digits of 8 x 8 grey pixels, 8 bits each. They need no scaling. A quarter of the
+# digits is held out.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -29,9 +29,9 @@ print(X_train.shape, X_train.dtype)
 # %%
 # The search
 # ----------
-# The space is a part of the whole :class:`~sknas.spaces.ImageSpace`, so that this page
-# is built in seconds: narrow networks, and one size of batch. A mirrored 3 is no 3, so
-# ``flip`` is ruled out. Trainings are short, and one split validates all of them.
+# The space is a part of :class:`~sknas.spaces.ImageSpace` that can be searched in
+# seconds: narrow networks, and one batch size. A mirrored 3 is not a 3, so ``flip`` is
+# off. Trainings are short, and a single split validates all of them.
 space = ImageSpace(
     stages=(1, 3), blocks=(1, 2), channels=(8, 16), flip=(False,), batch_size=(64,)
 )
@@ -49,9 +49,9 @@ print(f"held-out accuracy {search.score(X_test, y_test):.3f}")
 # %%
 # What was tried
 # --------------
-# The search begins with networks that are known to be good, and goes on with what the
-# strategy proposes. Some of that learns little in so few epochs; the strategy is told
-# so, and turns to what does.
+# The search starts with known good networks, and continues with proposals of the
+# strategy. Some of them learn little in so few epochs; the strategy observes their
+# scores, and moves to better ones.
 results = pd.DataFrame(search.cv_results_)
 fig, ax = plt.subplots(layout="constrained")
 for origin, trials in results.groupby("origin", sort=False):
@@ -66,7 +66,7 @@ plt.show()
 # %%
 # What was found
 # --------------
-# The best architecture in words, then the members of the ensemble that predicts.
+# The best architecture in words, then the members of the ensemble.
 print(search.search_space_.describe(search.best_architecture_))
 print()
 for member in search.ensemble_.members:
@@ -74,22 +74,22 @@ for member in search.ensemble_.members:
     print(f"{member.weight:.2f} {words}")
 
 # %%
-# What it sees in images
-# ----------------------
-# The digits that were held out and predicted with the least certainty. Above each
-# stands what it is taken for; wrong answers are red, with the truth in brackets.
+# Uncertain predictions
+# ---------------------
+# The held-out digits with the least certain predictions. The title of each is the
+# prediction; wrong ones are red, with the true digit in brackets.
 probabilities = search.predict_proba(X_test)
 predicted = search.classes_[probabilities.argmax(axis=1)]
-least_sure = np.argsort(probabilities.max(axis=1))[:24]
+least_certain = np.argsort(probabilities.max(axis=1))[:24]
 fig, axes = plt.subplots(3, 8, figsize=(9, 4.2), layout="constrained")
-for ax, place in zip(axes.flat, least_sure, strict=True):
-    is_right = predicted[place] == y_test[place]
+for ax, index in zip(axes.flat, least_certain, strict=True):
+    is_right = predicted[index] == y_test[index]
     title = (
-        f"{predicted[place]}" if is_right else f"{predicted[place]} ({y_test[place]})"
+        f"{predicted[index]}" if is_right else f"{predicted[index]} ({y_test[index]})"
     )
-    ax.imshow(X_test[place], cmap="gray_r")
+    ax.imshow(X_test[index], cmap="gray_r")
     ax.set_title(title, color="k" if is_right else "C3")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_color("k" if is_right else "C3")
 plt.show()
-print(f"{np.sum(predicted != y_test)} of {len(y_test)} digits are taken for others")
+print(f"{np.sum(predicted != y_test)} of {len(y_test)} digits are misclassified")

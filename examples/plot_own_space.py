@@ -3,15 +3,15 @@ A space of your own
 ===================
 
 A space says what can be built. To search networks of your own, name their choices and
-build one: what a search needs beside that follows from the two.
+build one of them. The base class derives everything else that a search needs.
 """
 
 # %%
 # The space
 # ---------
-# A wide and deep network: a linear model and a hidden layer side by side. Networks read
-# encoded rows (N, F) and answer (K, N, C), with K = 1 for one network at a time;
-# ``TableInput`` turns the rows into features, categories included.
+# A wide and deep network: a linear model and a hidden layer side by side. A network
+# maps encoded rows (N, F) to outputs (1, N, C); ``TableInput`` turns the rows into
+# features, categories included.
 import matplotlib.pyplot as plt
 import pandas as pd
 from sklearn.datasets import load_diabetes
@@ -48,15 +48,14 @@ class WideAndDeep(Space):
             "weight_decay": Categorical([0.0, 0.03, 0.3], ordered=True, default=0.03),
         }
 
-    def build(self, architectures, task):
-        (architecture,) = architectures
+    def build(self, architecture, task):
         return WideAndDeepNet(architecture["width"], architecture["dropout"], task)
 
 
 # %%
-# ``lr`` and ``weight_decay`` are read by the trainer, as are ``optimizer``,
-# ``batch_size`` and ``label_smoothing``; a space that leaves them out gets their usual
-# values. Before a search it is wise to see whether the space does what it should.
+# The trainer reads ``lr`` and ``weight_decay``, and also ``optimizer``, ``batch_size``
+# and ``label_smoothing``, which have default values if a space leaves them out. Check
+# the space before a search:
 space = WideAndDeep()
 print(space.default_architecture())
 print("an architecture as numbers:", space.encode([space.default_architecture()]))
@@ -74,8 +73,8 @@ for name, model in {"own space": own, "table space": table, "linear": linear}.it
     print(f"{name:<12} held-out R2 {model.score(X_test, y_test):.3f}")
 
 # %%
-# What it found
-# -------------
+# What was found
+# --------------
 print(space.describe(own.best_architecture_))
 results = pd.DataFrame(own.cv_results_)
 fig, ax = plt.subplots(layout="constrained")

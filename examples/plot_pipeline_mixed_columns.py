@@ -2,15 +2,15 @@
 Mixed columns, as they are and in a Pipeline
 ============================================
 
-Tables of the real world hold numbers, words and gaps. A search reads them as they are;
-where a table needs work of your own, the search is the last step of a Pipeline.
+Real tables have numbers, strings and missing values. A search reads them as they are;
+if a table needs further preparation, the search is the last step of a Pipeline.
 """
 
 # %%
 # A mixed table
 # -------------
-# The diabetes table ships with scikit-learn as numbers only. To have columns of each
-# kind, the sex and the age become categories, and some cells are lost.
+# The diabetes table of scikit-learn has numbers only. To have columns of each kind,
+# turn sex and age into categories, and remove some values.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -37,25 +37,24 @@ X.head()
 # %%
 # As it is
 # --------
-# Columns of category, string and boolean dtype are read as categories; a gap is a value
-# of its own. Nothing has to be scaled, encoded or filled in.
+# Columns of category, string and boolean dtype are read as categories; a missing value
+# is a category of its own. Nothing has to be scaled, encoded or imputed.
 plain = NASRegressor(max_trials=4, random_state=0).fit(X_train, y_train)
 
 # %%
 # In a Pipeline
 # -------------
 # The steps before the search are fitted on all training rows, as always in a Pipeline.
-# So is a search inside a ``GridSearchCV`` or a ``cross_val_score``.
 words = ["age", "sex"]
 numbers = [name for name in X if name not in words]
 
 
 def prepared():
-    """A transformer as scikit-learn users write it."""
+    """Return a transformer that encodes, imputes and scales."""
     return make_column_transformer(
         (OneHotEncoder(handle_unknown="ignore"), words),
         (make_pipeline(SimpleImputer(), StandardScaler()), numbers),
-        sparse_threshold=0,  # a search takes dense arrays
+        sparse_threshold=0,  # searches read dense arrays
     )
 
 
@@ -65,8 +64,8 @@ piped.fit(X_train, y_train)
 # %%
 # Held-out scores
 # ---------------
-# The table is small and noisy, so a linear model does well, and the differences are
-# within what another split would give.
+# The table is small and noisy, so a linear model does well, and another split could
+# reverse the differences.
 linear = make_pipeline(prepared(), RidgeCV()).fit(X_train, y_train)
 trees = HistGradientBoostingRegressor(categorical_features="from_dtype", random_state=0)
 trees.fit(X_train, y_train)

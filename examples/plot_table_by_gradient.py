@@ -2,17 +2,17 @@
 A table: a search by gradient
 =============================
 
-Search by gradient works on tables, too: one relaxed network holds all widths, depths,
-activations, normalisations and ways for numbers to enter at once, and weighs them while
-it trains. What weighs most is trained by itself, beside the default network.
+Search by gradient works on tables, too: one supernet holds all widths, depths,
+activations, normalisations and numeric embeddings, and learns a weight for each option.
+The architecture with the largest weights is then trained alone, like the default one.
 """
 
 # %%
 # The search
 # ----------
-# The diagnosis of breast tumours, from thirty numbers. The default network is trained
-# first; then the strategy is asked, trains its relaxed network and proposes what weighs
-# most, and what differs from that where it was least sure.
+# Diagnose breast tumours from thirty numbers. The default network is trained first.
+# Then the strategy trains its supernet, and proposes the architecture with the largest
+# weights, and those that differ from it in the least certain choice.
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -34,15 +34,15 @@ results = pd.DataFrame(search.cv_results_)
 results[["origin", "mean_test_score", "rank_test_score", "n_params"]].round(3)
 
 # %%
-# What was decided, and when
-# --------------------------
-# ``derived_`` lists what was derived, the best first. ``trajectory_`` tells what the
-# options of each decision counted in the course of the search: at first all the same.
-# The option that counts most in the end is drawn in colour.
-told = search.strategy_
-first = told.derived_[0]
+# How the weights moved
+# ---------------------
+# ``derived_`` lists the derived architectures, the best first. ``trajectory_`` holds
+# the weights of the options of each mixed choice over the course of the search: at
+# first all are equal. The option with the largest weight in the end is drawn in colour.
+strategy = search.strategy_
+first = strategy.derived_[0]
 fig, axes = plt.subplots(2, 3, figsize=(10, 5.5), sharex=True, layout="constrained")
-for ax, (name, shares) in zip(axes.flat, told.trajectory_.items(), strict=True):
+for ax, (name, shares) in zip(axes.flat, strategy.trajectory_.items(), strict=True):
     progress = np.linspace(0, 1, len(shares))
     ax.plot(progress, shares, color="0.75")
     ax.plot(progress, shares[:, shares[-1].argmax()], color="C0", lw=2)
@@ -54,15 +54,16 @@ for ax in axes[:, 0]:
 plt.show()
 
 # %%
-# So short a search leaves much open. ``entropy_`` says how much: 1 where all options of
-# a decision count the same, 0 where one of them has all the weight.
-print(f"entropy {told.entropy_[0]:.2f} at first, {told.entropy_[-1]:.2f} at the end")
+# So short a search leaves much undecided. ``entropy_`` says how much: 1 if all options
+# of a choice have the same weight, 0 if one of them has all of it.
+entropy = strategy.entropy_
+print(f"entropy {entropy[0]:.2f} at first, {entropy[-1]:.2f} at the end")
 
 # %%
-# What came of it
-# ---------------
-# What the relaxed network does not decide, such as the learning rate, keeps its default
-# until neighbours of the best trial are tried. Whether the search paid is for the
-# scores to say: the default network and a linear model are always beside it.
+# What was found
+# --------------
+# Choices that the supernet does not mix, such as the learning rate, keep their defaults
+# until neighbours of the best trial are tried. Compare the scores with those of the
+# default network and a linear model to see whether the search paid off.
 print(search.best_architecture_)
 print({name: round(score, 3) for name, score in search.baseline_scores_.items()})

@@ -2,18 +2,18 @@
 The textbook space, searched in two ways
 ========================================
 
-Introductions to architecture search like a space of four choices: 2 to 10 convolution
-layers, a kernel of 3 to 7 pixels, a pooling by 2 to 4, and ReLU or sigmoid. Here it is,
-searched by Bayesian optimisation: once by an estimator, which trains and validates, and
-once as a function of your own.
+Introductions to architecture search often use a space of four choices: 2 to 10
+convolution layers, a kernel of 3 to 7 pixels, pooling by 2 to 4, and ReLU or sigmoid.
+Here Bayesian optimisation searches it twice: by an estimator, which trains and
+validates networks, and as a Python function.
 """
 
 # %%
 # The four choices
 # ----------------
-# :class:`~sknas.nets.ConvNet` builds the networks. Pooling stands behind each third
-# layer, so deep networks with strong pooling would shrink their maps below a pixel:
-# ``is_buildable`` says which, and those are never proposed, let alone trained.
+# :class:`~sknas.nets.ConvNet` builds the networks. Every third layer is followed by
+# pooling, so deep networks with strong pooling would shrink their maps below a pixel.
+# ``is_buildable`` excludes them, so they are never proposed.
 import math
 
 import matplotlib.pyplot as plt
@@ -34,7 +34,7 @@ LAYERS_A_STAGE = 3
 
 
 def make_network(architecture, image, n_outputs):
-    """The network of four choices."""
+    """Return the network of four choices."""
     n_layers = architecture["layers"]
     starts = range(0, n_layers, LAYERS_A_STAGE)
     blocks = [min(LAYERS_A_STAGE, n_layers - start) for start in starts]
@@ -50,7 +50,7 @@ def make_network(architecture, image, n_outputs):
 
 
 def keeps_a_pixel(architecture, side=8):
-    """Whether the last maps of a square image have a pixel."""
+    """Return True if the last maps of a square image have at least a pixel."""
     n_poolings = math.ceil(architecture["layers"] / LAYERS_A_STAGE) - 1
     return side // architecture["pool_size"] ** n_poolings >= 1
 
@@ -65,14 +65,13 @@ class TextbookSpace(Space):
             "kernel_size": Integer(3, 7, default=3),
             "pool_size": Integer(2, 4, default=2),
             "activation": Categorical(["relu", "sigmoid"], default="relu"),
-            "lr": Categorical([0.01]),  # the trainer's; one value is nothing to choose
+            "lr": Categorical([0.01]),  # read by the trainer; a single value
         }
 
     def is_buildable(self, architecture, task):
         return keeps_a_pixel(architecture, min(task.image.shape[1:]))
 
-    def build(self, architectures, task):
-        (architecture,) = architectures
+    def build(self, architecture, task):
         return make_network(architecture, task.image, task.n_outputs)
 
 
@@ -84,8 +83,9 @@ print(f"{len(points)} architectures, {n_buildable} of them fit digits of 8 x 8 p
 # %%
 # By an estimator
 # ---------------
-# The search of ``NASClassifier`` begins with the defaults of the choices. Batches and
-# the optimiser are no choices of this space, so they are the usual ones.
+# The search of ``NASClassifier`` starts with the defaults of the choices. This space
+# has no choices of the batch size and the optimiser, so those have their default
+# values.
 digits = load_digits()
 X, y = digits.images.astype("uint8"), digits.target
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
@@ -100,9 +100,9 @@ print(f"held-out accuracy {search.score(X_test, y_test):.3f}")
 # %%
 # By ``sknas.search``
 # -------------------
-# The same choices and the same strategy, and a function that trains one network in a
-# few lines of torch and returns what it scores. Nothing is known of images here, so
-# the function that says what fits is given as a constraint.
+# The same choices and strategy, with a function that trains one network in a few lines
+# of torch and returns its score. ``sknas.search`` has no images, so the condition on
+# the maps is passed as a constraint.
 (fit_rows, valid_rows), *_ = split.split(X_train)
 scale = {"mean": np.array([X_train.mean()]), "deviation": np.array([X_train.std()])}
 IMAGE = ImageSpec((1, 8, 8), **{n: v.astype(np.float32) for n, v in scale.items()})
@@ -110,7 +110,7 @@ pixels, labels = torch.tensor(X_train[:, None]), torch.tensor(y_train)
 
 
 def accuracy(architecture, n_epochs=4):
-    """Validation accuracy of a network after a short training."""
+    """Return the validation accuracy of a network after a short training."""
     torch.manual_seed(0)
     net = make_network(architecture, IMAGE, n_outputs=10)
     optimizer = torch.optim.AdamW(net.parameters(), lr=architecture["lr"])
@@ -136,20 +136,20 @@ history = sknas.search(
 print(f"{history.best.score:.3f} with {history.best.architecture}")
 
 # %%
-# Two traps that this space has
-# -----------------------------
-# A sampler of real numbers proposes 4.7 layers, someone has to round them, and the
-# model that proposed 4.7 is told the score of 5. Here a proposal holds whole numbers
-# and words, and the model learns from what was trained.
+# Two pitfalls of this space
+# --------------------------
+# If a sampler of real numbers proposes 4.7 layers, someone has to round them, and the
+# surrogate is given the score of 5 layers for 4.7. Here proposals hold integers and
+# strings, and the surrogate learns from what was trained.
 print({name: type(v).__name__ for name, v in history.best.architecture.items()})
 frame = history.to_frame()
 frame[["param_layers", "param_kernel_size", "param_pool_size", "score"]].head()
 
 # %%
-# The other trap is pooling. Ten layers with three poolings by 4 would ask for maps of
+# The other pitfall is pooling. Ten layers with three poolings by 4 would need maps of
 # an eighth of a pixel, and a program that pads or clips them trains something else than
-# was proposed. Here the dark fields are left out by both searches. Within a field,
-# places are moved a little so that dots don't hide each other.
+# proposed. Here both searches exclude the dark fields. Dots are moved a little within
+# their field so that they don't hide each other.
 tables = {"NASClassifier": pd.DataFrame(search.cv_results_), "sknas.search": frame}
 tables["NASClassifier"]["score"] = tables["NASClassifier"]["mean_test_score"]
 fits = np.array(
@@ -166,12 +166,12 @@ for ax, (name, table) in zip(axes, tables.items(), strict=True):
     ax.imshow(
         ~fits, extent=(1.5, 10.5, 4.5, 1.5), aspect="auto", cmap="Greys", vmax=2.5
     )
-    moved = rng.uniform(-0.3, 0.3, (2, len(table)))
+    jitter = rng.uniform(-0.3, 0.3, (2, len(table)))
     for word, marker in {"relu": "o", "sigmoid": "s"}.items():
         rows = (table["param_activation"] == word).to_numpy()
         dots = ax.scatter(
-            table["param_layers"][rows].astype(int) + moved[0, rows],
-            table["param_pool_size"][rows].astype(int) + moved[1, rows],
+            table["param_layers"][rows].astype(int) + jitter[0, rows],
+            table["param_pool_size"][rows].astype(int) + jitter[1, rows],
             c=table["score"][rows].astype(float),
             vmin=0.1,
             vmax=1,

@@ -1,19 +1,21 @@
-"""How much is trained: functions of rows and parameters, never of a machine.
+"""Budget of a search, and the cost model: seconds of trainings on any machine.
+
+A budget is a function of the data and the parameters, not of the machine.
 
 ============  =======================================================
-batch size    256 up to 256 rows (one batch), then 64 below 2,000 rows,
-              128 below 8,000, 256 below 30,000, 512 below 100,000, 1024
+batch size    256 up to 256 rows (one batch), then 64 up to 2,000 rows,
+              128 up to 8,000, 256 up to 30,000, 512 up to 100,000, 1024
 steps         n_rows, but at least 60 and at most 1,500
 trials        3 at 100 rows, growing with the square root: 9 at 1,000;
               at least 3, at most 16
 ============  =======================================================
 
-For images a row costs much and a step little:
+An image costs more than a row of a table, so the cost per step matters less:
 
 ============  =======================================================
-batch size    64 below 8,000 images, 128 below 100,000, 256
+batch size    64 up to 8,000 images, 128 up to 100,000, 256
 steps         n_rows, but at most 300 or 15 epochs, whichever is more;
-              up to twice that where time is the bound and suffices
+              up to twice that if `max_time` is given and allows it
 trials        as for tables
 ============  =======================================================
 """
@@ -23,148 +25,210 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-N_STEPS = (60, 1_500)
-N_TRIALS = (3, 16)
-IMAGE_STEPS, IMAGE_EPOCHS = 300, 15
-
-STEP_SECONDS = 1e-4  # of a step of one network among others
-ROW_SECONDS = 1e-5  # of each row of its batch
-DEFAULT_COLUMNS = 400  # above which the first layer is what takes the time
-ALONE_SECONDS = 1e-3  # of a step of one network alone
-IMAGE_SECONDS = 5e-3  # of a step on images
-PIXEL_SECONDS = 8e-7  # of each pixel of its batch
-N_IMAGE_PROPOSALS = 8  # networks for images that are trained side by side
-CORES = 1.6  # that a search is planned for
-N_PROPOSALS = 16
-HALVING_COST = 0.5  # of a cohort that is halved, beside one that is not,
-FULL_COST = 3  # but of so many trainings at least, if there are as many
-LONG_STEPS, LONG_BELOW = 2_000, 3_000  # steps below so many rows, if time is the bound
-LONGER = 2  # times that images are trained as long where time suffices
-LONG_IMAGES = 4  # networks for images that are rather trained longer than more of them
-SEARCHED_IMAGES = 2  # the same where a relaxed network was searched before
-MIN_STEPS = 100
-MIN_HOLDOUT_ROWS = 5_000
-MAX_FOLDED_IMAGES = 4_000
-
-
-TABLE_SIZES = ((256, 256), (2_000, 64), (8_000, 128), (30_000, 256), (100_000, 512))
-IMAGE_SIZES = ((8_000, 64), (100_000, 128))
-
-
-def default_batch_size(n_rows: float, is_image: bool = False) -> int:
-    """Rows of a batch for a table, or images, of `n_rows`."""
-    sizes, largest = (IMAGE_SIZES, 256) if is_image else (TABLE_SIZES, 1024)
-    return next((size for bound, size in sizes if n_rows <= bound), largest)
-
-
-def default_steps(n_rows: float, is_image: bool = False) -> int:
-    """Optimiser steps of a full training, at the default batch size."""
-    low, high = N_STEPS
-    if is_image:
-        n_batches = n_rows / default_batch_size(n_rows, is_image)
-        high = max(IMAGE_STEPS, math.ceil(IMAGE_EPOCHS * n_batches))
-    return int(min(max(n_rows, low), high))
-
-
-def default_trials(n_rows: float) -> int:
-    """Trials of a search whose budget is not given."""
-    low, high = N_TRIALS
-    return int(min(max(round(3 * math.sqrt(n_rows / 100)), low), high))
+CORES = 1.6  # cores assumed on every machine, so that a budget does not depend on it
+DEFAULT_COLUMNS = 400  # columns up to which the cost of the first layer is negligible
+HALVING_COST = 0.5  # relative cost of a cohort with successive halving
+MIN_COHORT_COST = 3  # least cost of a cohort of three or more, in full trainings
+MIN_STEPS = 60  # steps of a full training, however few the rows
+MIN_TIMED_STEPS = 100  # steps of a full training, however short the time
+MIN_TRIALS, MAX_TRIALS = 3, 16
+MAX_SMALL_ROWS = 3_000  # rows below which a table is small
+SMALL_STEPS = 2_000  # steps of batched trainings on small tables, given `max_time`
+MIN_HOLDOUT_ROWS = 5_000  # rows from which a hold-out set can rank trials
 
 
 @dataclass(frozen=True)
-class Length:
-    """Length of a training.
+class Defaults:
+    """Default sizes of a search, most of them functions of the number of rows.
+
+    Rows are counted by their weights.
 
     Parameters
     ----------
-    n_steps : int
-        Optimiser steps.
-    n_batches : int
-        Batches of an epoch, by the weights of the rows.
-    planned : int
-        Steps on the whole table at the default batch size, which decide the cycles
-        of the learning rate: a share of the schedule is the same point for all
-        architectures, in every fold and in the refit.
+    batch_sizes : tuple of (float, int)
+        Ascending upper bounds of the number of rows, each with its batch size.
+    folds : tuple of (float, int)
+        Ascending bounds, each with the number of folds for fewer rows; from the last
+        bound on, one hold-out set.
+    max_steps : int
+        Upper bound of the optimiser steps of a full training.
+    n_proposals : int
+        Proposals that are trained side by side.
+    min_proposals : int
+        Minimum of `n_proposals`, if time is short.
+    min_after_search : int
+        Minimum of `n_proposals`, if the strategy compares architectures by itself.
+    max_epochs : int, default=0
+        Number of epochs that are allowed even if they exceed `max_steps`.
+    max_stretch : int, default=1
+        Factor by which trainings may be lengthened, if `max_time` is given.
     """
 
-    n_steps: int
-    n_batches: int
-    planned: int
+    batch_sizes: tuple[tuple[float, int], ...]
+    folds: tuple[tuple[float, int], ...]
+    max_steps: int
+    n_proposals: int
+    min_proposals: int
+    min_after_search: int
+    max_epochs: int = 0
+    max_stretch: int = 1
+
+    def batch_size(self, n_rows: float) -> int:
+        """Return the batch size."""
+        return next(size for bound, size in self.batch_sizes if n_rows <= bound)
+
+    def n_steps(self, n_rows: float) -> int:
+        """Return the optimiser steps of a full training at the default batch size."""
+        n_batches = n_rows / self.batch_size(n_rows)
+        high = max(self.max_steps, math.ceil(self.max_epochs * n_batches))
+        return int(min(max(n_rows, MIN_STEPS), high))
+
+    def n_trials(self, n_rows: float) -> int:
+        """Return the trials of a search without `max_trials` and `max_time`."""
+        n_trials = round(3 * math.sqrt(n_rows / 100))
+        return int(min(max(n_trials, MIN_TRIALS), MAX_TRIALS))
+
+    def n_folds(self, n_rows: float) -> int:
+        """Return the folds of ``cv="auto"``; 1 is a hold-out set."""
+        return next((folds for bound, folds in self.folds if n_rows < bound), 1)
+
+
+# Three folds keep the search of a very small table short. Otherwise, five folds beat
+# fewer folds of more architectures on each of five tables up to 10,000 rows, and the
+# networks of the folds form the ensemble.
+TABLE = Defaults(
+    batch_sizes=(
+        *((256, 256), (2_000, 64), (8_000, 128), (30_000, 256), (100_000, 512)),
+        (math.inf, 1024),
+    ),
+    folds=((400, 3), (16_000, 5), (40_000, 3)),
+    max_steps=1_500,
+    n_proposals=16,
+    min_proposals=8,
+    min_after_search=8,
+)
+# A network for images takes longer, so there are fewer folds and smaller cohorts.
+IMAGE = Defaults(
+    batch_sizes=((8_000, 64), (100_000, 128), (math.inf, 256)),
+    folds=((4_000, 3),),
+    max_steps=300,
+    n_proposals=8,
+    min_proposals=4,
+    min_after_search=2,
+    max_epochs=15,
+    max_stretch=2,
+)
+
+
+def defaults_for(is_image: bool) -> Defaults:
+    """Return the defaults of images or of tables."""
+    return IMAGE if is_image else TABLE
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Seconds of an optimiser step of one network, on one slow core.
+
+    Parameters
+    ----------
+    step : float
+        Seconds of every step.
+    row : float, default=0.0
+        Seconds of each row of the batch, of up to `DEFAULT_COLUMNS` columns.
+    pixel : float, default=0.0
+        Seconds of each pixel of the batch.
+    """
+
+    step: float
+    row: float = 0.0
+    pixel: float = 0.0
+
+    def seconds(
+        self, batch_size: int, n_columns: int, n_pixels: int | None = None
+    ) -> float:
+        """Return the seconds of a step."""
+        row = self.row * max(1.0, n_columns / DEFAULT_COLUMNS)
+        return self.step + (row + (n_pixels or 0) * self.pixel) * batch_size
+
+
+# Estimates: per core, examples/benchmarks/population_speed.py measured 1.1 to 3.6 times
+# this speed.
+BATCHED_COST = CostModel(step=1e-4, row=1e-5)
+# Estimates: examples/benchmarks/training_loop.py measured 1.1 to 5.2 ms for steps that
+# these put at 1.6 to 3.6 ms.
+TABLE_COST = CostModel(step=1e-3, row=1e-5)
+# Estimates: no benchmark measures a single step of `ImageSpace`.
+IMAGE_COST = CostModel(step=5e-3, pixel=8e-7)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Size of the data of a search, and the cost of a training on them.
+
+    Parameters
+    ----------
+    n_rows : float
+        Rows of the table, by their weights.
+    n_columns : int, default=1
+        Columns of the table.
+    n_pixels : int or None, default=None
+        Pixels of an image; None for a table.
+    is_batched : bool, default=True
+        True if the trainer trains many networks at once.
+    relative_cost : float, default=1.0
+        Cost of a network of the space, relative to the default space of its data.
+    time_share : float, default=0.0
+        Share of the time that the strategy takes to compare architectures by itself.
+    """
+
+    n_rows: float
+    n_columns: int = 1
+    n_pixels: int | None = None
+    is_batched: bool = True
+    relative_cost: float = 1.0
+    time_share: float = 0.0
 
     @property
-    def n_epochs(self) -> int:
-        """Epochs begun."""
-        return -(-self.n_steps // self.n_batches)
+    def defaults(self) -> Defaults:
+        """Default sizes for this kind of data."""
+        return defaults_for(self.n_pixels is not None)
 
+    @property
+    def n_steps(self) -> int:
+        """Steps of a full training if `max_time` is given."""
+        if not self.is_batched:
+            return self.defaults.n_steps(self.n_rows)
+        return SMALL_STEPS if self.n_rows < MAX_SMALL_ROWS else TABLE.max_steps
 
-def training_length(
-    n_rows: float,
-    n_train: float,
-    n_steps: int,
-    batch_size: int,
-    max_epochs: int | None,
-    is_image: bool = False,
-) -> Length:
-    """Length of a training on a part of a table.
+    @property
+    def min_proposals(self) -> int:
+        """Minimum number of proposals that are trained side by side."""
+        sizes = self.defaults
+        return sizes.min_after_search if self.time_share else sizes.min_proposals
 
-    Smaller batches take more steps, as the square root: between the same number of
-    steps and the same number of epochs.
-
-    Parameters
-    ----------
-    n_rows, n_train : float
-        Rows of the table and of the part to train on.
-    n_steps : int
-        Steps of a full training at the default batch size.
-    batch_size : int
-        Rows of a batch.
-    max_epochs : int or None
-        Bound of epochs.
-    is_image : bool, default=False
-        Whether rows are images.
-    """
-    usual_size = default_batch_size(n_rows, is_image)
-    wanted = round(n_steps * math.sqrt(usual_size / batch_size))
-    planned = _bounded(n_steps, n_rows, usual_size, max_epochs)
-    n_batches = max(1, math.ceil(n_train / batch_size))
-    return Length(_bounded(wanted, n_train, batch_size, max_epochs), n_batches, planned)
-
-
-def _bounded(
-    n_steps: int, n_rows: float, batch_size: int, max_epochs: int | None
-) -> int:
-    """Steps that a bound of epochs allows, at least one."""
-    if max_epochs is None:
-        return max(1, n_steps)
-    return max(1, min(n_steps, max_epochs * max(1, math.ceil(n_rows / batch_size))))
-
-
-def alone_seconds(
-    batch_size: int, n_columns: int, n_pixels: int | None = None
-) -> float:
-    """About how long a step of one network alone takes, on one slow core."""
-    if n_pixels is not None:
-        return IMAGE_SECONDS + n_pixels * PIXEL_SECONDS * batch_size
-    return ALONE_SECONDS + _row_seconds(n_columns) * batch_size
-
-
-def _row_seconds(n_columns: int) -> float:
-    return ROW_SECONDS * max(1.0, n_columns / DEFAULT_COLUMNS)
+    @property
+    def step_seconds(self) -> float:
+        """Seconds of a step of one network at the default batch size."""
+        batch_size = self.defaults.batch_size(self.n_rows)
+        cost = TABLE_COST if self.n_pixels is None else IMAGE_COST
+        if self.is_batched:
+            cost = BATCHED_COST
+        seconds = cost.seconds(batch_size, self.n_columns, self.n_pixels)
+        return self.relative_cost * seconds
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much a search may do.
+    """Size of a search.
 
     Parameters
     ----------
     n_trials : int or None
-        Trials; None where time is the only bound.
+        Trials; None if time is the only bound.
     n_steps : int
         Steps of a full training at the default batch size.
     n_folds : int
-        Folds where the user leaves them to us.
+        Folds of ``cv="auto"``.
     n_proposals : int, default=16
         Proposals that are trained side by side.
     """
@@ -172,80 +236,53 @@ class Budget:
     n_trials: int | None
     n_steps: int
     n_folds: int
-    n_proposals: int = N_PROPOSALS
-
-
-def auto_folds(n_rows: float, is_image: bool = False) -> int:
-    """Folds of ``cv="auto"`` for a table of `n_rows`: 3, 5, 3, and 1 for a hold-out.
-
-    Very small tables have no time to lose. Five folds beat fewer of more architectures
-    on each of five tables up to 10,000 rows; their networks are the ensemble, too.
-    Networks for images take longer: 3 folds below 4,000 images, a hold-out above.
-    """
-    if is_image:
-        return 3 if n_rows < MAX_FOLDED_IMAGES else 1
-    if n_rows < 400:
-        return 3
-    if n_rows < 16_000:
-        return 5
-    return 3 if n_rows < 40_000 else 1
+    n_proposals: int = TABLE.n_proposals
 
 
 def cohort_cost(n_proposals: int) -> float:
-    """Full trainings that a cohort is worth: of a small one few are dropped."""
-    return max(HALVING_COST * n_proposals, min(n_proposals, FULL_COST))
+    """Return the cost of a cohort in full trainings; a small one drops few trials."""
+    return max(HALVING_COST * n_proposals, min(n_proposals, MIN_COHORT_COST))
 
 
 def plan_budget(
-    n_rows: float,
-    max_trials: int | None,
-    max_time: float | None,
-    *,
-    n_columns: int = 1,
-    is_batched: bool = True,
-    n_pixels: int | None = None,
-    relative_cost: float = 1.0,
-    time_share: float = 0.0,
+    workload: Workload, max_trials: int | None, max_time: float | None
 ) -> Budget:
-    """The budget of a search, from the size of the table and what the user bounds.
+    """Plan a search, from the size of its data and the bounds that the user sets.
 
-    With a time that is short for the table, fewer are trained side by side, then 3
-    folds take the place of 5, a hold-out that of folds where it is large enough to
-    choose by, and then trainings get shorter. Images are trained up to twice as long
-    where there is time for a few such trainings. The pace is a constant, that of a slow
-    core, so that the plan depends on parameters alone: wide tables take longer, and so
-    do networks that are not trained side by side, `is_batched`, and images, of so many
-    pixels each; and those of a space whose `relative_cost` says so. A strategy that
-    takes a `time_share` leaves so much less of the time; it has compared architectures
-    by itself, so that fewer networks for images are trained.
+    If the time is short, fewer proposals are trained side by side; then there are fewer
+    folds, or a hold-out set; then trainings get shorter. Networks for images are
+    trained longer if there is time for a few of them.
+
+    Parameters
+    ----------
+    workload : Workload
+        Size of the data and cost of a training.
+    max_trials : int or None
+        Maximum number of trials.
+    max_time : float or None
+        Maximum time, in seconds.
     """
-    is_image = n_pixels is not None
-    n_folds = auto_folds(n_rows, is_image)
-    most_side = N_IMAGE_PROPOSALS if is_image else N_PROPOSALS
+    n_rows, sizes = workload.n_rows, workload.defaults
+    n_folds, n_proposals = sizes.n_folds(n_rows), sizes.n_proposals
     if max_time is None:
-        n_trials = max_trials or default_trials(n_rows)
-        return Budget(n_trials, default_steps(n_rows, is_image), n_folds, most_side)
-    batch_size = default_batch_size(n_rows, is_image)
-    if is_batched:
-        n_steps = LONG_STEPS if n_rows < LONG_BELOW else N_STEPS[1]
-        pace = STEP_SECONDS + _row_seconds(n_columns) * batch_size
-    else:
-        n_steps = default_steps(n_rows, is_image)
-        pace = relative_cost * alone_seconds(batch_size, n_columns, n_pixels)
-    seconds = CORES * max_time * (1 - time_share)
+        n_trials = max_trials or sizes.n_trials(n_rows)
+        return Budget(n_trials, sizes.n_steps(n_rows), n_folds, n_proposals)
+    seconds = CORES * max_time * (1 - workload.time_share)
+    step_seconds = workload.step_seconds
 
-    def possible(n_proposals: int, n_folds: int) -> int:
-        """Steps that a training of a cohort has time for."""
-        return int(seconds / (cohort_cost(n_proposals) * n_folds * pace))
+    def affordable(n_proposals: int, n_folds: int) -> int:
+        """Return the steps that the time allows each training of a cohort."""
+        return int(seconds / (cohort_cost(n_proposals) * n_folds * step_seconds))
 
-    n_proposals = min(most_side, max_trials or most_side)
-    n_least = most_side // 2
-    if is_image:
-        n_least = min(n_proposals, SEARCHED_IMAGES if time_share else LONG_IMAGES)
-        n_steps = min(max(n_steps, possible(n_least, n_folds)), LONGER * n_steps)
-    while n_proposals > n_least and n_steps > possible(n_proposals, n_folds):
-        n_proposals = max(n_proposals // 2, n_least)
-    if n_steps > possible(n_proposals, n_folds):
-        n_folds = 1 if n_rows >= MIN_HOLDOUT_ROWS else min(n_folds, 3)
-    n_steps = min(n_steps, max(possible(n_proposals, n_folds), MIN_STEPS))
+    n_proposals = min(n_proposals, max_trials or n_proposals)
+    min_proposals = min(n_proposals, workload.min_proposals)
+    # Lengthen trainings if there is time for that with few proposals.
+    n_steps = max(workload.n_steps, affordable(min_proposals, n_folds))
+    n_steps = min(n_steps, sizes.max_stretch * workload.n_steps)
+    while n_proposals > min_proposals and n_steps > affordable(n_proposals, n_folds):
+        n_proposals = max(n_proposals // 2, min_proposals)
+    if n_steps > affordable(n_proposals, n_folds):
+        can_hold_out = n_rows >= MIN_HOLDOUT_ROWS
+        n_folds = 1 if can_hold_out else min(n_folds, 3)
+    n_steps = min(n_steps, max(affordable(n_proposals, n_folds), MIN_TIMED_STEPS))
     return Budget(max_trials, n_steps, n_folds, n_proposals)

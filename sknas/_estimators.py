@@ -1,4 +1,8 @@
-"""The two estimators."""
+"""The public estimators, NASClassifier and NASRegressor.
+
+Their docstrings are written out in full, as in scikit-learn, so that editors show them;
+a test checks that the common parts are equal.
+"""
 
 from __future__ import annotations
 
@@ -17,78 +21,79 @@ from sknas.trainers import Trainer
 class NASClassifier(ClassifierMixin, BaseNAS):
     """Classifier whose `fit` searches the architecture of a neural network.
 
-    A small ensemble of what the search found predicts, or a single network. Reads
-    tables of numbers, categories, strings and booleans with missing values, and images
-    as arrays; binary, multi-class and multi-label targets.
+    Predictions come from a small ensemble of networks, or from a single one. X may be a
+    table of numbers, categories, strings and booleans with missing values, or an
+    array of images; targets may be binary, multi-class or multi-label.
 
     Parameters
     ----------
     search_space : {"auto", "table", "image", "cell"} or Space, default="auto"
-        What can be built: see `sknas.spaces.TableSpace`, `sknas.spaces.ImageSpace`
-        and `sknas.spaces.CellSpace`, or define your own `sknas.spaces.Space`. "auto" is
-        "table", or for arrays of images and with an `image_shape` "image", and "cell"
-        where they are searched by gradient.
+        Architectures to search: those of `sknas.spaces.TableSpace`,
+        `sknas.spaces.ImageSpace`, `sknas.spaces.CellSpace`, or of your own
+        `sknas.spaces.Space`. "auto" is "table" for tables. For arrays of images, and
+        with an `image_shape`, it is "image", or "cell" if the strategy is "gradient".
     strategy : str or Strategy, default="bayesian"
-        What to try next: "bayesian", "evolution", "gradient", "local", "random",
-        "reinforce", or an object of `sknas.strategies`. "gradient" is for spaces with a
-        relaxed network.
+        How architectures are proposed: "bayesian", "evolution", "gradient", "local",
+        "random", "reinforce", or an object of `sknas.strategies`. "gradient" needs a
+        space with a supernet.
     trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
-        How a proposal gets its score: "population" trains many networks for tables
-        side by side, "skorch" each by itself, as many at a time as there are
-        processes. "auto" takes the first for a `sknas.spaces.TableSpace`, the second
-        for images and spaces of your own; see `sknas.trainers`.
+        How proposals are trained and scored: "population" trains many networks at
+        once, "skorch" each by itself, as many at a time as there are processes. "auto"
+        is "population" for spaces that can build many networks at once, such as
+        `sknas.spaces.TableSpace`, and "skorch" for others; see `sknas.trainers`.
     max_trials : int or None, default=None
-        Architectures to train, the default and the known ones included. With neither
-        `max_trials` nor `max_time`, the number of rows decides: 3 trials at 100 rows,
-        9 at 1,000, at most 16.
+        Number of architectures to train, the default and the known ones included. With
+        neither `max_trials` nor `max_time`, it depends on the number of rows: 3 at 100
+        rows, 9 at 1,000, at most 16.
     max_time : float or None, default=None
-        Seconds that `fit` may take, the final training included. Alone, it is the
-        only bound. Trainings of large tables get shorter to fit into it.
+        Seconds that `fit` may take, the final training included. Without `max_trials`,
+        it is the only bound. If it is short for the data, trainings are shorter.
     max_epochs : int or None, default=None
-        Most epochs of a training. By default the number of rows decides.
+        Maximum number of epochs of a training. With None, the number of rows decides.
     cv : "auto", int, splitter or iterable of (train, test), default="auto"
-        How the search validates. "auto" takes 3 folds below 400 rows, 5 below 16,000,
-        3 below 40,000, and a hold-out of a fifth above; fewer for short times.
+        Validation of the search. "auto" is 3 folds below 400 rows, 5 below 16,000, 3
+        below 40,000, and a hold-out set of a fifth above; for images 3 below 4,000, and
+        a hold-out set above. There are fewer folds if the time is short.
     scoring : str, callable or None, default=None
-        Any scikit-learn scorer; it ranks trials, chooses epochs and weighs the
-        ensemble. None is accuracy.
+        A scikit-learn scorer. It ranks trials, selects epochs and weights the members
+        of the ensemble. None is accuracy.
     ensemble_size : int or None, default=None
-        Most architectures in the answer, None for up to 8. Each of them brings the
-        networks of its folds, which are trained already; 1 is a single network,
-        trained on all rows. Of 14 trials on, the leaders are then scored once more, by
-        fresh seeds and beyond `max_trials`, and the best mean wins.
+        Maximum number of architectures in the ensemble; None is 8. Each contributes
+        the networks of its folds, which are trained already. 1 is a single network,
+        trained on all rows; from 14 trials on, the best architectures are then scored
+        once more, with new seeds and beyond `max_trials`, and the best mean wins.
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
-        dtype; none; or a mask, numbers or names of columns.
+        dtype; none; or a mask, indices or names of columns.
     image_shape : tuple of int or None, default=None
         Shape of one image, for images that are flat rows of X: (height, width),
         (height, width, channels) or (channels, height, width).
     channel_axis : {"auto", 1, 3, -1}, default="auto"
-        Axis of the channels in images of X of 4 dimensions, or of three numbers in
-        `image_shape`: 1 before height and width, 3 or -1 after them. "auto" takes the
-        one of 1, 3 or 4 channels, and asks where both or none are.
+        Axis of the channels, if X has 4 dimensions or `image_shape` three numbers: 1
+        for channels first, 3 or -1 for channels last. "auto" is the axis of length 1, 3
+        or 4; it raises an error if both or neither are.
     class_weight : dict, "balanced" or None, default=None
         Weight of each class, in the loss and in the score of the search.
     constraints : dict, callable or None, default=None
-        Bounds of what may be built, such as ``{"n_params": 100_000}``: ``n_params``,
-        trained parameters, and ``latency``, seconds in which one network answers 256
-        rows on one CPU thread; or a function of an architecture that says whether it
-        is allowed. What breaks them is never trained.
+        Upper bounds for each network, such as ``{"n_params": 100_000}``: ``n_params``,
+        its number of trained parameters, and ``latency``, the seconds it takes to
+        predict 256 rows on one CPU thread. Or a function that returns True for each
+        architecture that is allowed. Others are never trained.
     device : str, default="auto"
-        "auto", "cpu", "cuda" or one of several, "cuda:1". "auto" takes a GPU if there
-        is one.
+        "auto", "cpu", "cuda", or one of several GPUs, "cuda:1". "auto" is a GPU if
+        there is one.
     n_jobs : int or None, default=None
-        Worker processes, of one thread each. None takes all cores this process may
-        use, and one inside a joblib worker. The result does not depend on it.
+        Number of worker processes, of one thread each. None is all cores that this
+        process may use, and 1 in a joblib worker. The result does not depend on it.
     random_state : int, RandomState or None, default=None
-        Seeds all that is random.
+        Seeds everything random.
     checkpoint : str, path or None, default=None
-        Folder in which the search is kept as it goes: a `fit` that was broken off goes
-        on from there when it is called again with the same data and parameters, and
-        `max_time` counts the seconds of all of them.
+        Folder that keeps the search while it runs. If `fit` was interrupted, another
+        call with the same data and parameters resumes it, and `max_time` counts the
+        seconds of all calls.
     warm_start : bool, default=False
-        Whether `fit`, called again with the same data, adds to the trials that are
-        there, as many or as long as a first one would; then the estimator keeps the
+        If True, another `fit` on the same data adds trials to those of the last one,
+        `max_trials` more or for another `max_time`. The estimator then keeps the
         networks of the best trials.
     verbose : int, default=0
         1 shows a progress bar, 0 nothing.
@@ -98,44 +103,44 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     best_architecture_ : Architecture
         The architecture of the best trial.
     best_score_ : float
-        Its validation score. It is the best of many, so it is optimistic: hold rows
-        out for an honest one. NaN if the time was too short for one trial.
+        Its validation score. As the best of many it is optimistic: hold out a test set
+        for an unbiased one. NaN if the time was too short for a single trial.
     cv_results_ : dict of str to ndarray
-        One row a trial, as in ``GridSearchCV``, with status, rung, origin, epochs,
-        seconds and parameter count; ready for ``pandas.DataFrame``.
+        A row for each trial, as in ``GridSearchCV``, with status, rung, origin, epochs,
+        seconds and number of parameters; ready for ``pandas.DataFrame``.
     history_ : History
         The trials themselves.
     baseline_scores_ : dict of str to float
-        Scores of the default network, of a linear and of a dummy model on the same
-        folds; the two simple ones learn from at most 2,000 images.
+        Scores of the default network, a linear model and a dummy model on the same
+        folds; the last two are trained on at most 2,000 images.
     ensemble_ : Ensemble
-        What predicts: networks and their weights.
+        The networks that predict, and their weights.
     network_ : TensorNet
-        The skorch net of its heaviest member.
+        The skorch net of the member with the largest weight.
     search_space_ : Space
-        The space searched, without choices that mean nothing for this X; its
+        The space that was searched, without choices that have no effect for this X; its
         ``describe`` puts an architecture into words.
     strategy_ : Strategy
-        The strategy that searched, with what it tells of that, such as the
-        ``trajectory_`` of a `sknas.strategies.GradientStrategy`.
+        The strategy that searched, with its records, such as the ``trajectory_`` of a
+        `sknas.strategies.GradientStrategy`.
     scorer_ : callable
-        The scorer.
+        The scikit-learn scorer that ranks trials.
     n_trials_ : int
-        Trials made, second looks at leaders included.
+        Number of trials, re-evaluations included.
     search_time_ : float
         Seconds that `fit` took.
     stop_reason_ : str
         "max_trials", "max_time", "space_exhausted", "strategy_done" or "interrupted".
     classes_ : ndarray of shape (n_classes,), or list of them
-        The labels; for multi-label targets a list, one array a label.
+        The labels; for multi-label targets a list with an array for each label.
     n_features_in_ : int
-        Columns of X; of images, the numbers of one: channels x height x width.
+        Number of columns of X; for images channels x height x width.
     feature_names_in_ : ndarray of str
-        Their names, if X had names.
+        Names of the columns, if X had names.
 
     See Also
     --------
-    NASRegressor : The same for numeric targets.
+    NASRegressor : The same search for numeric targets.
     sknas.search : The same search over any Python function.
 
     References
@@ -205,7 +210,7 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         self.class_weight = class_weight
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of each row.
+        """Predict the most probable class of each row.
 
         Parameters
         ----------
@@ -221,7 +226,7 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         return labels(self._predictions(X), self.classes_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """The probability of each class, or of each label.
+        """Predict the probability of each class, or of each label.
 
         Parameters
         ----------
@@ -245,77 +250,78 @@ class NASClassifier(ClassifierMixin, BaseNAS):
 class NASRegressor(RegressorMixin, BaseNAS):
     """Regressor whose `fit` searches the architecture of a neural network.
 
-    A small ensemble of what the search found predicts, or a single network. Reads
-    tables of numbers, categories, strings and booleans with missing values, and images
-    as arrays; one target or several. Predictions stay within the range of the training
-    targets.
+    Predictions come from a small ensemble of networks, or from a single one. X may be a
+    table of numbers, categories, strings and booleans with missing values, or an
+    array of images; there may be several targets. Predictions stay within the range of
+    the training targets.
 
     Parameters
     ----------
     search_space : {"auto", "table", "image", "cell"} or Space, default="auto"
-        What can be built: see `sknas.spaces.TableSpace`, `sknas.spaces.ImageSpace`
-        and `sknas.spaces.CellSpace`, or define your own `sknas.spaces.Space`. "auto" is
-        "table", or for arrays of images and with an `image_shape` "image", and "cell"
-        where they are searched by gradient.
+        Architectures to search: those of `sknas.spaces.TableSpace`,
+        `sknas.spaces.ImageSpace`, `sknas.spaces.CellSpace`, or of your own
+        `sknas.spaces.Space`. "auto" is "table" for tables. For arrays of images, and
+        with an `image_shape`, it is "image", or "cell" if the strategy is "gradient".
     strategy : str or Strategy, default="bayesian"
-        What to try next: "bayesian", "evolution", "gradient", "local", "random",
-        "reinforce", or an object of `sknas.strategies`. "gradient" is for spaces with a
-        relaxed network.
+        How architectures are proposed: "bayesian", "evolution", "gradient", "local",
+        "random", "reinforce", or an object of `sknas.strategies`. "gradient" needs a
+        space with a supernet.
     trainer : {"auto", "population", "skorch"} or Trainer, default="auto"
-        How a proposal gets its score: "population" trains many networks for tables
-        side by side, "skorch" each by itself, as many at a time as there are
-        processes. "auto" takes the first for a `sknas.spaces.TableSpace`, the second
-        for images and spaces of your own; see `sknas.trainers`.
+        How proposals are trained and scored: "population" trains many networks at
+        once, "skorch" each by itself, as many at a time as there are processes. "auto"
+        is "population" for spaces that can build many networks at once, such as
+        `sknas.spaces.TableSpace`, and "skorch" for others; see `sknas.trainers`.
     max_trials : int or None, default=None
-        Architectures to train, the default and the known ones included. With neither
-        `max_trials` nor `max_time`, the number of rows decides: 3 trials at 100 rows,
-        9 at 1,000, at most 16.
+        Number of architectures to train, the default and the known ones included. With
+        neither `max_trials` nor `max_time`, it depends on the number of rows: 3 at 100
+        rows, 9 at 1,000, at most 16.
     max_time : float or None, default=None
-        Seconds that `fit` may take, the final training included. Alone, it is the
-        only bound. Trainings of large tables get shorter to fit into it.
+        Seconds that `fit` may take, the final training included. Without `max_trials`,
+        it is the only bound. If it is short for the data, trainings are shorter.
     max_epochs : int or None, default=None
-        Most epochs of a training. By default the number of rows decides.
+        Maximum number of epochs of a training. With None, the number of rows decides.
     cv : "auto", int, splitter or iterable of (train, test), default="auto"
-        How the search validates. "auto" takes 3 folds below 400 rows, 5 below 16,000,
-        3 below 40,000, and a hold-out of a fifth above; fewer for short times.
+        Validation of the search. "auto" is 3 folds below 400 rows, 5 below 16,000, 3
+        below 40,000, and a hold-out set of a fifth above; for images 3 below 4,000, and
+        a hold-out set above. There are fewer folds if the time is short.
     scoring : str, callable or None, default=None
-        Any scikit-learn scorer; it ranks trials, chooses epochs and weighs the
-        ensemble. None is R2.
+        A scikit-learn scorer. It ranks trials, selects epochs and weights the members
+        of the ensemble. None is R2.
     ensemble_size : int or None, default=None
-        Most architectures in the answer, None for up to 8. Each of them brings the
-        networks of its folds, which are trained already; 1 is a single network,
-        trained on all rows. Of 14 trials on, the leaders are then scored once more, by
-        fresh seeds and beyond `max_trials`, and the best mean wins.
+        Maximum number of architectures in the ensemble; None is 8. Each contributes
+        the networks of its folds, which are trained already. 1 is a single network,
+        trained on all rows; from 14 trials on, the best architectures are then scored
+        once more, with new seeds and beyond `max_trials`, and the best mean wins.
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
-        dtype; none; or a mask, numbers or names of columns.
+        dtype; none; or a mask, indices or names of columns.
     image_shape : tuple of int or None, default=None
         Shape of one image, for images that are flat rows of X: (height, width),
         (height, width, channels) or (channels, height, width).
     channel_axis : {"auto", 1, 3, -1}, default="auto"
-        Axis of the channels in images of X of 4 dimensions, or of three numbers in
-        `image_shape`: 1 before height and width, 3 or -1 after them. "auto" takes the
-        one of 1, 3 or 4 channels, and asks where both or none are.
+        Axis of the channels, if X has 4 dimensions or `image_shape` three numbers: 1
+        for channels first, 3 or -1 for channels last. "auto" is the axis of length 1, 3
+        or 4; it raises an error if both or neither are.
     constraints : dict, callable or None, default=None
-        Bounds of what may be built, such as ``{"n_params": 100_000}``: ``n_params``,
-        trained parameters, and ``latency``, seconds in which one network answers 256
-        rows on one CPU thread; or a function of an architecture that says whether it
-        is allowed. What breaks them is never trained.
+        Upper bounds for each network, such as ``{"n_params": 100_000}``: ``n_params``,
+        its number of trained parameters, and ``latency``, the seconds it takes to
+        predict 256 rows on one CPU thread. Or a function that returns True for each
+        architecture that is allowed. Others are never trained.
     device : str, default="auto"
-        "auto", "cpu", "cuda" or one of several, "cuda:1". "auto" takes a GPU if there
-        is one.
+        "auto", "cpu", "cuda", or one of several GPUs, "cuda:1". "auto" is a GPU if
+        there is one.
     n_jobs : int or None, default=None
-        Worker processes, of one thread each. None takes all cores this process may
-        use, and one inside a joblib worker. The result does not depend on it.
+        Number of worker processes, of one thread each. None is all cores that this
+        process may use, and 1 in a joblib worker. The result does not depend on it.
     random_state : int, RandomState or None, default=None
-        Seeds all that is random.
+        Seeds everything random.
     checkpoint : str, path or None, default=None
-        Folder in which the search is kept as it goes: a `fit` that was broken off goes
-        on from there when it is called again with the same data and parameters, and
-        `max_time` counts the seconds of all of them.
+        Folder that keeps the search while it runs. If `fit` was interrupted, another
+        call with the same data and parameters resumes it, and `max_time` counts the
+        seconds of all calls.
     warm_start : bool, default=False
-        Whether `fit`, called again with the same data, adds to the trials that are
-        there, as many or as long as a first one would; then the estimator keeps the
+        If True, another `fit` on the same data adds trials to those of the last one,
+        `max_trials` more or for another `max_time`. The estimator then keeps the
         networks of the best trials.
     verbose : int, default=0
         1 shows a progress bar, 0 nothing.
@@ -325,42 +331,42 @@ class NASRegressor(RegressorMixin, BaseNAS):
     best_architecture_ : Architecture
         The architecture of the best trial.
     best_score_ : float
-        Its validation score. It is the best of many, so it is optimistic: hold rows
-        out for an honest one. NaN if the time was too short for one trial.
+        Its validation score. As the best of many it is optimistic: hold out a test set
+        for an unbiased one. NaN if the time was too short for a single trial.
     cv_results_ : dict of str to ndarray
-        One row a trial, as in ``GridSearchCV``, with status, rung, origin, epochs,
-        seconds and parameter count; ready for ``pandas.DataFrame``.
+        A row for each trial, as in ``GridSearchCV``, with status, rung, origin, epochs,
+        seconds and number of parameters; ready for ``pandas.DataFrame``.
     history_ : History
         The trials themselves.
     baseline_scores_ : dict of str to float
-        Scores of the default network, of a linear and of a dummy model on the same
-        folds; the two simple ones learn from at most 2,000 images.
+        Scores of the default network, a linear model and a dummy model on the same
+        folds; the last two are trained on at most 2,000 images.
     ensemble_ : Ensemble
-        What predicts: networks and their weights.
+        The networks that predict, and their weights.
     network_ : TensorNet
-        The skorch net of its heaviest member.
+        The skorch net of the member with the largest weight.
     search_space_ : Space
-        The space searched, without choices that mean nothing for this X; its
+        The space that was searched, without choices that have no effect for this X; its
         ``describe`` puts an architecture into words.
     strategy_ : Strategy
-        The strategy that searched, with what it tells of that, such as the
-        ``trajectory_`` of a `sknas.strategies.GradientStrategy`.
+        The strategy that searched, with its records, such as the ``trajectory_`` of a
+        `sknas.strategies.GradientStrategy`.
     scorer_ : callable
-        The scorer.
+        The scikit-learn scorer that ranks trials.
     n_trials_ : int
-        Trials made, second looks at leaders included.
+        Number of trials, re-evaluations included.
     search_time_ : float
         Seconds that `fit` took.
     stop_reason_ : str
         "max_trials", "max_time", "space_exhausted", "strategy_done" or "interrupted".
     n_features_in_ : int
-        Columns of X; of images, the numbers of one: channels x height x width.
+        Number of columns of X; for images channels x height x width.
     feature_names_in_ : ndarray of str
-        Their names, if X had names.
+        Names of the columns, if X had names.
 
     See Also
     --------
-    NASClassifier : The same for classes.
+    NASClassifier : The same search for classes.
     sknas.search : The same search over any Python function.
 
     References
@@ -381,7 +387,7 @@ class NASRegressor(RegressorMixin, BaseNAS):
     _is_classifier = False
 
     def predict(self, X: Any) -> np.ndarray:
-        """The target of each row.
+        """Predict the target of each row.
 
         Parameters
         ----------

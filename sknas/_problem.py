@@ -1,4 +1,4 @@
-"""The frozen data that strategies and trainers read."""
+"""Inputs of strategies and trainers: the data and the context of a search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,18 +16,18 @@ from sknas._history import Architecture, Trial
 
 @dataclass(frozen=True, eq=False)
 class ImageSpec:
-    """What the images of a task look like.
+    """Layout and statistics of images.
 
-    Encoded images are one array of shape (N, channels, height, width), as they were
-    given: 8 bits or floats. The network itself brings them to one scale, so that they
-    are never copied whole.
+    Encoded images are one array of shape (N, channels, height, width) in the dtype of
+    the user, 8 bits or floats. The network scales them batch by batch, so the whole
+    array is never copied.
 
     Parameters
     ----------
     shape : (int, int, int)
         Channels, height and width.
     mean, deviation : ndarray of shape (channels,), float32
-        Of each channel, over the training rows.
+        Statistics of each channel over the training rows.
     """
 
     shape: tuple[int, int, int]
@@ -37,32 +37,32 @@ class ImageSpec:
 
 @dataclass(frozen=True, eq=False)
 class TaskSpec:
-    """What a network has to read and to answer.
+    """Layout of the encoded rows and of the outputs of a network.
 
-    An encoded table is one float array of shape (N, F): first the numeric columns,
-    then the two-valued ones, then one column of codes a category (0 is an unknown,
-    rare or untrained level; the levels count from 1).
+    An encoded table is one float array of shape (N, F): the numeric columns, then the
+    two-valued ones, then one column of codes for each category. Code 0 stands for an
+    unknown or rare level; known levels count from 1.
 
     Parameters
     ----------
     kind : {"binary", "multiclass", "multilabel", "regression"}
         The kind of target.
     n_outputs : int
-        Columns of the answer (C): classes, labels or targets.
+        Columns of the output (C): classes, labels or targets.
     n_rows : int
-        Size of the training table: the sum of its weights.
+        Size of the training table: the sum of its sample weights.
     n_numeric : int, default=0
         Numeric columns, robustly scaled into (-3, 3).
-    n_binary : int
-        Two-valued columns, -1 and +1 (0 where unknown).
-    cardinalities : tuple of int
+    n_binary : int, default=0
+        Two-valued columns, -1 and +1 (0 if unknown).
+    cardinalities : tuple of int, default=()
         Levels of each categorical column, code 0 not counted.
     edges : ndarray of shape (n_numeric, 49)
-        Quantiles of the numeric columns, ascending: for piecewise-linear encodings.
+        Ascending quantiles of the numeric columns, for piecewise-linear encodings.
     probabilistic : bool, default=False
-        Whether the score reads probabilities rather than labels.
+        True if the scorer reads probabilities rather than labels.
     image : ImageSpec or None, default=None
-        The images, where rows are images; a table has none.
+        The images; None for a table.
     """
 
     kind: str
@@ -77,19 +77,19 @@ class TaskSpec:
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """The shape of one encoded row: (F,), or channels, height and width."""
+        """Shape of one encoded row: (F,), or (channels, height, width)."""
         return (self.n_columns,) if self.image is None else self.image.shape
 
     @property
     def n_columns(self) -> int:
-        """Numbers of an encoded row (F)."""
+        """Numbers in one encoded row (F)."""
         if self.image is not None:
             return math.prod(self.image.shape)
         return self.n_numeric + self.n_binary + len(self.cardinalities)
 
     @property
     def is_classification(self) -> bool:
-        """Whether the answer is a probability."""
+        """True if the outputs are probabilities."""
         return self.kind != "regression"
 
 
@@ -97,7 +97,7 @@ class TaskSpec:
 class Rows:
     """Encoded rows: x (N, F) float32 or images, y (N,) or (N, C), weight (N,).
 
-    Rows of one group, (N,) of int, are never parted; None where there are no groups.
+    Rows of one group are never split: groups (N,) of int, or None.
     """
 
     x: np.ndarray
@@ -111,22 +111,22 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """One split, encoded by what its training rows alone told.
+    """One split, encoded by the statistics of its training rows alone.
 
     Parameters
     ----------
     task : TaskSpec
-        The task as the encoder of these training rows sees it.
+        The task as encoded by the statistics of these training rows.
     train, valid : Rows
-        Rows to train on and to score on.
+        Rows to train on, and rows to score on.
     valid_rows : ndarray of int
         Row numbers of `valid` in the whole table.
     restore : callable
         Network output (..., C) -> predictions: probabilities or target values.
     encoder : Encoder
-        What encoded the rows.
+        Encodes further rows in the same way.
     is_single : bool, default=True
-        Whether single precision can hold predictions.
+        True if single precision can hold the predictions.
     """
 
     task: TaskSpec
@@ -138,54 +138,109 @@ class Fold:
     is_single: bool = True
 
 
+class Score(NamedTuple):
+    """A score, and the reason if it is undefined.
+
+    Parameters
+    ----------
+    value : float
+        Greater is better; NaN if undefined.
+    reason : str, default=""
+        Why the value is NaN, if that is known.
+    """
+
+    value: float
+    reason: str = ""
+
+
+class PredictionScorer(ABC):
+    """Scores predictions for rows of the training table.
+
+    Attributes
+    ----------
+    is_piecewise_constant : bool
+        True if small changes of predictions do not change the score, as in accuracy.
+    """
+
+    is_piecewise_constant = False
+
+    @abstractmethod
+    def score(
+        self,
+        predictions: np.ndarray,
+        rows: np.ndarray,
+        weight: np.ndarray | None = None,
+    ) -> Score:
+        """Score the predictions of one model.
+
+        Parameters
+        ----------
+        predictions : ndarray of shape (N', C)
+            Probabilities or target values.
+        rows : ndarray of int of shape (N',)
+            Indices of the rows in the training table.
+        weight : ndarray of shape (N',) or None, default=None
+            How often each row counts; None for the weights of the whole table.
+        """
+
+    def score_many(
+        self,
+        predictions: np.ndarray,
+        rows: np.ndarray,
+        weight: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the scores (K,) of the predictions (K, N', C) of K models."""
+        return np.array([self.score(each, rows, weight).value for each in predictions])
+
+
 class Store(ABC):
-    """Results by name: what is there need not be computed again.
+    """Keeps results by key, so that they need not be computed again.
 
     Attributes
     ----------
     seconds : float
-        Seconds of all searches that wrote here, as far as they told.
+        Seconds of all runs that wrote to the store.
     """
 
     seconds = 0.0
 
     @abstractmethod
     def get(self, key: str) -> Any:
-        """What was put under a key, or None."""
+        """Return the value of a key, or None."""
 
     @abstractmethod
     def put(self, key: str, value: Any) -> None:
-        """Keep a value; a later one of the same key takes its place.
+        """Keep a value, and replace an earlier one of the same key.
 
         Parameters
         ----------
         key : str
-            Its name.
+            One of `sknas._checkpoint.keys`.
         value : object
-            Plain Python values, arrays, tensors, and records of what is trained.
+            Plain Python values, arrays, tensors, and registered dataclasses.
         """
 
     @abstractmethod
     def drop(self, key: str) -> None:
-        """Give back the room of the values that nobody will ask for.
+        """Delete values that are no longer needed.
 
         Parameters
         ----------
         key : str
-            Of a value, or what the keys of several begin with, up to a colon.
+            A key, or the prefix before a colon that several keys share.
         """
 
-    def kept(self, key: str, value: Any) -> Any:
-        """What is there under a key, or else a value, which then is."""
-        there = self.get(key)
-        if there is None:
+    def setdefault(self, key: str, value: Any) -> Any:
+        """Return the value of a key; keep and return `value` if there is none."""
+        found = self.get(key)
+        if found is None:
             self.put(key, value)
-            there = value
-        return there
+            found = value
+        return found
 
 
 class NullStore(Store):
-    """Keeps nothing: the journal of a search without a checkpoint."""
+    """Keeps nothing: the store of a search without a checkpoint."""
 
     def get(self, key: str) -> Any:
         return None
@@ -207,7 +262,7 @@ def _silent(trial: Trial) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """All that a strategy or a trainer may know of the work.
+    """The data of a search: encoded folds, and how predictions are scored.
 
     Parameters
     ----------
@@ -216,56 +271,68 @@ class Problem:
     folds : tuple of Fold
         The splits that score a trial.
     full : Fold or None
-        All rows, nothing to validate: for refits.
+        All rows and nothing to validate, for a refit.
     n_rows : int
         Rows of the table that out-of-fold predictions cover.
-    score : callable or None
-        (predictions, row numbers[, weights]) -> score, greater is better, NaN if
-        undefined.
+    scorer : PredictionScorer or None
+        Scores predictions, greater is better.
     loss : callable or None
-        (predictions, row numbers[, weights]) -> mean loss, smooth where a score has
-        steps.
+        (predictions, row numbers[, weights]) -> mean loss, smooth even where the score
+        is piecewise constant.
     feasible : callable
-        Whether an architecture keeps the constraints.
+        Architecture -> True if it keeps the constraints.
     n_steps : int
         Optimiser steps of a full training at the task's default batch size.
     max_epochs : int or None
-        Upper bound of epochs.
-    device : str
-        Where networks are trained.
-    deadline : float or None
-        End of the work on the monotonic clock, in seconds.
-    n_jobs : int
-        Worker processes that may be used.
+        Maximum number of epochs.
     seed : int
-        Seeds what is random for all trials alike, such as the order of rows.
-    report : callable
-        Told each trial as soon as it is done, before its batch is.
-    journal : Journal
-        Keeps results, so that a search that is begun again need not compute them.
+        Seeds the randomness that all trials share, such as the order of rows.
     """
 
     task: TaskSpec | None = None
     folds: tuple[Fold, ...] = ()
     full: Fold | None = None
     n_rows: int = 0
-    score: Callable[..., float] | None = None
+    scorer: PredictionScorer | None = None
     loss: Callable[..., float] | None = None
     feasible: Callable[[Architecture], bool] = _always
     n_steps: int = 0
     max_epochs: int | None = None
+    seed: int = 0
+
+    def for_worker(self) -> Problem:
+        """Return the problem without the parts that workers do not need."""
+        return replace(self, full=None, feasible=_always)
+
+
+@dataclass(eq=False)
+class RunContext:
+    """The run of a search: device, deadline, workers, reports and store.
+
+    Parameters
+    ----------
+    device : str, default="cpu"
+        Where networks are trained.
+    deadline : float or None, default=None
+        End of the work on the monotonic clock, in seconds. The loop of a search moves
+        the deadline of its trainer before each batch.
+    n_jobs : int, default=1
+        Worker processes that may be used.
+    report : callable
+        Called with each trial as soon as it is done, before the rest of its batch.
+    store : Store
+        Keeps results, so that a search that is resumed need not compute them again.
+    """
+
     device: str = "cpu"
     deadline: float | None = None
     n_jobs: int = 1
-    seed: int = 0
     report: Callable[[Trial], None] = _silent
     store: Store = field(default_factory=NullStore)
 
-    def for_worker(self) -> Problem:
-        """What a worker process is told: no refit, and nobody to ask or tell."""
-        return replace(
-            self, full=None, report=_silent, feasible=_always, store=NullStore()
-        )
+    def for_worker(self) -> RunContext:
+        """Return the context of a worker, which neither reports nor keeps results."""
+        return replace(self, report=_silent, store=NullStore())
 
     @property
     def seconds_left(self) -> float:

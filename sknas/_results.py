@@ -1,4 +1,4 @@
-"""A history as the columns of ``cv_results_``."""
+"""The trials of a search as ``cv_results_``."""
 
 from __future__ import annotations
 
@@ -6,76 +6,82 @@ from typing import Any
 
 import numpy as np
 
-from sknas._history import History, Trial
+from sknas._history import History, Status, Trial
 
 
 def cv_results(history: History) -> dict[str, Any]:
-    """The history as columns, named and shaped as in ``GridSearchCV.cv_results_``.
+    """Return a history as columns, named as in ``GridSearchCV.cv_results_``.
 
     Parameters
     ----------
     history : History
-        The trials to list, one row each.
+        The trials, one row each.
 
     Returns
     -------
     dict of str to ndarray or list
-        ``params``, a masked ``param_<name>`` column a choice, ``split<i>_test_score``,
-        ``mean_test_score``, ``std_test_score``, ``rank_test_score``, fit times, and
-        ``status``, ``rung``, ``origin``, ``n_epochs``, ``n_params``, ``seconds``,
-        ``reason``.
+        ``params`` (the list), a masked ``param_<name>`` for each choice,
+        ``split<i>_test_score``, ``mean_test_score``, ``std_test_score``,
+        ``rank_test_score``, fit and score times in seconds, and ``status``, ``rung``,
+        ``origin``, ``n_epochs``, ``n_params``, ``seconds`` and ``reason``.
     """
     trials = list(history)
     n_folds = max((len(t.fold_seconds or t.fold_scores) for t in trials), default=0)
-    splits = np.full((len(trials), n_folds), np.nan)
-    seconds = np.full((len(trials), n_folds), np.nan)
-    scoring = np.full((len(trials), n_folds), np.nan)
-    for row, trial in enumerate(trials):
-        splits[row, : len(trial.fold_scores)] = trial.fold_scores
-        seconds[row, : len(trial.fold_seconds)] = trial.fold_seconds
-        scoring[row, : len(trial.score_seconds)] = trial.score_seconds
-    results: dict[str, Any] = {
-        "mean_fit_time": _row_statistic(np.mean, seconds),
-        "std_fit_time": _row_statistic(np.std, seconds),
-        "mean_score_time": _row_statistic(np.mean, scoring),
-        "std_score_time": _row_statistic(np.std, scoring),
+    scores = _by_fold([t.fold_scores for t in trials], n_folds)
+    fit_seconds = _by_fold([t.fold_seconds for t in trials], n_folds)
+    score_seconds = _by_fold([t.score_seconds for t in trials], n_folds)
+    means = [np.nan if t.score is None else t.score for t in trials]
+    origins = [t.proposal.origin.value for t in trials]
+    return {
+        "mean_fit_time": _row_statistic(np.mean, fit_seconds),
+        "std_fit_time": _row_statistic(np.std, fit_seconds),
+        "mean_score_time": _row_statistic(np.mean, score_seconds),
+        "std_score_time": _row_statistic(np.std, score_seconds),
         "params": [dict(t.architecture) for t in trials],
-        **_parameter_columns(trials),
+        **_choice_columns(trials),
+        **{f"split{fold}_test_score": scores[:, fold] for fold in range(n_folds)},
+        "mean_test_score": np.array(means, dtype=float),
+        "std_test_score": _row_statistic(np.std, scores),
+        "rank_test_score": _ranks(trials),
+        "status": np.array([t.status.value for t in trials], dtype=object),
+        "rung": np.array([t.proposal.rung for t in trials], dtype=int),
+        "origin": np.array(origins, dtype=object),
+        "n_epochs": np.array([t.n_epochs for t in trials], dtype=int),
+        "n_params": np.array([t.n_params for t in trials], dtype=int),
+        "seconds": np.array([t.seconds for t in trials], dtype=float),
+        "reason": np.array([t.reason for t in trials], dtype=object),
     }
-    for fold in range(n_folds):
-        results[f"split{fold}_test_score"] = splits[:, fold]
-    scores = [np.nan if t.score is None else t.score for t in trials]
-    results["mean_test_score"] = np.array(scores, dtype=float)
-    results["std_test_score"] = _row_statistic(np.std, splits)
-    places = sorted(range(len(trials)), key=lambda row: _place(trials[row]))
-    rank = np.empty(len(trials), dtype=np.int32)
-    rank[places] = np.arange(1, len(trials) + 1)
-    results["rank_test_score"] = rank
-    results["status"] = np.array([t.status for t in trials], dtype=object)
-    results["rung"] = np.array([t.proposal.rung for t in trials], dtype=int)
-    results["origin"] = np.array([t.proposal.origin for t in trials], dtype=object)
-    results["n_epochs"] = np.array([t.n_epochs for t in trials], dtype=int)
-    results["n_params"] = np.array([t.n_params for t in trials], dtype=int)
-    results["seconds"] = np.array([t.seconds for t in trials], dtype=float)
-    results["reason"] = np.array([t.reason for t in trials], dtype=object)
-    return results
 
 
-def _place(trial: Trial) -> tuple[bool, tuple[float, ...]]:
-    """Sorts trials from the best to those without a score."""
-    return trial.status != "ok", trial.order
+def _by_fold(values: list[tuple[float, ...]], n_folds: int) -> np.ndarray:
+    """Return the values of each trial as a row, NaN where a fold has none."""
+    table = np.full((len(values), n_folds), np.nan)
+    for row, of_trial in enumerate(values):
+        table[row, : len(of_trial)] = of_trial
+    return table
+
+
+def _ranks(trials: list[Trial]) -> np.ndarray:
+    """Return the rank of each trial, 1 for the best; those without a score are last."""
+    rows = range(len(trials))
+    best_first = sorted(
+        rows, key=lambda row: (trials[row].status != Status.OK, trials[row].order)
+    )
+    ranks = np.empty(len(trials), dtype=np.int32)
+    ranks[best_first] = np.arange(1, len(trials) + 1)
+    return ranks
 
 
 def _row_statistic(statistic: Any, values: np.ndarray) -> np.ndarray:
-    """Mean or deviation of each row's known values, NaN where there are none."""
+    """Return a statistic of the known values of each row, NaN where there are none."""
     known = [row[~np.isnan(row)] for row in values]
-    # Scores may be squares of huge targets, or infinite.
+    # Scores may be infinite, and huge targets overflow when they are squared.
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array([statistic(row) if len(row) else np.nan for row in known])
 
 
-def _parameter_columns(trials: list[Trial]) -> dict[str, np.ma.MaskedArray]:
-    """One masked object column a choice: masked where the choice is not active."""
+def _choice_columns(trials: list[Trial]) -> dict[str, np.ma.MaskedArray]:
+    """Return a column of objects for each choice, masked where it is not active."""
     names = dict.fromkeys(name for t in trials for name in t.architecture)
     columns = {}
     for name in names:

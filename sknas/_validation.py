@@ -1,7 +1,12 @@
-"""Checks of parameters: one sentence each, with the value and what is allowed."""
+"""Checks of parameters, and their error messages.
+
+A message is one sentence in the form of scikit-learn's own: which parameter of which
+estimator, what is allowed, what was given, and what to do instead if there is advice.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import sys
 import warnings
@@ -12,42 +17,60 @@ from typing import Any, NoReturn
 
 from sknas.exceptions import InvalidParameterError, SearchWarning
 
-MAX_SHOWN = 200  # characters of a value in a message
+MAX_REPR_CHARS = 200  # length of a value in a message
 
 
 def reject(
     caller_name: str, name: str, value: Any, allowed: str, advice: str = ""
 ) -> NoReturn:
-    """Raise the error every wrong parameter ends in."""
-    text = (
-        f"The {name!r} parameter of {caller_name} must be {allowed}, got {brief(value)}"
-    )
+    """Raise the error for a wrong value of a parameter.
+
+    Parameters
+    ----------
+    caller_name : str
+        Name of the estimator or function.
+    name : str
+        Name of the parameter.
+    value : object
+        Its value.
+    allowed : str
+        Completes "The parameter must be ...".
+    advice : str, default=""
+        What to do instead.
+
+    Raises
+    ------
+    InvalidParameterError
+        Always.
+    """
+    got = short_repr(value)
+    text = f"The {name!r} parameter of {caller_name} must be {allowed}, got {got}"
     text += f"; {advice}" if advice else ""
     raise InvalidParameterError(text if text.endswith("?") else f"{text}.")
 
 
-def brief(value: Any) -> str:
-    """The repr of a value on one line, shortened where it is long."""
+def short_repr(value: Any) -> str:
+    """Return the repr of a value on one line, shortened if it is long."""
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # the user's own may fail
+    except Exception:  # a user's `__repr__` may fail
         text = f"an object of {type(value).__name__}"
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]} ..."
+    return text if len(text) <= MAX_REPR_CHARS else f"{text[:MAX_REPR_CHARS]} ..."
 
 
 def did_you_mean(value: Any, known: Iterable[str]) -> str:
-    """The nearest known word as a question, or an empty string."""
+    """Return "did you mean ...?" with the nearest known word, "" if none is near."""
     near = difflib.get_close_matches(str(value), list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else ""
 
 
 def is_word(value: Any, word: str) -> bool:
-    """Whether a value of any type, such as an array, is a certain word."""
+    """Return True if a value of any type, arrays included, equals `word`."""
     return isinstance(value, str) and value == word
 
 
 def check_word(caller_name: str, name: str, value: Any, known: Iterable[str]) -> str:
-    """A word out of `known`."""
+    """Return `value` if it is one of the `known` words."""
     known = list(known)
     if not isinstance(value, str) or value not in known:
         allowed = "one of " + ", ".join(map(repr, known))
@@ -64,22 +87,20 @@ def check_integer(
     *,
     optional: bool = False,
 ) -> int | None:
-    """An integer from `low` to `high` (None too where `optional`)."""
+    """Return `value` as an int from `low` to `high`, or None if that is allowed."""
     if value is None and optional:
         return None
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or value < low or (high is not None and value > high):
-        upto = "" if high is None else f" and <= {high}"
-        reject(
-            caller_name, name, value, f"an int >= {low}{upto}" + " or None" * optional
-        )
+        allowed = f"an int >= {low}" + ("" if high is None else f" and <= {high}")
+        reject(caller_name, name, value, allowed + " or None" * optional)
     return int(value)
 
 
 def check_positive(
     caller_name: str, name: str, value: Any, *, optional: bool = False
 ) -> float | None:
-    """A finite number above zero (None too where `optional`)."""
+    """Return `value` as a finite float > 0, or None if that is allowed."""
     if value is None and optional:
         return None
     if isinstance(value, bool) or not 0 < as_float(value) < float("inf"):
@@ -88,7 +109,7 @@ def check_positive(
 
 
 def as_float(value: Any) -> float:
-    """A real number as a float, infinite if it is too large, NaN if it is none."""
+    """Return a real number as a float: inf if too large, NaN if it is not a number."""
     try:
         return float(value) if isinstance(value, Real) else float("nan")
     except OverflowError:
@@ -96,9 +117,10 @@ def as_float(value: Any) -> float:
 
 
 def warn_user(message: str) -> None:
-    """Warn of something about a search, at the line outside sknas that began it."""
-    inside = str(Path(__file__).parent)
+    """Issue a SearchWarning at the line that called sknas."""
+    # Context managers of sknas are called from contextlib.
+    package = (str(Path(__file__).parent), contextlib.__file__)
     level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(inside):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, SearchWarning, stacklevel=level)

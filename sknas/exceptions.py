@@ -1,4 +1,4 @@
-"""Errors and warnings of sknas; each derives from the kind scikit-learn would raise."""
+"""Errors and warnings of sknas, derived from the types that scikit-learn raises."""
 
 
 class InvalidParameterError(ValueError, TypeError):
@@ -14,4 +14,4 @@ class SearchFailedError(RuntimeError):
 
 
 class SearchWarning(UserWarning):
-    """Something about a search that its user should know; given once a fit."""
+    """Something the user of a search should know; issued at most once per fit."""

@@ -1,4 +1,4 @@
-"""Tables and tasks that several test files read."""
+"""Tables and tasks that several test files use."""
 
 import numpy as np
 import pandas as pd
@@ -14,14 +14,14 @@ def rng():
 
 @pytest.fixture
 def numeric_table(rng):
-    """X (60, 5) of float64 without gaps, and two classes that X tells apart."""
+    """Return X (60, 5) of float64 without gaps, and two classes that depend on X."""
     X = rng.normal(size=(60, 5))
     return X, (X[:, 0] + 0.3 * rng.normal(size=60) > 0).astype(int)
 
 
 @pytest.fixture
 def mixed_frame(rng):
-    """A frame of 48 rows with a column of each kind, most of them with gaps."""
+    """Return a frame of 48 rows with a column of each kind, most of them with gaps."""
     n = 48
 
     def with_gaps(values):
@@ -47,7 +47,7 @@ def mixed_frame(rng):
 
 @pytest.fixture
 def task(rng):
-    """Three classes, 3 numbers, 2 flags, a category of 4 levels and one of 20."""
+    """A task with 3 classes, 3 numbers, 2 flags, and categories of 4 and 20 levels."""
     edges = np.sort(rng.normal(size=(3, 49)), axis=1).astype(np.float32)
     return TaskSpec(
         kind="multiclass",
@@ -62,7 +62,7 @@ def task(rng):
 
 @pytest.fixture
 def encoded_rows(task, rng):
-    """Rows (10, F) as `task` says, with unknown categories in the first row."""
+    """Return rows (10, F) of `task`, with unknown categories in the first row."""
     codes = [rng.integers(0, c + 1, 10) for c in task.cardinalities]
     x = np.column_stack(
         [

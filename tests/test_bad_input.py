@@ -1,4 +1,4 @@
-"""What a wrong call is told, and what looks wrong but is not."""
+"""Messages for invalid calls, and unusual calls that are valid."""
 
 import warnings
 
@@ -28,10 +28,10 @@ VALUES = X[:, 0] - X[:, 1]
 
 FOLDS = (
     "'auto', an int >= 2, a scikit-learn splitter or an iterable of (train, test) row "
-    "numbers"
+    "indices"
 )
 COLUMNS = (
-    "'from_dtype', None, a mask of one bool a column, or numbers or names of columns "
+    "'from_dtype', None, a mask of one bool per column, or indices or names of columns "
     "of X"
 )
 STRATEGIES = (
@@ -42,7 +42,7 @@ TRAINERS = "one of 'auto', 'population', 'skorch'"
 MEAN_SPACE = "; did you mean 'table'?"
 MEAN_STRATEGY = "; did you mean 'bayesian'?"
 
-# (parameter, value, what must be allowed, advice)
+# (parameter, value, allowed values in the message, advice)
 WRONG = [
     ("search_space", "tabel", SPACES, MEAN_SPACE),
     ("search_space", None, f"{SPACES} or a Space object", ""),
@@ -97,7 +97,7 @@ WRONG = [
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    """Devices are refused alike on all machines."""
+    """Hide GPUs, so that devices are refused alike on all machines."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
 
 
@@ -111,7 +111,7 @@ def target(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "value", "allowed", "advice"), WRONG)
-def test_a_wrong_parameter_is_named_with_what_is_allowed(
+def test_message_names_a_wrong_parameter_and_the_allowed_values(
     kind, name, value, allowed, advice
 ):
     estimator = tiny(kind, **{name: value})  # the constructor only stores
@@ -141,7 +141,7 @@ WEIGHTS = "None, 'balanced' or a dict of label to weight"
         ({0: float("inf")}, f"{WEIGHTS}, weights >= 0"),
     ],
 )
-def test_a_wrong_class_weight_is_named_with_what_is_allowed(value, allowed):
+def test_message_names_a_wrong_class_weight_and_the_allowed_values(value, allowed):
     with pytest.raises(InvalidParameterError) as caught:
         tiny(class_weight=value).fit(X, CLASSES)
     assert str(caught.value) == (
@@ -150,7 +150,7 @@ def test_a_wrong_class_weight_is_named_with_what_is_allowed(value, allowed):
     )
 
 
-def test_class_weight_is_refused_for_several_labels():
+def test_class_weight_is_refused_for_multilabel_targets():
     with pytest.raises(InvalidParameterError) as caught:
         tiny(class_weight="balanced").fit(X, np.eye(3, dtype=int)[CLASSES])
     assert str(caught.value) == (
@@ -193,8 +193,8 @@ def test_class_weight_is_refused_for_several_labels():
         ),
         (
             {"trainer": "population", "search_space": DictSpace({"width": [1, 2]})},
-            "The 'search_space' parameter of PopulationTrainer must be a TableSpace "
-            "that builds its own networks for trainer='population', or take "
+            "The 'search_space' parameter of PopulationTrainer must be a space "
+            "that builds batches of networks for trainer='population', or take "
             "trainer='skorch', got "
             "DictSpace(given={'width': [1, 2]}).",
         ),
@@ -215,7 +215,7 @@ def test_class_weight_is_refused_for_several_labels():
         ),
     ],
 )
-def test_parameters_within_parameters_are_named_too(parameters, message):
+def test_message_names_a_wrong_nested_parameter(parameters, message):
     with pytest.raises(InvalidParameterError) as caught:
         tiny(**parameters).fit(X, CLASSES)
     assert str(caught.value) == message
@@ -225,7 +225,7 @@ def test_parameters_within_parameters_are_named_too(parameters, message):
     ("kind", "scoring"),
     [(NASClassifier, "f1"), (NASClassifier, "roc_auc"), (NASRegressor, "accuracy")],
 )
-def test_a_scorer_that_does_not_fit_the_target_is_refused_at_once(kind, scoring):
+def test_scorer_for_another_kind_of_target_is_refused(kind, scoring):
     estimator = tiny(kind, scoring=scoring)
     message = f"^The 'scoring' parameter of {kind.__name__} must fit y, got '{scoring}'"
     with pytest.raises(ValueError, match=message):
@@ -241,7 +241,7 @@ def test_a_scorer_that_does_not_fit_the_target_is_refused_at_once(kind, scoring)
         ("channel_axis", 1, "'auto' for a table"),
     ],
 )
-def test_a_table_has_no_parameters_of_images(kind, space, name, value, allowed):
+def test_image_parameters_are_refused_for_tables(kind, space, name, value, allowed):
     estimator = tiny(kind, search_space=space, **{name: value})
     with pytest.raises(InvalidParameterError) as caught:
         estimator.fit(X, target(kind))
@@ -293,7 +293,7 @@ ONE_NAN = np.where(np.arange(len(X)) == 3, np.nan, VALUES)
         (
             X[:, :, None],
             r"X must have 2 dimensions for search_space='table', got an array of shape "
-            r"\(150, 4, 1\): give one row a sample\.",
+            r"\(150, 4, 1\): give one row per sample\.",
         ),
         (frame(day=DATES), r"Column 'day' of X holds dates \(datetime64"),
         (frame(took=DATES - DATES[0]), r"Column 'took' of X holds dates \(timedelta64"),
@@ -304,7 +304,7 @@ ONE_NAN = np.where(np.arange(len(X)) == 3, np.nan, VALUES)
         (X[:-1], r"inconsistent numbers of samples: \[149, 150\]"),
     ],
 )
-def test_a_table_that_cannot_be_read_says_where(kind, table, message):
+def test_message_locates_an_unreadable_cell_of_a_table(kind, table, message):
     with pytest.raises(ValueError, match=message):
         tiny(kind, search_space="table").fit(table, target(kind))
 
@@ -384,7 +384,7 @@ def fitted():
         (lambda t: t.iloc[:0], r"Found array with 0 sample\(s\)"),
     ],
 )
-def test_rows_unlike_those_of_fit_are_refused(fitted, change, message):
+def test_rows_with_other_columns_than_in_fit_are_refused(fitted, change, message):
     with pytest.raises(ValueError, match=message):
         fitted.predict(change(frame(word="yes")))
 
@@ -397,7 +397,7 @@ def test_another_number_of_columns_is_refused(n_columns):
         estimator.predict(np.ones((2, n_columns)))
 
 
-# What looks wrong but is not.
+# Unusual calls that are valid
 
 
 @pytest.mark.parametrize("n_rows", [2, 3, 5])
@@ -406,7 +406,7 @@ def test_automatic_folds_shrink_to_the_rows(kind, n_rows):
     y = np.arange(n_rows) % 2
     estimator = tiny(kind, cv="auto")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SearchWarning)  # of classes of one row
+        warnings.simplefilter("ignore", SearchWarning)  # about classes with one row
         estimator.fit(X[:n_rows], y)
     assert estimator.predict(X).shape == (len(X),)
 
@@ -432,8 +432,8 @@ def test_a_rare_class_is_learnt_with_one_warning():
 
 
 @pytest.mark.parametrize("scoring", [None, "neg_log_loss", "roc_auc_ovr"])
-def test_columns_match_the_classes_where_folds_lack_some(scoring):
-    order = np.argsort(CLASSES, kind="stable")  # the first splits see one class
+def test_probability_columns_match_the_classes_if_folds_lack_some(scoring):
+    order = np.argsort(CLASSES, kind="stable")  # the first splits contain one class
     X_sorted, y_sorted = X[order], CLASSES[order]
     estimator = tiny(cv=TimeSeriesSplit(4), scoring=scoring)
     if scoring == "roc_auc_ovr":  # no fold validates all classes
@@ -443,7 +443,7 @@ def test_columns_match_the_classes_where_folds_lack_some(scoring):
     assert np.isfinite(estimator.best_score_)
 
 
-HALVES = [(np.arange(0, 150, 2), np.arange(1, 150, 2))]
+HALF_SPLITS = [(np.arange(0, 150, 2), np.arange(1, 150, 2))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -453,8 +453,8 @@ HALVES = [(np.arange(0, 150, 2), np.arange(1, 150, 2))]
         (TimeSeriesSplit(3), 3),
         (ShuffleSplit(2, test_size=0.2, random_state=0), 2),
         (PredefinedSplit(np.where(np.arange(150) % 5 == 0, 0, -1)), 1),
-        (HALVES, 1),
-        ([(train.tolist(), test.tolist()) for train, test in HALVES * 2], 2),
+        (HALF_SPLITS, 1),
+        ([(train.tolist(), test.tolist()) for train, test in HALF_SPLITS * 2], 2),
         ([(np.arange(150) < 120, np.arange(150) >= 120)], 1),  # masks
     ],
 )
@@ -465,13 +465,13 @@ def test_splitters_may_leave_rows_unvalidated(kind, cv, splits):
 
 
 def test_splits_may_come_from_a_generator():
-    estimator = tiny(cv=(split for split in HALVES))
+    estimator = tiny(cv=(split for split in HALF_SPLITS))
     assert n_splits(estimator.fit(X, CLASSES)) == 1
 
 
 @pytest.mark.parametrize("cv", [GroupKFold(3), LeaveOneGroupOut(), "auto", 3])
 def test_groups_are_never_split(cv):
-    # Rows of a group are alike and of one class: who splits groups scores 1.
+    # Rows of a group are equal and of one class: splitting a group would score 1.
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(6), 20)
     table = 10 * rng.normal(size=(6, 4))[groups] + 0.01 * rng.normal(size=(120, 4))

@@ -1,25 +1,21 @@
-"""How much is trained."""
-
-import math
+"""The plan of a search: batch sizes, steps, trials and folds."""
 
 import pytest
 
 from sknas._budget import (
+    BATCHED_COST,
     CORES,
-    ROW_SECONDS,
-    STEP_SECONDS,
-    alone_seconds,
-    auto_folds,
+    IMAGE,
+    IMAGE_COST,
+    TABLE,
+    TABLE_COST,
+    Workload,
     cohort_cost,
-    default_batch_size,
-    default_steps,
-    default_trials,
     plan_budget,
-    training_length,
 )
-from sknas.trainers._successive_halving import LEAST
+from sknas.trainers._successive_halving import MIN_PROMOTED
 
-SIZES = [2, 30, 100, 256, 257, 1_000, 1_999, 5_000, 30_000, 200_000, 10**7]
+N_ROWS = [2, 30, 100, 256, 257, 1_000, 1_999, 5_000, 30_000, 200_000, 10**7]
 
 
 @pytest.mark.parametrize(
@@ -29,133 +25,132 @@ SIZES = [2, 30, 100, 256, 257, 1_000, 1_999, 5_000, 30_000, 200_000, 10**7]
         *((7_999, 128), (29_999, 256), (99_999, 512), (10**6, 1024)),
     ],
 )
-def test_batch_sizes(n_rows, expected):
-    assert default_batch_size(n_rows) == expected
+def test_batch_size_grows_with_the_rows(n_rows, expected):
+    assert TABLE.batch_size(n_rows) == expected
 
 
 @pytest.mark.parametrize(
     ("n_rows", "expected"),
     [(5, 60), (60, 60), (700, 700), (1_500, 1_500), (9e5, 1_500)],
 )
-def test_steps(n_rows, expected):
-    assert default_steps(n_rows) == expected
+def test_number_of_steps_by_rows(n_rows, expected):
+    assert TABLE.n_steps(n_rows) == expected
 
 
 @pytest.mark.parametrize(
     ("n_rows", "expected"), [(2, 3), (100, 3), (1_000, 9), (10**6, 16)]
 )
-def test_trials(n_rows, expected):
-    assert default_trials(n_rows) == expected
+def test_number_of_trials_by_rows(n_rows, expected):
+    assert TABLE.n_trials(n_rows) == expected
 
 
 @pytest.mark.parametrize(
     ("n_rows", "expected"),
     [(10, 3), (399, 3), (400, 5), (5_000, 5), (15_999, 5), (16_000, 3), (40_000, 1)],
 )
-def test_folds(n_rows, expected):
-    assert auto_folds(n_rows) == expected
+def test_number_of_folds_by_rows(n_rows, expected):
+    assert TABLE.n_folds(n_rows) == expected
 
 
-@pytest.mark.parametrize("n_rows", SIZES)
-@pytest.mark.parametrize("n_steps", [60, 500, 1_500])
-@pytest.mark.parametrize("batch_size", [1, 32, 256, 4_096])
-def test_smaller_batches_take_more_steps_as_the_square_root(
-    n_rows, n_steps, batch_size
-):
-    length = training_length(n_rows, 0.8 * n_rows, n_steps, batch_size, None)
-    expected = n_steps * math.sqrt(default_batch_size(n_rows) / batch_size)
-    assert length.n_steps == max(1, round(expected))
-    # A share of the schedule is the same point for all batch sizes.
-    assert length.planned == n_steps
-    assert length.n_batches == math.ceil(0.8 * n_rows / batch_size)
-    assert (length.n_epochs - 1) * length.n_batches < length.n_steps
-    assert length.n_steps <= length.n_epochs * length.n_batches
+def plan(n_rows, max_time, max_trials=None, **workload):
+    return plan_budget(Workload(n_rows, **workload), max_trials, max_time)
 
 
-def test_the_default_batch_size_takes_the_steps_it_is_given():
-    assert training_length(1_000, 800, 640, 64, None).n_steps == 640
+def image_plan(n_rows, max_time, max_trials=None, n_pixels=28 * 28, **workload):
+    workload |= {"is_batched": False, "n_pixels": n_pixels}
+    return plan(n_rows, max_time, max_trials, **workload)
 
 
-@pytest.mark.parametrize(
-    ("most", "expected"), [(None, (57, 20)), (5, (10, 5)), (99, (57, 20)), (1, (2, 1))]
-)
-def test_epochs_are_bounded(most, expected):
-    length = training_length(90, 60, 20, 32, most)
-    assert (length.n_steps, length.planned) == expected
-    assert most is None or length.n_epochs <= most
+def work(budget):
+    """Return the steps of a cohort, over all folds and proposals."""
+    return budget.n_steps * budget.n_folds * budget.n_proposals
 
 
-@pytest.mark.parametrize("n_rows", SIZES)
-def test_a_budget_of_which_nothing_is_given(n_rows):
-    budget = plan_budget(n_rows, None, None)
-    assert budget.n_trials == default_trials(n_rows)
-    assert budget.n_steps == default_steps(n_rows)
-    assert budget.n_folds == auto_folds(n_rows)
+@pytest.mark.parametrize("n_rows", N_ROWS)
+def test_plan_without_bounds_is_the_default(n_rows):
+    budget = plan(n_rows, None)
+    assert budget.n_trials == TABLE.n_trials(n_rows)
+    assert budget.n_steps == TABLE.n_steps(n_rows)
+    assert budget.n_folds == TABLE.n_folds(n_rows)
     assert budget.n_proposals == 16
 
 
-def test_trials_are_what_is_asked_for():
-    assert plan_budget(1_000, 7, None).n_trials == 7
-    assert plan_budget(1_000, 7, 10.0).n_trials == 7
+def test_max_trials_is_planned_as_given():
+    assert plan(1_000, None, max_trials=7).n_trials == 7
+    assert plan(1_000, 10.0, max_trials=7).n_trials == 7
 
 
-@pytest.mark.parametrize("n_rows", SIZES)
-def test_time_alone_is_the_only_bound(n_rows):
-    assert plan_budget(n_rows, None, 5.0).n_trials is None
+@pytest.mark.parametrize("n_rows", N_ROWS)
+def test_trials_are_not_planned_if_only_time_is_bounded(n_rows):
+    assert plan(n_rows, 5.0).n_trials is None
 
 
-@pytest.mark.parametrize("n_rows", SIZES)
+@pytest.mark.parametrize("n_rows", N_ROWS)
 def test_less_time_never_means_more_work(n_rows):
-    plans = [plan_budget(n_rows, None, t) for t in (0.1, 1, 5, 20, 100, 10_000)]
-    work = [plan.n_steps * plan.n_folds * plan.n_proposals for plan in plans]
-    assert work == sorted(work)
-    assert all(plan.n_steps >= 100 for plan in plans)
-    assert {plan.n_proposals for plan in plans} <= {8, 16}
-    folds = [plan.n_folds for plan in plans]
+    budgets = [plan(n_rows, seconds) for seconds in (0.1, 1, 5, 20, 100, 10_000)]
+    assert list(map(work, budgets)) == sorted(map(work, budgets))
+    assert all(budget.n_steps >= 100 for budget in budgets)
+    assert {budget.n_proposals for budget in budgets} <= {8, 16}
+    folds = [budget.n_folds for budget in budgets]
     assert folds == sorted(folds)
 
 
-@pytest.mark.parametrize("n_rows", SIZES)
-def test_much_time_trains_all_there_is(n_rows):
-    plan = plan_budget(n_rows, None, 10**6)
-    assert plan.n_folds == auto_folds(n_rows) and plan.n_proposals == 16
-    assert plan.n_steps == (2_000 if n_rows < 3_000 else 1_500)
-    assert plan.n_steps >= default_steps(n_rows)
+@pytest.mark.parametrize("n_rows", N_ROWS)
+def test_long_time_keeps_all_folds_and_proposals(n_rows):
+    budget = plan(n_rows, 10**6)
+    assert budget.n_folds == TABLE.n_folds(n_rows) and budget.n_proposals == 16
+    assert budget.n_steps == (2_000 if n_rows < 3_000 else 1_500)
+    assert budget.n_steps >= TABLE.n_steps(n_rows)
 
 
-@pytest.mark.parametrize("n_rows", SIZES)
-def test_what_is_planned_fits_into_the_time(n_rows):
+def seconds_of_cohort(budget, step_seconds):
+    cost = cohort_cost(budget.n_proposals) * budget.n_folds * budget.n_steps
+    return cost * step_seconds / CORES
+
+
+@pytest.mark.parametrize("n_rows", N_ROWS)
+def test_a_cohort_fits_into_the_time(n_rows):
+    step = BATCHED_COST.seconds(TABLE.batch_size(n_rows), 1)
     for seconds in (5, 20, 100, 1_000):
-        plan = plan_budget(n_rows, None, seconds)
-        step = STEP_SECONDS + ROW_SECONDS * default_batch_size(n_rows)
-        cohort = cohort_cost(plan.n_proposals) * plan.n_folds * plan.n_steps * step
-        assert cohort <= CORES * seconds or plan.n_steps == 100
+        budget = plan(n_rows, seconds)
+        fits = seconds_of_cohort(budget, step) <= seconds * (1 + 1e-9)
+        assert fits or budget.n_steps == 100
 
 
-def test_what_gives_way_first_where_time_is_short():
-    """The cohort, then folds, then steps; and a hold-out only for large tables."""
-    plans = [plan_budget(1_000, None, t) for t in (600, 20, 12, 1)]
-    found = [(plan.n_proposals, plan.n_folds, plan.n_steps) for plan in plans]
+def test_short_time_reduces_the_cohort_then_folds_then_steps():
+    budgets = [plan(1_000, seconds) for seconds in (600, 20, 12, 1)]
+    found = [(b.n_proposals, b.n_folds, b.n_steps) for b in budgets]
     assert found[:3] == [(16, 5, 2_000), (8, 5, 2_000), (8, 3, 2_000)]
     assert found[3][:2] == (8, 3) and 100 <= found[3][2] < 2_000
 
 
-def test_small_tables_keep_their_folds_and_large_ones_take_a_hold_out():
-    assert plan_budget(300, None, 0.5).n_folds == 3
-    assert plan_budget(4_999, None, 0.5).n_folds == 3
-    assert plan_budget(5_000, None, 0.5).n_folds == 1
+def test_short_time_replaces_folds_by_a_hold_out_for_large_tables_only():
+    assert plan(300, 0.5).n_folds == 3
+    assert plan(4_999, 0.5).n_folds == 3
+    assert plan(5_000, 0.5).n_folds == 1
 
 
-@pytest.mark.parametrize(("is_batched", "usual"), [(True, 5.0), (False, 60.0)])
-def test_wide_tables_take_longer(is_batched, usual):
-    def work(n_columns, seconds=usual):
-        plan = plan_budget(
-            2_000, None, seconds, n_columns=n_columns, is_batched=is_batched
-        )
-        return plan.n_steps * plan.n_folds * plan.n_proposals
+@pytest.mark.parametrize(("is_batched", "seconds"), [(True, 5.0), (False, 60.0)])
+def test_wide_tables_get_less_work(is_batched, seconds):
+    def work_of(n_columns, seconds=seconds):
+        return work(plan(2_000, seconds, n_columns=n_columns, is_batched=is_batched))
 
-    assert work(1) == work(400) > work(2_000) > work(20_000)
-    assert work(2_000, 10**6) == work(1, 10**6)
+    assert work_of(1) == work_of(400) > work_of(2_000) > work_of(20_000)
+    assert work_of(2_000, 10**6) == work_of(1, 10**6)
+
+
+def test_only_columns_beyond_400_increase_the_cost():
+    for cost in (BATCHED_COST, TABLE_COST):
+        assert cost.seconds(64, 1) == cost.seconds(64, 400) < cost.seconds(64, 401)
+        one_row = cost.seconds(1, 4_000) - cost.step
+        assert cost.seconds(64, 4_000) == pytest.approx(cost.step + 64 * one_row)
+
+
+@pytest.mark.parametrize("n_proposals", [1, 2, 3, 4, 5, 6, 8, 16])
+def test_successive_halving_saves_half_the_cost_of_large_cohorts(n_proposals):
+    cost = cohort_cost(n_proposals)
+    assert n_proposals / 2 <= cost <= n_proposals
+    assert cost in (n_proposals / 2, n_proposals, MIN_PROMOTED)
 
 
 # ------------------------------------------------------------------------------ images
@@ -176,58 +171,47 @@ def test_wide_tables_take_longer(is_batched, usual):
 def test_images_take_smaller_batches_and_count_epochs(
     n_rows, batch_size, n_steps, n_folds
 ):
-    assert default_batch_size(n_rows, is_image=True) == batch_size
-    assert default_steps(n_rows, is_image=True) == n_steps
-    plan = plan_budget(n_rows, None, None, is_batched=False, n_pixels=64)
-    assert (plan.n_steps, plan.n_folds, plan.n_proposals) == (n_steps, n_folds, 8)
-    length = training_length(n_rows, n_rows, n_steps, batch_size, None, is_image=True)
-    assert length.n_steps == length.planned == n_steps
+    assert IMAGE.batch_size(n_rows) == batch_size
+    assert IMAGE.n_steps(n_rows) == n_steps
+    budget = image_plan(n_rows, None)
+    found = (budget.n_steps, budget.n_folds, budget.n_proposals)
+    assert found == (n_steps, n_folds, 8)
 
 
-def test_images_are_trained_twice_as_long_where_time_suffices():
-    def plan(seconds, max_trials=None):
-        told = {"is_batched": False, "n_pixels": 28 * 28}
-        return plan_budget(10_000, max_trials, seconds, **told)
-
-    usual = default_steps(10_000, is_image=True)
-    assert plan(None).n_steps == usual
-    assert usual < plan(300.0).n_steps < plan(400.0).n_steps == 2 * usual
-    assert plan(300.0).n_proposals == plan(400.0).n_proposals == 4
-    assert (plan(3_000.0).n_steps, plan(3_000.0).n_proposals) == (2 * usual, 8)
-    assert plan(200.0).n_steps >= usual > plan(100.0).n_steps > plan(30.0).n_steps
-    assert plan(150.0, max_trials=1).n_steps == 2 * usual
+def test_images_are_trained_twice_as_long_if_time_suffices():
+    usual = IMAGE.n_steps(10_000)
+    assert image_plan(10_000, None).n_steps == usual
+    in_300, in_400, in_3000 = (image_plan(10_000, t) for t in (300.0, 400.0, 3_000.0))
+    assert usual < in_300.n_steps < in_400.n_steps == 2 * usual
+    assert in_300.n_proposals == in_400.n_proposals == 4
+    assert (in_3000.n_steps, in_3000.n_proposals) == (2 * usual, 8)
+    steps = [image_plan(10_000, seconds).n_steps for seconds in (200.0, 100.0, 30.0)]
+    assert steps[0] >= usual > steps[1] > steps[2]
+    assert image_plan(10_000, 150.0, max_trials=1).n_steps == 2 * usual
 
 
-def test_what_a_cohort_is_worth():
-    assert [cohort_cost(n) for n in (1, 2, 8, 16)] == [1, 2, 4, 8]
-    assert cohort_cost(3) == cohort_cost(4) == LEAST
+def test_time_share_reduces_the_number_of_image_networks():
+    steps = 2 * IMAGE.n_steps(10_000)
+    for time_share, n_proposals in ((0.0, 4), (1 / 3, 2)):
+        budget = image_plan(10_000, 400.0, time_share=time_share)
+        assert (budget.n_steps, budget.n_proposals) == (steps, n_proposals)
+    in_time = image_plan(10_000, 10_000.0, time_share=1 / 3)
+    assert in_time == image_plan(10_000, 10_000.0)
+    # For tables, a share only reduces the time.
+    assert plan(1_000, 20, time_share=0.5) == plan(1_000, 10)
 
 
-def test_where_a_relaxed_network_was_searched_fewer_are_trained():
-    def plan(seconds, time_share):
-        told = {"is_batched": False, "n_pixels": 28 * 28, "time_share": time_share}
-        return plan_budget(10_000, None, seconds, **told)
-
-    usual = default_steps(10_000, is_image=True)
-    assert (plan(400.0, 0.0).n_steps, plan(400.0, 0.0).n_proposals) == (2 * usual, 4)
-    assert (plan(400.0, 1 / 3).n_steps, plan(400.0, 1 / 3).n_proposals) == (
-        2 * usual,
-        2,
-    )
-    assert plan(10_000.0, 1 / 3) == plan(10_000.0, 0.0)
-    # For tables it is the time alone that is less.
-    assert plan_budget(1_000, None, 20, time_share=0.5) == plan_budget(1_000, None, 10)
+def test_larger_images_get_less_work():
+    sizes = (64, 28 * 28, 128 * 128)
+    budgets = [image_plan(10_000, 300.0, n_pixels=n) for n in sizes]
+    assert work(budgets[0]) > work(budgets[1]) > work(budgets[2])
+    for budget, n_pixels in zip(budgets, sizes, strict=True):
+        step = IMAGE_COST.seconds(128, n_pixels, n_pixels)
+        fits = seconds_of_cohort(budget, step) <= 300 * 1.001
+        assert fits or budget.n_steps == 100
 
 
-def test_larger_images_leave_time_for_less():
-    plans = [
-        plan_budget(10_000, None, 300.0, is_batched=False, n_pixels=n)
-        for n in (64, 28 * 28, 128 * 128)
-    ]
-    work = [plan.n_proposals * plan.n_folds * plan.n_steps for plan in plans]
-    assert work[0] > work[1] > work[2]
-    for plan, n in zip(plans, (64, 28 * 28, 128 * 128), strict=True):
-        seconds = alone_seconds(128, n, n)
-        n_least = plan.n_proposals * 100  # steps that a training always has
-        used = 0.5 * plan.n_proposals * plan.n_folds * plan.n_steps * seconds / 1.6
-        assert used <= 300 * 1.001 or plan.n_proposals * plan.n_steps == n_least
+def test_costly_spaces_get_less_work():
+    costs = (0.5, 1.0, 4.0)
+    budgets = [image_plan(10_000, 300.0, relative_cost=cost) for cost in costs]
+    assert work(budgets[0]) > work(budgets[1]) > work(budgets[2])

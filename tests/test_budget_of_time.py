@@ -1,9 +1,11 @@
-"""Searches that end early, and trials that go wrong on the way."""
+"""Searches that end early, and trials that fail."""
 
 import _thread
+import gc
 import signal
 import threading
 import time
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,8 @@ from sklearn.datasets import make_classification, make_regression
 from torch import nn
 
 from sknas import NASClassifier, NASRegressor
+from sknas import _base as base
+from sknas._ensemble.build import EnsembleBuilder
 from sknas._ensemble.selection import choose_members
 from sknas.exceptions import SearchFailedError, SearchWarning
 from sknas.nets import Linear, TableInput
@@ -25,7 +29,7 @@ CLASSES = (ROWS[:, 0] > 0).astype(int)
 
 
 class Widths(Space):
-    """One hidden layer; `on_build` is called with its width before it is built."""
+    """One hidden layer; calls `on_build` with its width before building it."""
 
     def __init__(self, widths=(2, 4, 8), on_build=None):
         self.widths = widths
@@ -35,8 +39,7 @@ class Widths(Space):
     def choices(self):
         return {"width": Categorical(self.widths, default=self.widths[0])}
 
-    def build(self, architectures, task):
-        (architecture,) = architectures
+    def build(self, architecture, task):
         width = architecture["width"]
         inputs = TableInput(1, task)
         layers = [Linear(1, inputs.n_features, width), nn.ReLU()]
@@ -46,7 +49,7 @@ class Widths(Space):
 
 
 class Calls:
-    """Counts calls, and does something at one of them."""
+    """Count calls, and call `action` at call number `at`."""
 
     def __init__(self, at=None, action=None):
         self.at, self.action, self.n = at, action, 0
@@ -61,7 +64,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def scorer_that(calls):
+def counting_scorer(calls):
     def score(estimator, X, y):
         calls()
         return float(np.mean(estimator.predict(X) == y))
@@ -76,15 +79,15 @@ def small(on_build=None, widths=(2, 4, 8), kind=NASClassifier, **parameters):
 
 
 def fit_through(estimator):
-    """Fit; an interrupt that comes out fails the test, it must not end the run."""
+    """Fit; an uncaught interrupt fails the test instead of ending pytest."""
     try:
         return estimator.fit(ROWS, CLASSES)
     except KeyboardInterrupt:
-        pytest.fail("The interrupt was not kept inside.")
+        pytest.fail("fit did not catch the interrupt.")
 
 
 def is_usable(estimator, X=ROWS):
-    """Whether a fitted estimator predicts numbers for all rows."""
+    """Return True if a fitted estimator predicts finite numbers for all rows."""
     predictions = estimator.predict(X)
     if hasattr(estimator, "predict_proba"):
         sums = estimator.predict_proba(X).sum(axis=1)
@@ -97,7 +100,7 @@ def is_usable(estimator, X=ROWS):
 
 @pytest.fixture(autouse=True, scope="module")
 def warm():
-    """torch loads parts of itself at the first training, which takes a second."""
+    """Train once, as torch first loads modules for about a second."""
     small(max_trials=1).fit(ROWS, CLASSES)
 
 
@@ -105,7 +108,7 @@ def warm():
 def test_max_time_alone_bounds_the_whole_fit(kind):
     make = make_classification if kind is NASClassifier else make_regression
     X, y = make(1_000, 5, n_informative=3, random_state=0)
-    # Small networks, so that a busy machine has time for a cohort of them.
+    # Small networks, so that even a busy machine trains a cohort in time.
     space = TableSpace(depth=(0, 1), width=(32,), packing=(1,))
     started = time.monotonic()
     estimator = kind(space, max_time=3, random_state=0).fit(X, y)
@@ -116,18 +119,18 @@ def test_max_time_alone_bounds_the_whole_fit(kind):
     assert is_usable(estimator, X)
 
 
-def test_the_first_bound_met_ends_the_search():
+def test_first_bound_reached_ends_the_search():
     estimator = small(max_trials=2, max_time=60).fit(ROWS, CLASSES)
     assert (estimator.n_trials_, estimator.stop_reason_) == (2, "max_trials")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_time_for_less_than_one_network_gives_the_default_one(kind):
+def test_too_short_time_gives_the_default_network(kind):
     make = make_classification if kind is NASClassifier else make_regression
     X, y = make(4_000, 30, random_state=0)
     started = time.monotonic()
     estimator = kind(max_time=0.05, random_state=0)
-    with pytest.warns(SearchWarning, match=r"max_time=0\.05 seconds are too") as caught:
+    with pytest.warns(SearchWarning, match=r"max_time=0\.05 seconds is too") as caught:
         estimator.fit(X, y)
     assert time.monotonic() - started < 2
     assert len(caught) == 1
@@ -142,7 +145,7 @@ def test_time_for_less_than_one_network_gives_the_default_one(kind):
     assert is_usable(estimator, X)
 
 
-def test_a_slow_trial_is_stopped_and_marked():
+def test_slow_trial_is_stopped_at_the_deadline():
     calls = Calls(5, lambda: time.sleep(2))
     estimator = small(calls, widths=range(1, 40), max_time=1.5).fit(ROWS, CLASSES)
     last = estimator.history_[-1]
@@ -156,12 +159,12 @@ def test_a_slow_trial_is_stopped_and_marked():
 
 HOOKS = {
     "build": lambda calls: {"on_build": calls},
-    "scorer": lambda calls: {"scoring": scorer_that(calls)},
+    "scorer": lambda calls: {"scoring": counting_scorer(calls)},
 }
 
 
-def n_calls_until_members_are_chosen(hooks, calls, monkeypatch):
-    """Calls of a search of one trial; choosing and weighing members has its own."""
+def n_calls_until_selection(hooks, calls, monkeypatch):
+    """Return the calls before the members of a search of one trial are selected."""
     noted = []
 
     def choose(*arguments):
@@ -169,18 +172,18 @@ def n_calls_until_members_are_chosen(hooks, calls, monkeypatch):
         return choose_members(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr("sknas._base.choose_members", choose)
+        patch.setattr("sknas._ensemble.build.choose_members", choose)
         small(**hooks, max_trials=1).fit(ROWS, CLASSES)
     (n,) = noted
     return n
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_interrupted_at_any_moment_the_best_so_far_is_returned(hook, monkeypatch):
+def test_interrupt_at_any_call_returns_the_best_trial_so_far(hook, monkeypatch):
     make, calls = HOOKS[hook], Calls()
-    # Networks are built to be measured and to be trained; the scores of the simple
-    # models come before those of the first trial.
-    n_first = n_calls_until_members_are_chosen(make(calls), calls, monkeypatch)
+    # A network is built twice, to count its parameters and to train it. The baselines
+    # are scored before the first trial.
+    n_first = n_calls_until_selection(make(calls), calls, monkeypatch)
     calls.n = 0
     small(**make(calls), max_trials=3).fit(ROWS, CLASSES)
     assert calls.n > n_first
@@ -198,8 +201,8 @@ def test_interrupted_at_any_moment_the_best_so_far_is_returned(hook, monkeypatch
         assert is_usable(estimator)
 
 
-def test_interrupted_at_any_score_of_a_population_the_best_so_far_is_returned():
-    # Two rungs: before the first one ends there is no network, later there is.
+def test_interrupt_at_any_score_of_a_population_returns_the_best_trial():
+    # Two rungs: there is no network until the first one ends.
     space = TableSpace(depth=(1, 1), width=(32,), packing=(1,), activation=("relu",))
     rows, calls = np.random.default_rng(0).normal(size=(90, 3)), Calls()
     y = (rows[:, 0] > 0).astype(int)
@@ -210,7 +213,7 @@ def test_interrupted_at_any_score_of_a_population_the_best_so_far_is_returned():
             RandomStrategy(),
             max_trials=3,
             max_epochs=200,
-            scoring=scorer_that(calls),
+            scoring=counting_scorer(calls),
             cv=3,
             n_jobs=1,
             random_state=0,
@@ -222,11 +225,11 @@ def test_interrupted_at_any_score_of_a_population_the_best_so_far_is_returned():
             return None
 
     assert fit(calls).stop_reason_ == "max_trials"
-    moments = np.linspace(1, calls.n, 9).astype(int)
-    fitted = [fit(Calls(at, interrupt)) for at in moments]
-    are_there = [estimator is not None for estimator in fitted]
-    assert are_there == sorted(are_there)
-    assert not are_there[0] and are_there[-1]
+    call_numbers = np.linspace(1, calls.n, 9).astype(int)
+    fitted = [fit(Calls(at, interrupt)) for at in call_numbers]
+    has_result = [estimator is not None for estimator in fitted]
+    assert has_result == sorted(has_result)
+    assert not has_result[0] and has_result[-1]
     for estimator in filter(None, fitted):
         assert estimator.stop_reason_ == "interrupted"
         assert np.isfinite(estimator.best_score_)
@@ -235,9 +238,14 @@ def test_interrupted_at_any_score_of_a_population_the_best_so_far_is_returned():
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C is heard; a process that is started in the background is deaf to it."""
+    """Enable Ctrl-C, which background processes ignore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A KeyboardInterrupt is lost in a callback of the garbage collector, and other
+    # libraries of the tests have registered some.
+    callbacks = gc.callbacks.copy()
+    gc.callbacks.clear()
     yield
+    gc.callbacks[:] = callbacks
     signal.signal(signal.SIGINT, before)
 
 
@@ -249,7 +257,7 @@ def ctrl_c():
 def test_a_real_signal_ends_the_search(send, delay):
     timer = threading.Timer(delay, send)
     estimator = NASClassifier(
-        # In the second trial: each is built twice a fold, to be measured and trained.
+        # During the second trial: each network is built twice per fold.
         search_space=Widths(range(1, 200), Calls(2 * 5 + 1, timer.start)),
         max_time=60,
         max_epochs=60,
@@ -272,7 +280,7 @@ def test_a_real_signal_ends_the_search(send, delay):
 
 
 class Times(nn.Module):
-    """Multiplies by a number that is trained."""
+    """Multiplies by a trained number."""
 
     def __init__(self, factor):
         super().__init__()
@@ -283,7 +291,7 @@ class Times(nn.Module):
 
 
 def fail_by_width(width):
-    """What goes wrong at each width but 2 and 3."""
+    """Fail in a different way at each width except 2 and 3."""
     if width == 4:
         raise MemoryError
     if width == 5:
@@ -309,7 +317,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_failure_is_a_trial_with_its_reason_and_the_search_goes_on(kind):
+def test_failed_trials_have_a_reason_and_the_search_continues(kind):
     y = CLASSES if kind is NASClassifier else ROWS[:, 0]
     estimator = small(fail_by_width, (4, 2, 5, 6, 7, 8, 3), kind, max_trials=7)
     with pytest.warns(SearchWarning) as caught:
@@ -329,13 +337,13 @@ def test_a_failure_is_a_trial_with_its_reason_and_the_search_goes_on(kind):
     assert is_usable(estimator)
 
 
-def test_a_network_that_diverges_now_and_then_is_no_reason_to_warn():
+def test_single_diverged_network_gives_no_warning():
     estimator = small(fail_by_width, (2, 6, 3), max_trials=3).fit(ROWS, CLASSES)
     assert sorted(estimator.cv_results_["status"]) == ["failed", "ok", "ok"]
 
 
 @pytest.mark.parametrize("bound", [{"max_trials": 10}, {"max_time": 5.0}])
-def test_a_search_without_a_success_raises_and_counts_the_reasons(bound):
+def test_search_without_a_successful_trial_raises_and_counts_the_reasons(bound):
     estimator = small(fail_by_width, (4, 5, 8), **bound)
     with pytest.raises(SearchFailedError) as caught:
         estimator.fit(ROWS, CLASSES)
@@ -345,7 +353,7 @@ def test_a_search_without_a_success_raises_and_counts_the_reasons(bound):
     )
 
 
-def test_failures_until_time_is_up_are_no_lack_of_time():
+def test_failures_until_the_deadline_are_reported_as_failures():
     def fail(width):
         time.sleep(0.02)
         raise RuntimeError("no such layer")
@@ -377,7 +385,7 @@ def test_a_scorer_that_fails_or_is_nan_fails_the_trial(trouble, reason):
 def test_a_network_that_fails_at_the_refit_is_replaced_by_the_next_best():
     total = Calls()
     small(total, max_trials=3, ensemble_size=1).fit(ROWS, CLASSES)
-    at_refit = total.n  # the last network built is the one refitted
+    at_refit = total.n  # the refitted network is built last
 
     def fail():
         raise RuntimeError("no such layer")
@@ -392,7 +400,7 @@ def test_a_network_that_fails_at_the_refit_is_replaced_by_the_next_best():
 
 
 @pytest.mark.parametrize("strategy", ["bayesian", "random"])
-def test_a_space_is_exhausted_with_no_architecture_twice(strategy):
+def test_exhausted_space_has_each_architecture_once(strategy):
     estimator = small(widths=tuple(range(2, 14)), strategy=strategy, max_trials=50)
     estimator.fit(ROWS, CLASSES)
     widths = [a["width"] for a in estimator.cv_results_["params"]]
@@ -400,7 +408,7 @@ def test_a_space_is_exhausted_with_no_architecture_twice(strategy):
     assert estimator.stop_reason_ == "space_exhausted"
 
 
-def test_the_constraints_of_a_finite_space_are_kept():
+def test_constraints_of_a_finite_space_hold():
     estimator = small(
         widths=(2, 4, 8), max_trials=9, constraints=lambda a: a["width"] < 8
     )
@@ -410,3 +418,29 @@ def test_the_constraints_of_a_finite_space_are_kept():
     estimator.set_params(constraints={"n_params": 1})
     with pytest.raises(SearchFailedError, match="No architecture that keeps the"):
         estimator.fit(ROWS, CLASSES)
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_time_is_left_after_a_slow_encoding(is_resumed, tmp_path, monkeypatch):
+    """The reserve for the ensemble is counted from the end of the encoding."""
+    seconds_left, plain = [], base.split_rows
+
+    def slow(*arguments):
+        time.sleep(1.0)
+        return plain(*arguments)
+
+    class Watched(EnsembleBuilder):
+        def __init__(self, size, max_time, parts, problem, context):
+            super().__init__(size, max_time, parts, problem, context)
+            seconds_left.append(context.seconds_left)
+
+    monkeypatch.setattr(base, "EnsembleBuilder", Watched)
+    model = NASClassifier(max_time=0.5, n_jobs=1, random_state=0)
+    model.set_params(checkpoint=tmp_path if is_resumed else None)
+    if is_resumed:
+        model.fit(ROWS, CLASSES)
+    monkeypatch.setattr(base, "split_rows", slow)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SearchWarning)  # the time may be too short
+        model.fit(ROWS, CLASSES)
+    assert 0.15 < seconds_left[-1] <= 0.5

@@ -1,7 +1,7 @@
-"""What is told about the package is true: pages, docstrings and examples.
+"""Pages, docstrings and examples agree with the code.
 
-Each page is run from its first python block to its last. A text block that follows a
-python block shows what that block printed. Write all of them anew with
+The python blocks of a page run in order. A text block after a python block shows the
+output of that block. Write all of these text blocks again with
 
     python tests/test_docs.py
 """
@@ -13,6 +13,7 @@ import inspect
 import io
 import os
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -23,10 +24,11 @@ import sknas
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 PAGES = [page for page in PAGES if not {"_build", "gallery"} & set(page.parts)]
+ROOMS = runpy.run_path(str(ROOT / "docs" / "rooms.py"))
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
 
-# A python block, and the text block behind it if there is one. "varies" stands where
-# the output hangs on the machine: its words are then not compared, but its lines are.
+# A python block, and the text block after it if there is one. "varies" marks output
+# that depends on the machine: only its number of lines is compared.
 BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```\n"
     r"(?P<gap>\s*(?P<varies><!-- varies -->)?\s*)"
@@ -34,15 +36,15 @@ BLOCK = re.compile(
     re.M | re.S,
 )
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-CLOSE = 0.06  # how far numbers of another machine may be from the printed ones
+CLOSE = 0.06  # tolerance for numbers printed on another machine
 
 
 def run_blocks(text):
-    """Yield each python block of a page and what it prints."""
+    """Yield each python block of a page and its output."""
     space = {"__name__": "page"}
     for block in BLOCK.finditer(text):
         line = text.count("\n", 0, block.start("code"))
-        # The lines before it keep the numbers in a traceback those of the page.
+        # Leading blank lines keep the line numbers of tracebacks those of the page.
         code = compile("\n" * line + block["code"], "page", "exec")
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             exec(code, space)
@@ -50,7 +52,7 @@ def run_blocks(text):
 
 
 def with_new_outputs(text):
-    """The page with the text blocks that its code prints today."""
+    """Return the page with the current output of its code."""
     for block, printed in reversed(list(run_blocks(text))):
         if block["output"] is not None:
             text = text[: block.start("output")] + printed + text[block.end("output") :]
@@ -70,7 +72,7 @@ def assert_alike(printed, shown, varies):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_code_of_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch):
+def test_code_of_page_prints_the_output_shown(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a page may save a file
     for block, printed in run_blocks(page.read_text(encoding="utf-8")):
         if block["output"] is not None:
@@ -87,7 +89,7 @@ def test_readme_begins_with_a_sentence_an_example_and_a_picture():
     assert (ROOT / picture).stat().st_size < 150_000
 
 
-def test_links_between_files_lead_somewhere():
+def test_links_between_files_have_a_target():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text):
@@ -95,41 +97,42 @@ def test_links_between_files_lead_somewhere():
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
-def test_table_of_budgets_is_that_of_the_code():
-    from sknas._budget import default_batch_size, plan_budget
+def test_budget_table_agrees_with_the_code():
+    from sknas._budget import Workload, defaults_for, plan_budget
 
     text = (ROOT / "docs" / "user_guide" / "budget.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([\d,]+)( images)? \| (.+) \|$", text, re.M)
     assert len(rows) >= 8
     for first, images, rest in rows:
         n_rows = int(first.replace(",", ""))
-        told = {"is_batched": False, "n_pixels": 64} if images else {}
-        plan = plan_budget(n_rows, None, None, **told)
-        size = default_batch_size(n_rows, bool(images))
+        options = {"is_batched": False, "n_pixels": 64} if images else {}
+        plan = plan_budget(Workload(n_rows, **options), None, None)
+        size = defaults_for(bool(images)).batch_size(n_rows)
         known = [plan.n_trials, plan.n_folds, plan.n_steps, size]
         assert [int(cell.replace(",", "")) for cell in rest.split(" | ")] == known
 
 
-# Checks of numpydoc that are not kept, each for a reason.
+# Checks of numpydoc that are not applied, each with its reason.
 NOT_CHECKED = {
-    "ES01",  # one sentence is often all there is to say
-    "EX01",  # examples are asked for below, of classes
+    "ES01",  # one sentence often suffices
+    "EX01",  # `test_class_has_an_example` asks for examples
     "SA01",  # a See Also section only where it helps
-    "SS05",  # takes words such as "process" for a third person
+    "SS05",  # takes words such as "process" for a verb in the third person
 }
 NOT_CHECKED_OF_METHODS = NOT_CHECKED | {
     "GL08",  # documented once, on the abstract class
-    "PR01",  # a short method may be told in a sentence
+    "PR01",  # one sentence may describe a short method
     "RT01",
     "YD01",
 }
-# A net of skorch: its parameters and its use are told there.
-OF_SKORCH = {"sknas.trainers.TensorNet"}
+# Classes whose parameters are documented by skorch, torch or Python.
+NAMES = ("GroupedModule", "HalfPrecisionModule", "InitializedModule", "LRGroup")
+FOREIGN = {"sknas.trainers.TensorNet", *(f"sknas.nets.{name}" for name in NAMES)}
 MODULES = ("sknas", "sknas.spaces", "sknas.strategies", "sknas.trainers", "sknas.nets")
 
 
 def public_objects():
-    """Names and objects of the modules a user imports from."""
+    """Return the names and objects of the public modules."""
     for module in map(importlib.import_module, MODULES):
         for name in module.__all__:
             thing = getattr(module, name)
@@ -153,26 +156,26 @@ def faults(name, not_checked):
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_docstring_is_valid(name):
-    inherited = {"PR01"} if name in OF_SKORCH else set()
+    inherited = {"PR01"} if name in FOREIGN else set()
     assert not faults(name, NOT_CHECKED | inherited)
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_docstrings_of_methods_are_valid(name):
     for method, thing in vars(CLASSES[name]).items():
-        is_told = inspect.isfunction(thing) or isinstance(thing, property)
-        if is_told and not method.startswith("_"):
+        is_shown = inspect.isfunction(thing) or isinstance(thing, property)
+        if is_shown and not method.startswith("_"):
             assert not faults(f"{name}.{method}", NOT_CHECKED_OF_METHODS), method
 
 
 def is_plain_record(cls):
-    """Whether a class only holds data, made by us and read by the user."""
+    """True if a class only holds data that the library creates and the user reads."""
     return dataclasses.is_dataclass(cls) or issubclass(cls, BaseException)
 
 
 def needs_example(name):
-    """Whether a public class is more than a layer or a record."""
-    is_other = name.startswith("sknas.nets.") or name in OF_SKORCH
+    """True if a public class is more than a layer or a record."""
+    is_other = name.startswith("sknas.nets.") or name in FOREIGN
     return not is_other and not is_plain_record(CLASSES[name])
 
 
@@ -181,17 +184,17 @@ def test_class_has_an_example(name):
     assert ">>> " in CLASSES[name].__doc__, f"{name} shows no example"
 
 
-def test_estimators_document_what_fit_sets():
+def test_estimators_document_their_fitted_attributes():
     from sklearn.datasets import load_iris
 
     for cls in (sknas.NASClassifier, sknas.NASRegressor):
         fitted = cls(max_trials=1, max_epochs=2, n_jobs=1, random_state=0)
         fitted.fit(*load_iris(return_X_y=True, as_frame=True))
         section = cls.__doc__.split("Attributes\n")[1]
-        told = set(re.findall(r"^    (\w+_) : ", section, re.M))
+        options = set(re.findall(r"^    (\w+_) : ", section, re.M))
         made = {name for name in vars(fitted) if name.endswith("_")}
-        assert made <= told
-        assert all(hasattr(fitted, name) for name in told)
+        assert made <= options
+        assert all(hasattr(fitted, name) for name in options)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -202,8 +205,8 @@ def test_example_begins_with_a_title(path):
     assert len(title) == len(line)
 
 
-def test_no_file_names_a_path_of_a_machine():
-    # Joined here, so that this file does not hold them itself.
+def test_no_file_contains_an_absolute_path():
+    # Joined here, so that this file doesn't contain the prefixes itself.
     starts = ["/" + name + "/" for name in ("home", "root", "work", "Users", "tmp")]
     pattern = re.compile("(?<![\\w.}])(?:" + "|".join(starts) + r")\w")
     kinds = {".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".rst", ".csv", ".cfg"}
@@ -214,6 +217,11 @@ def test_no_file_names_a_path_of_a_machine():
             if path.suffix in kinds or path.name in ("Makefile", "run"):
                 found = pattern.search(path.read_text(encoding="utf-8"))
                 assert not found, f"{path.relative_to(ROOT)} names {found[0]}..."
+
+
+def test_table_of_rooms_agrees_with_the_modules():
+    text = ROOMS["PAGE"].read_text(encoding="utf-8")
+    assert text == ROOMS["with_table"](text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, without an exception: the library's public promise."""
+"""scikit-learn's own checks pass without exceptions."""
 
 import pytest
 from sklearn.utils import get_tags
@@ -8,13 +8,13 @@ from sknas import NASClassifier, NASRegressor
 from sknas.spaces import TableSpace
 from sknas.strategies import STRATEGIES as KNOWN
 from sknas.strategies import BayesianStrategy
-from sknas.strategies.bayesian.strategy import SURROGATES, WORDS
+from sknas.strategies.bayesian.strategy import ACQUISITION_NAMES, SURROGATES
 
-# Tables of the checks have classes of one or two rows, of which fit warns rightly.
+# Some tables of the checks have classes of one or two rows: fit warns about them.
 pytestmark = pytest.mark.filterwarnings("ignore:.*classes have fewer than")
 
-# Each surrogate and each acquisition is there once. One trial comes before them, as
-# the space is too small to hold known architectures beside the default one.
+# Each surrogate and each acquisition occurs once. One trial comes before them, as the
+# space is too small for an initial design besides the default architecture.
 PAIRS = [
     ("gp", "gp_hedge"),
     ("rf", "pi"),
@@ -32,10 +32,13 @@ SPACE = TableSpace(
     width=(32, 64),
     activation=("relu",),
     optimizer=("adamw",),
-    recipe=("uniform",),  # the one that has this learning rate
+    recipe=("uniform",),  # the only recipe with this learning rate
     lr=(0.01, 0.02),
 )
-EPOCHS = {NASClassifier: 8, NASRegressor: 15}  # enough for the scores the checks want
+EPOCHS = {
+    NASClassifier: 8,
+    NASRegressor: 15,
+}  # enough for the scores that the checks require
 QUICK = [
     kind(SPACE, strategy, max_trials=2, max_epochs=max_epochs, ensemble_size=1)
     for kind, max_epochs in EPOCHS.items()
@@ -55,14 +58,14 @@ def test_checks_of_every_strategy(estimator, check):
 
 def test_every_strategy_is_checked():
     bayesian = [s for s in STRATEGIES if isinstance(s, BayesianStrategy)]
-    # Tables have no graphs.
+    # No graph kernels: tables have no graphs.
     assert {s.surrogate for s in bayesian} == set(SURROGATES) - {"wl"}
-    assert {s.acquisition for s in bayesian} == set(WORDS)
+    assert {s.acquisition for s in bayesian} == set(ACQUISITION_NAMES)
     assert {type(s) for s in STRATEGIES} == set(KNOWN.values())
 
 
 @pytest.mark.parametrize("estimator", [NASClassifier(), NASRegressor()])
-def test_no_tag_hides_a_check(estimator):
+def test_no_tag_disables_a_check(estimator):
     tags = get_tags(estimator)
     assert not (tags.non_deterministic or tags.no_validation)
     kind_tags = tags.classifier_tags or tags.regressor_tags

@@ -1,4 +1,4 @@
-"""What the estimators promise to people with a scikit-learn habit."""
+"""The estimators follow the conventions of scikit-learn."""
 
 import inspect
 import pickle
@@ -40,7 +40,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
-from sknas import NASClassifier, NASRegressor, _base
+from sknas import NASClassifier, NASRegressor
+from sknas._ensemble import build
 from sknas._ensemble.predictor import Ensemble
 from sknas._history import Architecture, History
 from sknas.spaces import TableSpace
@@ -67,7 +68,7 @@ def target(kind):
 
 
 def answers(estimator, X=X):
-    """Probabilities, or values."""
+    """Return probabilities or values."""
     method = getattr(estimator, "predict_proba", estimator.predict)
     return method(X)
 
@@ -77,7 +78,7 @@ def same_answers(one, other, X=X):
 
 
 def same_search(one, other):
-    """The same trials with the same scores."""
+    """Assert that two searches have the same trials with the same scores."""
     assert [t.architecture for t in one.history_] == [
         t.architecture for t in other.history_
     ]
@@ -93,7 +94,7 @@ def same_search(one, other):
 
 @pytest.fixture(scope="module")
 def weighted_table():
-    """600 rows, how often each counts, and the same rows repeated and shuffled."""
+    """600 rows, their weights, and the indices of the repeated and shuffled rows."""
     rng = np.random.default_rng(0)
     table, y = make_classification(600, 6, n_informative=4, n_classes=3, random_state=0)
     values = np.column_stack([table[:, 0] * table[:, 1], table[:, 2]])
@@ -123,7 +124,9 @@ def test_weights_are_repetitions(weighted_table, kind, name, parameters):
     estimator = tiny(kind, max_trials=3, ensemble_size=3, **parameters)
     weighted = clone(estimator).fit(table, y, sample_weight=weight)
     estimator.fit(table[repeated], y[repeated])
-    assert max(estimator.cv_results_["param_batch_size"]) < 600  # several batches
+    assert (
+        max(estimator.cv_results_["param_batch_size"]) < 600
+    )  # several batches per epoch
     same_search(weighted, estimator)
     same_answers(weighted, estimator, table)
 
@@ -148,9 +151,9 @@ def test_weights_that_sum_to_one_are_shares(kind):
     same_answers(shares, tiny(kind).fit(table, y))
 
 
-def test_heavy_rows_are_learnt_better():
+def test_networks_of_noise_predict_the_heavier_class():
     rng = np.random.default_rng(0)
-    noise = rng.normal(size=(400, 2))  # tells nothing: the heavier class must win
+    noise = rng.normal(size=(400, 2))  # does not depend on y
     y = np.arange(400) % 2
     estimator = tiny().fit(noise, y, sample_weight=np.where(y == 1, 9, 1))
     assert estimator.predict(noise).mean() > 0.9
@@ -163,7 +166,7 @@ def rare_table():
     return rng.normal(size=(400, 2)) + (y == "rare")[:, None], y
 
 
-def test_balanced_classes_are_the_weights_of_scikit_learn(rare_table):
+def test_balanced_class_weight_agrees_with_scikit_learn(rare_table):
     table, y = rare_table
     classes = np.unique(y)
     weights = compute_class_weight("balanced", classes=classes, y=y)
@@ -175,7 +178,7 @@ def test_balanced_classes_are_the_weights_of_scikit_learn(rare_table):
     assert found.sum() > 20 > plain.sum()
 
 
-def test_classes_that_class_weight_leaves_out_weigh_one(rare_table):
+def test_classes_missing_in_class_weight_have_weight_one(rare_table):
     table, y = rare_table
     given = tiny(class_weight={"rare": 3.0}).fit(table, y)
     full = tiny(class_weight={"rare": 3.0, "common": 1}).fit(table, y)
@@ -192,7 +195,7 @@ def test_classes_that_class_weight_leaves_out_weigh_one(rare_table):
     "wrap",
     [np.asarray, list, pd.DataFrame, lambda y: pd.DataFrame(y, columns=["p", "q"])],
 )
-def test_several_targets(wrap):
+def test_multioutput_regression(wrap):
     y = np.column_stack([VALUES, 100 - 20 * VALUES])
     regressor = NASRegressor(max_trials=1, cv=2, random_state=0).fit(X, wrap(y))
     predicted = regressor.predict(X)
@@ -202,7 +205,7 @@ def test_several_targets(wrap):
 
 
 @pytest.mark.parametrize("wrap", [np.asarray, pd.DataFrame, lambda y: y.astype(bool)])
-def test_several_labels(wrap):
+def test_multilabel_classification(wrap):
     y = np.column_stack([CLASSES == 0, CLASSES > 0]).astype(int)
     classifier = NASClassifier(max_trials=1, cv=2, random_state=0).fit(X, wrap(y))
     probabilities, predicted = classifier.predict_proba(X), classifier.predict(X)
@@ -238,7 +241,7 @@ WORDS = np.array(["setosa", "versicolor", "virginica"])
     ],
     ids=lambda y: f"{type(y).__name__}-{getattr(y, 'dtype', 'str')}",
 )
-def test_labels_come_back_as_they_were(y):
+def test_predicted_labels_have_the_type_of_y(y):
     classifier = tiny(max_epochs=30, max_trials=1).fit(X, y)
     values = np.array(list(y))
     np.testing.assert_array_equal(classifier.classes_, np.unique(values))
@@ -301,7 +304,7 @@ def test_containers_of_the_same_numbers_agree(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_rows_belong_together_by_place_not_by_index(kind):
+def test_rows_of_x_and_y_are_matched_by_position_not_by_index(kind):
     rng = np.random.default_rng(0)
     reference = tiny(kind).fit(X, target(kind), WEIGHT, GROUPS)
     index = [rng.permutation(len(X)) for _ in range(4)]
@@ -324,8 +327,8 @@ def mixed_table(missing=True):
         }
     )
     if missing:
-        for place, name in enumerate(frame):
-            frame.loc[place::11, name] = np.nan if place < 2 else None
+        for position, name in enumerate(frame):
+            frame.loc[position::11, name] = np.nan if position < 2 else None
     return frame
 
 
@@ -360,7 +363,7 @@ def test_dtypes_of_the_same_cells_agree(convert, missing):
     np.testing.assert_array_equal(answers(other, convert(frame)), answers(plain, frame))
 
 
-def test_a_category_never_seen_and_a_gap_never_seen_are_predicted():
+def test_rows_with_unseen_categories_and_gaps_are_predicted():
     classifier = tiny().fit(mixed_table(missing=False), CLASSES)
     strange = mixed_table(missing=True).assign(word="never seen")
     assert np.isfinite(answers(classifier, strange)).all()
@@ -389,7 +392,7 @@ def test_categories_are_those_of_the_dtype_or_as_given(nothing):
     [(NASClassifier, CLASSES), (NASClassifier, LABELS), (NASRegressor, VALUES)],
     ids=["classes", "labels", "values"],
 )
-def test_the_precision_of_the_table_comes_back(kind, y):
+def test_predictions_have_the_precision_of_the_table(kind, y):
     estimator = tiny(kind).fit(X.astype(np.float32), y)
     for dtype, expected in (
         (np.float32, np.float32),
@@ -440,7 +443,7 @@ def test_sparse_tables_are_refused_with_advice(make):
 # Parameters, copies and files
 
 
-def test_nested_parameters_are_got_set_and_cloned():
+def test_nested_parameters_support_get_set_and_clone():
     classifier = NASClassifier(
         TableSpace(depth=(1, 2)), BayesianStrategy(surrogate="rf"), SkorchTrainer()
     )
@@ -458,7 +461,7 @@ def test_nested_parameters_are_got_set_and_cloned():
         classifier.set_params(strategy__surogate="gp")
 
 
-def test_objects_given_are_left_as_they_were():
+def test_fit_does_not_change_its_parameters():
     parts = TableSpace(depth=(1, 2)), BayesianStrategy(), SkorchTrainer()
     before = [dict(vars(part)) for part in parts]
     tiny(search_space=parts[0], strategy=parts[1], trainer=parts[2]).fit(X, CLASSES)
@@ -466,7 +469,7 @@ def test_objects_given_are_left_as_they_were():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parameters_stand_in_the_order_of_the_signature_for_both(kind):
+def test_parameters_of_both_estimators_have_the_order_of_the_signature(kind):
     parameters = list(inspect.signature(kind).parameters)
     assert len(parameters) <= 20
     assert parameters[:3] == ["search_space", "strategy", "trainer"]
@@ -481,7 +484,7 @@ def test_a_clone_of_a_fitted_estimator_is_not_fitted():
 
 
 def weight_bytes(estimator):
-    """Bytes of the weights that predict."""
+    """Return the bytes of the weights that predict."""
     return sum(
         p.numel() * p.element_size()
         for member in estimator.ensemble_.members
@@ -504,7 +507,7 @@ def pickle_round_trip(estimator, path):
 @pytest.mark.parametrize(
     ("round_trip", "cv"), [(joblib_round_trip, 2), (pickle_round_trip, 3)]
 )
-def test_files_keep_the_answers_and_little_else(kind, round_trip, cv, tmp_path):
+def test_files_keep_the_predictions_and_are_small(kind, round_trip, cv, tmp_path):
     wide = TableSpace(depth=(3, 4), width=(512,))
     estimator = tiny(kind, search_space=wide, max_trials=3, ensemble_size=2, cv=cv)
     estimator.fit(X, target(kind))
@@ -529,7 +532,9 @@ def test_no_training_rows_are_kept(kind):
             }
         )
         y = rng.normal(size=n_rows) if kind is NASRegressor else table["x"] > 0
-        space = TableSpace(n_bins=(8,))  # the default network is the same for both
+        space = TableSpace(
+            n_bins=(8,)
+        )  # so that the default network has the same size for both
         estimator = tiny(kind, search_space=space, max_trials=1, max_epochs=1)
         return pickle.dumps(estimator.fit(table, y))
 
@@ -543,7 +548,7 @@ def test_no_training_rows_are_kept(kind):
 
 
 class Recording(NASClassifier):
-    """Notes what `fit` was given."""
+    """Records the arguments of `fit`."""
 
     calls = []  # noqa: RUF012 - shared by clones on purpose
 
@@ -639,7 +644,7 @@ def mixed_pipeline():
     ],
     ids=["stacking", "calibration", "bagging", "scaled", "columns", "pandas output"],
 )
-def test_it_works_inside_other_estimators(estimator, table):
+def test_estimators_work_inside_other_estimators(estimator, table):
     estimator.fit(table, CLASSES)
     probabilities = estimator.predict_proba(table)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
@@ -681,12 +686,12 @@ def test_global_state_is_left_as_found(kind):
         torch.set_num_threads(n_threads)
 
 
-def test_what_callers_have_set_does_not_change_the_answer():
+def test_global_settings_do_not_change_the_predictions():
     reference = tiny().fit(X, CLASSES)
     with torch.no_grad():
         same_answers(tiny().fit(X, CLASSES), reference)
     torch.manual_seed(17)
-    np.random.seed(17)  # noqa: NPY002 - the global state is what is tested
+    np.random.seed(17)  # noqa: NPY002 - the test needs the global state
     same_answers(tiny().fit(X, CLASSES), reference)
     torch.set_default_dtype(torch.float64)
     try:
@@ -696,7 +701,7 @@ def test_what_callers_have_set_does_not_change_the_answer():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_gives_the_same_answer(kind):
+def test_the_same_seed_gives_the_same_predictions(kind):
     y = target(kind)
     parameters = {"strategy": BayesianStrategy(n_initial_points=3), "max_trials": 6}
     first, second, other = (
@@ -712,7 +717,7 @@ def test_the_same_seed_gives_the_same_answer(kind):
     same_answers(*seeded)
 
 
-def test_workers_do_not_change_the_answer(monkeypatch):
+def test_workers_do_not_change_the_predictions(monkeypatch):
     monkeypatch.setattr("sknas._parallel.run.WORTH_WORKERS", 0)
     table, y = make_classification(500, random_state=0)
     parameters = {"max_trials": 6, "ensemble_size": 3, "strategy": RandomStrategy()}
@@ -723,9 +728,9 @@ def test_workers_do_not_change_the_answer(monkeypatch):
     same_answers(alone, together, table)
 
 
-def test_fits_in_threads_are_as_those_in_turn():
+def test_fits_in_threads_agree_with_sequential_fits():
     state = global_state()
-    filters = state.pop("filters")  # catch_warnings is no matter of one thread
+    filters = state.pop("filters")  # catch_warnings is not thread-safe
 
     def fit(seed):
         assert threading.current_thread() is not threading.main_thread()
@@ -741,7 +746,7 @@ def test_fits_in_threads_are_as_those_in_turn():
         same_answers(fitted, tiny(random_state=seed).fit(X, CLASSES))
 
 
-# What a search leaves
+# Results of a search
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -768,7 +773,7 @@ FITTED = {
 }
 
 
-def test_fitted_attributes_are_there(searched):
+def test_fitted_attributes_are_set(searched):
     for name, kind in FITTED.items():
         assert isinstance(getattr(searched, name), kind), name
         if name != "network_":
@@ -781,13 +786,13 @@ def test_fitted_attributes_are_there(searched):
     assert (searched.n_features_in_, list(searched.feature_names_in_)) == (4, NAMES)
 
 
-def test_results_are_shaped_as_those_of_a_grid_search(searched):
+def test_cv_results_have_the_form_of_a_grid_search(searched):
     grid = GridSearchCV(DummyClassifier(), {"constant": [0, 1]}, cv=3)
     grid.fit(X, CLASSES)
     results = pd.DataFrame(searched.cv_results_)
     assert set(grid.cv_results_) - {"param_constant"} <= set(results)
-    told = {"status", "rung", "origin", "n_epochs", "n_params", "seconds", "reason"}
-    assert told <= set(results)
+    options = {"status", "rung", "origin", "n_epochs", "n_params", "seconds", "reason"}
+    assert options <= set(results)
     assert len(results) == 5
     for name, column in grid.cv_results_.items():
         ours = searched.cv_results_.get(name, column)
@@ -815,19 +820,19 @@ def test_results_are_shaped_as_those_of_a_grid_search(searched):
             assert column.mask[row] or column[row] == params[name]
 
 
-def test_simple_models_are_scored_on_the_same_folds(searched):
+def test_baselines_are_scored_on_the_same_folds(searched):
     scores = searched.baseline_scores_
     assert set(scores) == {"default", "linear", "dummy"}
     results = searched.cv_results_
     assert scores["default"] == results["mean_test_score"][0]
     if isinstance(searched, NASClassifier):
         assert scores["dummy"] == pytest.approx(1 / 3, abs=0.05)
-    else:  # the mean of other rows is never better than their own
+    else:  # the mean of other rows never beats the mean of the validation rows
         assert -0.5 < scores["dummy"] <= 0
     assert scores["linear"] > 0.9
 
 
-def test_the_ensemble_is_weighted_and_its_heaviest_member_is_the_network(searched):
+def test_network_is_the_ensemble_member_with_the_largest_weight(searched):
     members = searched.ensemble_.members
     weights = [member.weight for member in members]
     assert 1 <= len(members) <= 3
@@ -847,7 +852,7 @@ def test_an_ensemble_of_one_is_the_best_network(kind):
     assert estimator.network_ is member.network
 
 
-def test_a_second_fit_forgets_the_first():
+def test_second_fit_does_not_depend_on_the_first():
     estimator = tiny().fit(pd.DataFrame(X, columns=NAMES), WORDS[CLASSES])
     estimator.fit(X[:, :2], CLASSES == 0)
     same_answers(estimator, tiny().fit(X[:, :2], CLASSES == 0), X[:, :2])
@@ -856,7 +861,7 @@ def test_a_second_fit_forgets_the_first():
     assert not hasattr(estimator, "feature_names_in_")
 
 
-def test_a_second_fit_that_fails_leaves_no_mixture():
+def test_failed_second_fit_leaves_a_consistent_estimator():
     def fail(estimator, X, y):
         raise KeyboardInterrupt
 
@@ -875,8 +880,8 @@ def test_a_second_fit_that_fails_leaves_no_mixture():
     np.testing.assert_array_equal(after, before)
 
 
-def test_ctrl_c_while_the_ensemble_is_put_together_loses_nothing(monkeypatch):
-    calls, real = [], _base.build_from_folds
+def test_ctrl_c_during_ensemble_selection_keeps_the_trials(monkeypatch):
+    calls, real = [], build.build_from_folds
 
     def interrupted(*arguments):
         calls.append(arguments)
@@ -884,7 +889,7 @@ def test_ctrl_c_while_the_ensemble_is_put_together_loses_nothing(monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(_base, "gather", interrupted)
+    monkeypatch.setattr(build, "build_from_folds", interrupted)
     estimator = tiny(cv=5, ensemble_size=2).fit(X, CLASSES)
     assert len(calls) == 2
     assert estimator.stop_reason_ == "interrupted"
@@ -892,7 +897,7 @@ def test_ctrl_c_while_the_ensemble_is_put_together_loses_nothing(monkeypatch):
     same_answers(estimator, tiny(cv=5, ensemble_size=2).fit(X, CLASSES), X)
 
 
-def test_bounds_of_parameters_and_epochs_are_kept():
+def test_bounds_of_parameters_and_epochs_hold():
     strategy = RandomStrategy()
     parameters = {"max_trials": 6, "strategy": strategy, "cv": 2, "random_state": 0}
     classifier = NASClassifier(
@@ -910,8 +915,8 @@ def test_bounds_of_parameters_and_epochs_are_kept():
 # Scores
 
 
-def accuracy_that_looks(estimator, X, y):
-    """Accuracy, after a look at whether rows and targets belong together."""
+def accuracy_that_inspects(estimator, X, y):
+    """Return the accuracy, after checking that rows and targets match."""
     assert isinstance(X, pd.DataFrame)
     assert list(X.columns) == [*NAMES, "answer"]
     np.testing.assert_array_equal(X["answer"], y)
@@ -923,7 +928,7 @@ def test_a_scorer_sees_the_rows_it_scores(weight):
     frame = pd.DataFrame(X, columns=NAMES).assign(answer=CLASSES)
     named, own = (
         tiny(scoring=scoring).fit(frame, CLASSES, sample_weight=weight)
-        for scoring in ("accuracy", accuracy_that_looks)
+        for scoring in ("accuracy", accuracy_that_inspects)
     )
     same_search(named, own)
     assert own.score(frame, CLASSES) == accuracy_score(CLASSES, own.predict(frame))
@@ -943,7 +948,7 @@ BINARY = (CLASSES > 0).astype(int)
     ],
 )
 def test_scores_are_those_of_scikit_learn(name, own):
-    # Of a function nobody knows whether it reads labels, which smoothing is for.
+    # A function may read probabilities, so labels are not smoothed for it.
     space = TableSpace(label_smoothing=(0.0,))
     classifier = tiny(search_space=space, max_trials=3, scoring=name).fit(X, BINARY)
     other = tiny(search_space=space, max_trials=3, scoring=own).fit(X, BINARY)
@@ -954,7 +959,7 @@ def test_scores_are_those_of_scikit_learn(name, own):
     )
     assert (classifier.best_score_ < 0) == name.startswith("neg_")
     assert classifier.best_score_ == classifier.cv_results_["mean_test_score"].max()
-    score = classifier.score(X, BINARY)  # stays accuracy
+    score = classifier.score(X, BINARY)  # still the accuracy
     assert score == accuracy_score(BINARY, classifier.predict(X))
     direct = classifier.scorer_(classifier, X, BINARY)
     if name == "roc_auc":
@@ -962,7 +967,7 @@ def test_scores_are_those_of_scikit_learn(name, own):
         assert direct == pytest.approx(direct_value)
 
 
-def test_the_score_of_a_regressor_stays_r2():
+def test_score_method_of_a_regressor_is_r2():
     regressor = tiny(NASRegressor, scoring="neg_mean_absolute_error").fit(X, VALUES)
     assert regressor.best_score_ < 0
     assert regressor.score(X, VALUES) == r2_score(VALUES, regressor.predict(X))

@@ -1,4 +1,4 @@
-"""Records of a search."""
+"""Architectures, trials and the history of a search."""
 
 import json
 import pickle
@@ -45,7 +45,7 @@ def test_an_architecture_is_a_mapping():
     assert pickle.loads(pickle.dumps(architecture)) == architecture
 
 
-def test_an_architecture_does_not_change():
+def test_an_architecture_is_immutable():
     given = {"depth": 2}
     architecture = Architecture(given)
     given["depth"] = 3
@@ -54,7 +54,7 @@ def test_an_architecture_does_not_change():
         architecture["depth"] = 3
 
 
-def test_the_key_does_not_depend_on_the_order():
+def test_key_does_not_depend_on_the_order_of_choices():
     one = Architecture({"depth": 2, "lr": 0.1})
     other = Architecture({"lr": 0.1, "depth": 2})
     assert one.key == other.key and one == other and hash(one) == hash(other)
@@ -64,7 +64,7 @@ def test_the_key_does_not_depend_on_the_order():
     ("one", "other"),
     [(1, 2), (1, "1"), (True, 1), (1, 1.0), (None, "None"), (0, False)],
 )
-def test_the_key_tells_values_and_types_apart(one, other):
+def test_different_values_and_types_have_different_keys(one, other):
     assert Architecture({"a": one}).key != Architecture({"a": other}).key
 
 
@@ -87,7 +87,7 @@ def test_trials_are_ordered_by_rung_score_loss_and_number():
     assert History(tuple(trials[:0:-1])).best is trials[1]
 
 
-def test_the_best_of_architectures_scored_again_has_the_best_mean():
+def test_best_reevaluated_architecture_has_the_best_mean():
     def scored(name, number, score):
         return trial(number, score, choices={"name": name})
 
@@ -97,8 +97,8 @@ def test_the_best_of_architectures_scored_again_has_the_best_mean():
     assert History((*once, *again)).best.architecture["name"] == "a"
 
 
-def test_all_that_were_scored_again_compete_however_often():
-    """As after a warm start, whose leaders have one score more than those before."""
+def test_reevaluated_architectures_compete_with_any_number_of_scores():
+    """After a warm start, some architectures have more scores than others."""
 
     def scored(name, *scores, first):
         each = enumerate(scores, first)
@@ -112,12 +112,12 @@ def test_all_that_were_scored_again_compete_however_often():
 
 
 @pytest.mark.parametrize("trials", [(), (trial(0, None),)])
-def test_nothing_is_best_where_nothing_succeeded(trials):
-    with pytest.raises(ValueError, match="No trial of this history succeeded"):
+def test_no_trial_is_best_if_none_succeeded(trials):
+    with pytest.raises(ValueError, match="No trial succeeded"):
         _ = History(trials).best
 
 
-def test_a_history_is_a_sequence_that_grows_by_copies(history):
+def test_history_is_an_immutable_sequence(history):
     longer = history.extended([trial(5, 1.0)])
     assert (len(history), len(longer)) == (5, 6)
     assert longer[5].score == 1 and list(longer)[:5] == list(history)
@@ -144,10 +144,10 @@ def test_a_history_survives_json(history):
 def test_a_history_without_arrays(history):
     arrays = {"predictions": np.ones((2, 1)), "networks": ({"w": np.ones(3)},)}
     predicted = history.extended([trial(5, 1.0, **arrays)])
-    bare = predicted.without_predictions()[5]
-    assert bare.predictions is None and bare.networks is None
+    summary = predicted.without_predictions()[5]
+    assert summary.predictions is None and summary.networks is None
     assert predicted[5].predictions is not None and predicted[5].networks is not None
-    assert bare == predicted[5] and bare.without_arrays() is bare
+    assert summary == predicted[5] and summary.without_arrays() is summary
 
 
 def test_arrays_of_the_best_trials_are_kept():
@@ -160,8 +160,8 @@ def test_arrays_of_the_best_trials_are_kept():
     for keep, expected in ((0, []), (1, [2]), (3, [1, 2, 3]), (9, [0, 1, 2, 3])):
         kept = History(tuple(trials)).without_predictions(keep)
         for name in arrays:
-            places = [t.proposal.number for t in kept if getattr(t, name) is not None]
-            assert places == expected
+            numbers = [t.proposal.number for t in kept if getattr(t, name) is not None]
+            assert numbers == expected
 
 
 # ----------------------------------------------------------------------------- tables
@@ -177,7 +177,7 @@ def test_a_frame_has_a_row_a_trial(history):
     assert len(History().to_frame()) == 0
 
 
-def test_results_are_columns_like_those_of_a_grid_search(history):
+def test_results_have_the_columns_of_a_grid_search(history):
     results = cv_results(history)
     frame = pd.DataFrame(results)
     assert len(frame) == 5
@@ -196,7 +196,7 @@ def test_results_are_columns_like_those_of_a_grid_search(history):
     assert results["origin"].tolist() == ["proposed"] * 5
 
 
-def test_the_rank_puts_the_best_first_and_failures_last(history):
+def test_best_trial_has_rank_one_and_failed_trials_are_last(history):
     assert cv_results(history)["rank_test_score"].tolist() == [3, 4, 2, 1, 5]
     higher = history.extended([trial(5, 0.1, rung=1), trial(6, None, rung=2)])
     assert cv_results(higher)["rank_test_score"].tolist()[:6] == [4, 6, 3, 2, 7, 1]

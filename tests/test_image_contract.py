@@ -1,4 +1,4 @@
-"""What the estimators promise holds for images and for every strategy."""
+"""The conventions of the estimators hold for images and every strategy."""
 
 import pickle
 import time
@@ -32,7 +32,7 @@ def tiny(kind=NASClassifier, strategy="bayesian", **parameters):
     usual = {
         "search_space": CELLS if by_gradient else IMAGES,
         "strategy": GradientStrategy(n_epochs=2) if by_gradient else strategy,
-        # One more than there are known architectures: the strategy is asked.
+        # One trial more than the initial design, so that the strategy proposes.
         "max_trials": 2 if by_gradient else 6,
         "max_epochs": 6,
         "cv": 2,
@@ -64,7 +64,7 @@ def test_every_strategy_searches_images(kind, strategy):
 
 
 @pytest.mark.parametrize("by", ["bayesian", "gradient"])
-def test_weights_and_classes_count(by):
+def test_sample_and_class_weights_change_the_predictions(by):
     weight = np.where(CLASSES == 0, 1e-6, 1.0)
     light = tiny(strategy=by, max_epochs=20).fit(X, CLASSES, sample_weight=weight)
     assert (light.predict(NEW) == 0).mean() < 0.1
@@ -106,20 +106,20 @@ def test_parameters_hold(by, parameters):
     ids=["scoring", "groups", "constraints"],
 )
 def test_parameters_hold_for_a_regressor(by, parameters):
-    told = {"groups": np.arange(N) // 8, "sample_weight": np.linspace(0.1, 2.0, N)}
-    model = tiny(NASRegressor, by, **parameters).fit(X, VALUES[:, 0], **told)
+    options = {"groups": np.arange(N) // 8, "sample_weight": np.linspace(0.1, 2.0, N)}
+    model = tiny(NASRegressor, by, **parameters).fit(X, VALUES[:, 0], **options)
     if "constraints" in parameters:
         assert (model.cv_results_["n_params"] <= 8_000).all()
     scores = model.cv_results_["mean_test_score"]
     assert (scores <= 0).all() or "scoring" not in parameters  # an error, negated
     assert model.predict(NEW).shape == (40,) and np.isfinite(model.predict(NEW)).all()
     plain = tiny(NASRegressor, by, **parameters)
-    plain.fit(X, VALUES[:, 0], groups=told["groups"])
+    plain.fit(X, VALUES[:, 0], groups=options["groups"])
     assert not np.array_equal(plain.predict(NEW), model.predict(NEW))
 
 
 @pytest.mark.parametrize("by", ["bayesian", "gradient"])
-def test_labels_may_be_several(by):
+def test_multilabel_targets(by):
     labels = (np.median(VALUES, axis=0) < VALUES).astype(int)
     model = tiny(strategy=by).fit(X, labels)
     assert model.predict(NEW).shape == (40, 2)
@@ -132,8 +132,8 @@ def test_predictions_do_not_depend_on_n_jobs(by):
     np.testing.assert_array_equal(alone.predict_proba(NEW), two.predict_proba(NEW))
 
 
-def test_labels_that_forbid_flips_are_learnt_without():
-    """Where the left and the right tell the class, mirrored images have the other."""
+def test_flips_are_not_used_if_they_change_the_class():
+    """The class depends on left and right, so mirrored images have the other class."""
     rng = np.random.default_rng(0)
     is_left = rng.integers(0, 2, 200)
     images = rng.integers(0, 60, (200, 8, 8))
@@ -149,7 +149,7 @@ def test_labels_that_forbid_flips_are_learnt_without():
 
 @pytest.mark.parametrize("by", ["bayesian", "gradient"])
 @pytest.mark.parametrize("seconds", [8.0])
-def test_time_is_kept(by, seconds):
+def test_max_time_holds(by, seconds):
     started = time.monotonic()
     model = tiny(strategy=by, max_time=seconds, max_trials=None, max_epochs=15)
     model.fit(X, CLASSES)
@@ -158,10 +158,10 @@ def test_time_is_kept(by, seconds):
 
 
 @pytest.mark.parametrize("by", ["bayesian", "gradient"])
-def test_a_pipeline_a_grid_and_a_cross_validation(by):
+def test_pipelines_grid_search_and_cross_validation_take_images(by):
     flat = X.reshape(N, -1)
-    told = {"strategy": by, "image_shape": (8, 8), "max_trials": 2, "max_epochs": 2}
-    model = make_pipeline(MinMaxScaler(), tiny(**told))
+    options = {"strategy": by, "image_shape": (8, 8), "max_trials": 2, "max_epochs": 2}
+    model = make_pipeline(MinMaxScaler(), tiny(**options))
     grid = GridSearchCV(model, {"nasclassifier__max_epochs": [1, 2]}, cv=2)
     assert grid.fit(flat, CLASSES).best_score_ > 0
     if by == "gradient":
@@ -169,12 +169,12 @@ def test_a_pipeline_a_grid_and_a_cross_validation(by):
     assert len(cross_val_score(model, flat, CLASSES, cv=2)) == 2
 
 
-def test_gradient_search_of_images_takes_cells_by_itself():
+def test_gradient_search_of_images_uses_a_cell_space_by_default():
     strategy = GradientStrategy("gdas", n_epochs=1)
     model = NASClassifier(
         strategy=strategy, max_trials=2, max_epochs=1, n_jobs=1, random_state=0
     ).fit(X, CLASSES)
     assert isinstance(model.search_space_, CellSpace)
-    # One known architecture alone is trained first, the rest is the strategy's.
+    # The initial design is one architecture; the strategy proposes the rest.
     assert model.cv_results_["origin"].tolist() == ["default", "proposed"]
     assert model.predict(NEW).shape == (40,)

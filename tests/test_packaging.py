@@ -1,4 +1,4 @@
-"""The package as others get it: the wheel, and the versions it asks for."""
+"""The wheel and the versions it requires."""
 
 import json
 import os
@@ -28,7 +28,7 @@ EXTRAS = {
     for extra, lines in PROJECT["optional-dependencies"].items()
 }
 
-# Imports every module of the package, and says where it found the package.
+# Import every module of the package, and print where the package is.
 IMPORT_ALL = """
 import importlib, importlib.metadata, json, pkgutil, sys
 import sknas
@@ -44,7 +44,7 @@ print(json.dumps({
 
 
 def read_pins(name):
-    """Read a file of constraints: the pinned version of each package, in order."""
+    """Return the pinned version of each package in a file of constraints, in order."""
     pins = {}
     for line in (ROOT / name).read_text().splitlines():
         if line and not line.startswith("#"):
@@ -54,7 +54,7 @@ def read_pins(name):
 
 
 def run(*command, cwd):
-    """Run a command and return what it printed; show all of it if it fails."""
+    """Run a command and return its output; print all output if it fails."""
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -62,7 +62,7 @@ def run(*command, cwd):
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    # No isolation: the back end is installed, and a test uses no network.
+    # No isolation: the back end is installed, and tests use no network.
     out = tmp_path_factory.mktemp("wheel")
     build = (sys.executable, "-I", "-m", "build", "--wheel", "--no-isolation")
     run(*build, "--outdir", str(out), str(ROOT), cwd=out)
@@ -98,7 +98,7 @@ def test_wheel_metadata(wheel):
     assert metadata["Version"] == sknas.__version__
     assert metadata["Requires-Python"] == PROJECT["requires-python"]
     assert metadata["License-Expression"] == "BSD-3-Clause"
-    # What a user gets with a plain install: no tool of a developer is among it.
+    # A plain install requires no developer tools.
     required = [Requirement(line) for line in metadata.get_all("Requires-Dist")]
     plain = {str(one) for one in required if one.marker is None}
     assert plain == {str(one) for one in DEPENDENCIES}
@@ -111,8 +111,8 @@ def test_wheel_imports_in_a_clean_environment(wheel, tmp_path):
     site = Path(sysconfig.get_path("purelib", "venv", where))
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
-    # The dependencies come from here. A .pth file in a folder that is itself named
-    # by a .pth file isn't read, so an editable install doesn't bring the checkout.
+    # The dependencies come from this environment. Python ignores .pth files in a folder
+    # that another .pth file adds, so an editable install doesn't add the checkout.
     here = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (site / "dependencies.pth").write_text("\n".join(sorted(here)) + "\n")
 
@@ -130,7 +130,7 @@ def test_each_dependency_has_a_floor_and_no_ceiling():
         assert operators == [">="], f"{requirement}: want one floor"
 
 
-def test_floors_are_those_of_the_constraints():
+def test_floors_agree_with_the_constraints():
     pins = read_pins("constraints-floor.txt")
     for requirement in DEPENDENCIES:
         (floor,) = requirement.specifier
@@ -146,7 +146,7 @@ def test_floor_constraints_pin_the_same_tools():
     assert tools <= pins.keys()
 
 
-def test_constraints_pin_all_that_is_asked_for():
+def test_constraints_pin_every_requirement():
     pins = read_pins("constraints.txt")
     for requirement in chain(DEPENDENCIES, *EXTRAS.values()):
         version = pins[canonicalize_name(requirement.name)]
@@ -155,11 +155,11 @@ def test_constraints_pin_all_that_is_asked_for():
 
 @pytest.mark.parametrize("name", ["constraints.txt", "constraints-floor.txt"])
 def test_constraints_pin_torch_first(name):
-    # Left free, torch brings gigabytes of packages for a device few have.
+    # Without a pin, torch installs gigabytes of packages for GPUs.
     assert next(iter(read_pins(name))) == "torch"
 
 
-def test_changelog_has_a_place_for_this_version():
+def test_changelog_has_a_section_for_this_version():
     headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert {"Unreleased", sknas.__version__} & set(headings)
 

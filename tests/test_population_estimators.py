@@ -1,4 +1,4 @@
-"""The estimators with networks of all folds, trained side by side."""
+"""Estimators whose networks of all folds are trained as one."""
 
 import pickle
 import time
@@ -34,7 +34,7 @@ from sknas.spaces import Categorical, Space, TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, TensorNet
 
 KINDS = [NASClassifier, NASRegressor]
-# Three folds: each of them trains on enough rows for its networks to be the answer.
+# With three folds, each trains on enough rows that its networks need no refit.
 TINY = {"max_trials": 2, "max_epochs": 3, "cv": 3, "n_jobs": 1, "random_state": 0}
 N = 150
 X, CLASSES = make_classification(N, 5, n_informative=3, random_state=0)
@@ -43,14 +43,13 @@ LABELS = np.column_stack([CLASSES, X[:, 0] > 0]).astype(int)
 
 
 class Widths(Space):
-    """A space of the user's own: one hidden layer."""
+    """A custom space: one hidden layer."""
 
     @property
     def choices(self):
         return {"width": Categorical((2, 4, 8), default=4)}
 
-    def build(self, architectures, task):
-        (architecture,) = architectures
+    def build(self, architecture, task):
         width = architecture["width"]
         inputs = TableInput(1, task)
         first = Linear(1, inputs.n_features, width)
@@ -73,7 +72,7 @@ def same_answers(one, other, table=X):
     np.testing.assert_array_equal(answers(one, table), answers(other, table))
 
 
-# Who trains
+# Choice of the trainer
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -88,7 +87,9 @@ def same_answers(one, other, table=X):
     ],
     ids=["default", "table", "table space", "asked for", "own space"],
 )
-def test_who_trains(kind, parameters, expected, monkeypatch):
+def test_trainer_depends_on_the_space_and_the_parameter(
+    kind, parameters, expected, monkeypatch
+):
     trained = []
     for cls in (PopulationTrainer, SkorchTrainer):
 
@@ -104,12 +105,12 @@ def test_who_trains(kind, parameters, expected, monkeypatch):
     assert answers(estimator).shape[0] == N
 
 
-# What predicts
+# Networks that predict
 
 
 @pytest.fixture
 def refitted(monkeypatch):
-    """Rows of each training on all of them."""
+    """Numbers of rows of the trainings on all rows."""
     sizes = []
 
     def train(training, rows):
@@ -131,7 +132,7 @@ def test_an_ensemble_of_one_is_trained_once_on_all_rows(kind, refitted):
 
 @pytest.mark.parametrize("size", [2, 3, None])
 @pytest.mark.parametrize("kind", KINDS)
-def test_networks_of_the_folds_are_the_ensemble(kind, size, refitted):
+def test_ensemble_consists_of_the_networks_of_the_folds(kind, size, refitted):
     estimator = tiny(kind, ensemble_size=size, max_trials=4).fit(X, target(kind))
     ensemble = estimator.ensemble_
     assert 1 <= len(ensemble) == len(ensemble.members) <= (size or 4)
@@ -142,14 +143,14 @@ def test_networks_of_the_folds_are_the_ensemble(kind, size, refitted):
     assert refitted == []
 
 
-def test_folds_that_train_on_few_rows_are_no_answer(refitted):
+def test_members_are_refitted_if_folds_train_on_few_rows(refitted):
     estimator = tiny(cv=2, ensemble_size=2).fit(X, CLASSES)
     assert refitted == [N] * len(refitted) and refitted
     assert {len(member.networks) for member in estimator.ensemble_.members} == {1}
 
 
 @pytest.mark.parametrize("size", [1, None])
-def test_values_stay_within_those_of_training(size):
+def test_predictions_stay_within_the_training_targets(size):
     regressor = tiny(NASRegressor, ensemble_size=size, max_epochs=20).fit(X, VALUES)
     predicted = regressor.predict(np.vstack([X, 100 * X, -100 * X]))
     least, most = VALUES.min(), VALUES.max()
@@ -186,18 +187,18 @@ OF_PROBABILITIES = [*SCORERS][4:8]
 
 
 @pytest.mark.parametrize("scoring", SCORERS)
-def test_the_best_score_is_that_of_rows_not_trained_on(scoring, monkeypatch):
+def test_best_score_is_the_score_of_validation_rows(scoring, monkeypatch):
     seen = []
 
-    def choose(history, problem, size):
+    def choose(history, problem, size, seconds_left):
         seen.append((history, problem))
-        return choose_members(history, problem, size)
+        return choose_members(history, problem, size, seconds_left)
 
-    monkeypatch.setattr("sknas._base.choose_members", choose)
+    monkeypatch.setattr("sknas._ensemble.build.choose_members", choose)
     kind = NASRegressor if scoring in OF_VALUES else NASClassifier
     estimator = tiny(kind, scoring=scoring, max_trials=3).fit(X, target(kind))
     ((history, problem),) = seen
-    y, scores = problem.score.y, []
+    y, scores = problem.scorer.y, []
     np.testing.assert_array_equal(np.sort(y), np.sort(target(kind)))
     for fold in problem.folds:
         rows = fold.valid_rows
@@ -215,7 +216,7 @@ def test_the_best_score_is_that_of_rows_not_trained_on(scoring, monkeypatch):
 
 
 @pytest.mark.parametrize("scoring", [None, "f1", own_accuracy, *OF_PROBABILITIES])
-def test_labels_are_smoothed_for_scores_that_read_labels_alone(scoring):
+def test_labels_are_smoothed_for_scores_that_read_only_labels(scoring):
     space = TableSpace(label_smoothing=(0.05, 0.1))
     estimator = tiny(search_space=space, scoring=scoring).fit(X, CLASSES)
     shares = [a.get("label_smoothing", 0.0) for a in estimator.cv_results_["params"]]
@@ -237,8 +238,8 @@ def mixed_table():
             "truth": pd.array(rng.random(N) > 0.5, dtype="boolean"),
         }
     )
-    for place, name in enumerate(("real", "level", "word", "truth")):
-        frame.loc[place::9, name] = pd.NA if name == "truth" else np.nan
+    for index, name in enumerate(("real", "level", "word", "truth")):
+        frame.loc[index::9, name] = pd.NA if name == "truth" else np.nan
     return frame
 
 
@@ -276,7 +277,7 @@ def test_weights_are_repetitions_in_an_ensemble_of_folds(kind):
     same_answers(weighted, tiny(kind).fit(X[repeated], y[repeated]))
 
 
-def test_the_class_that_weighs_more_is_found_more_often():
+def test_heavier_class_is_predicted_more_often():
     noise = np.random.default_rng(0).normal(size=(N, 2))
     y = np.arange(N) % 2
     shares = [
@@ -296,11 +297,11 @@ def test_groups_are_kept_together_and_change_the_folds():
     assert one_by_one.predict(X).shape == (N,)
 
 
-# Habits of scikit-learn
+# Conventions of scikit-learn
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_copies_and_files(kind):
+def test_copies_and_files_predict_alike(kind):
     estimator = tiny(kind, max_trials=3).fit(X, target(kind))
     loaded = pickle.loads(pickle.dumps(estimator))
     same_answers(loaded, estimator)
@@ -312,7 +313,7 @@ def test_copies_and_files(kind):
     same_answers(copy.fit(X, target(kind)), estimator)
 
 
-def test_it_works_inside_other_estimators():
+def test_estimators_work_inside_other_estimators():
     classifier = tiny(max_epochs=20)
     scores = cross_val_score(classifier, X, CLASSES, cv=2, error_score="raise")
     assert (scores > 0.6).all()
@@ -324,15 +325,15 @@ def test_it_works_inside_other_estimators():
     assert search.predict_proba(X).shape == (N, 2)
 
 
-# Time and chance
+# Time and seeds
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_short_time_is_kept_and_gives_a_model(kind):
-    # Small networks, so that a busy machine has time for a cohort of them.
+def test_short_max_time_holds_and_gives_a_model(kind):
+    # Small networks, so that even a busy machine trains a cohort in time.
     space = TableSpace(depth=(0, 1), width=(32,), packing=(1,))
     started = time.monotonic()
-    # Values that do not depend on X are best told by their mean, as a dummy does.
+    # y depends on X: otherwise no network beats the dummy.
     y = CLASSES if kind is NASClassifier else X @ np.arange(5.0)
     estimator = kind(space, max_time=3, random_state=0, n_jobs=1).fit(X, y)
     assert time.monotonic() - started < 3 * 1.1 + 2
@@ -371,7 +372,7 @@ def test_workers_give_the_same_bits(monkeypatch):
 # Rungs
 
 
-def test_weaker_trials_are_dropped_and_told_with_their_rung():
+def test_weaker_trials_are_dropped_and_listed_with_their_rung():
     table, y = make_classification(600, 5, n_informative=3, flip_y=0.2, random_state=0)
     estimator = tiny(max_trials=8, max_epochs=20, cv=2).fit(table, y)
     results = pd.DataFrame(estimator.cv_results_)
@@ -379,7 +380,7 @@ def test_weaker_trials_are_dropped_and_told_with_their_rung():
     assert (results["status"] == "ok").all()
     rung, scores = results["rung"], results["mean_test_score"]
     assert set(rung) == {0, 1}
-    assert 4 <= (rung == 1).sum() <= 5  # half of them, and the default network
+    assert 4 <= (rung == 1).sum() <= 5  # half of them, and the default architecture
     assert rung[results["origin"] == "default"].item() == 1
     assert np.isfinite(scores).all()
     ranks = results["rank_test_score"]
@@ -391,7 +392,7 @@ def test_weaker_trials_are_dropped_and_told_with_their_rung():
         assert len(trial.rung_scores) == trial.proposal.rung + 1
 
 
-def test_leaders_of_one_network_are_scored_again():
+def test_top_k_are_reevaluated_if_the_ensemble_has_one_member():
     model = NASClassifier(
         strategy="random", max_trials=14, max_epochs=4, ensemble_size=1, random_state=0
     ).fit(X, CLASSES)

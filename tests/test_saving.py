@@ -1,4 +1,4 @@
-"""Fitted estimators in files that run no code."""
+"""Fitted estimators are saved to files that run no code."""
 
 import copy
 import pickle
@@ -17,13 +17,13 @@ from sknas import NASClassifier, NASRegressor
 from sknas.nets._arrays import from_numpy_shell, to_numpy_shell
 from sknas.spaces import CellSpace, ImageSpace, TableSpace
 
-pytestmark = pytest.mark.xdist_group("saving")  # they share fitted estimators
+pytestmark = pytest.mark.xdist_group("saving")  # tests share fitted estimators
 TINY = {"max_trials": 2, "max_epochs": 2, "n_jobs": 1, "random_state": 0}
 RNG = np.random.default_rng(0)
 TABLE = pd.DataFrame(
     {
         "number": RNG.normal(size=40),
-        "word": RNG.choice([f"w{place}" for place in range(12)], 40),
+        "word": RNG.choice([f"w{index}" for index in range(12)], 40),
         "flag": RNG.random(40) < 0.5,
         "gaps": pd.array([1, 2, None, 4] * 10, dtype="Int64"),
     }
@@ -64,7 +64,7 @@ def fitted(request):
 
 
 def skops_copy(model):
-    """What skops makes of a model, trusting only what it may hold."""
+    """Return a copy by skops, which may load trusted types only."""
     content = skops.io.dumps(model)
     types = skops.io.get_untrusted_types(data=content)
     assert [name for name in types if not name.startswith(ORIGINS)] == []
@@ -85,7 +85,7 @@ def test_skops_keeps_a_fitted_estimator(fitted):
     assert loaded.get_params()["max_trials"] == 2
 
 
-def test_a_pickle_holds_the_same(fitted):
+def test_pickle_keeps_a_fitted_estimator(fitted):
     model, X = fitted
     loaded = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(answers(loaded, X), answers(model, X))
@@ -100,7 +100,7 @@ def modules(model):
     return [part for net in nets for part in (net.module_, net.criterion_)]
 
 
-def test_no_part_of_a_network_is_a_pickle_in_a_file_of_skops(fitted):
+def test_skops_file_contains_no_pickle(fitted):
     model, _ = fitted
     state = model.network_.__getstate__()
     assert not any(isinstance(value, bytes) for value in state.values())
@@ -110,7 +110,7 @@ def test_no_part_of_a_network_is_a_pickle_in_a_file_of_skops(fitted):
 
 
 class Tied(nn.Module):
-    """One tensor in several places, and layers that keep lists of their tensors."""
+    """One tensor under several names, and layers with lists of their tensors."""
 
     def __init__(self):
         super().__init__()
@@ -126,7 +126,7 @@ class Tied(nn.Module):
         return self.recurrent(self.second(self.first(x)))[0] * self.step
 
 
-def test_a_network_without_its_values_gets_them_back():
+def test_values_of_a_network_are_split_off_and_restored():
     module = Tied()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     shell = to_numpy_shell(module)
@@ -139,7 +139,7 @@ def test_a_network_without_its_values_gets_them_back():
     assert isinstance(loaded.first.bias, nn.Parameter) and loaded.nothing is None
     x = torch.ones(2, 3)
     torch.testing.assert_close(loaded(x), module(x), rtol=0, atol=0)
-    torch.testing.assert_close(dict(module.state_dict()), before)  # it is unchanged
+    torch.testing.assert_close(dict(module.state_dict()), before)  # unchanged
 
 
 TENSORS = {
@@ -155,7 +155,7 @@ TENSORS = {
 }
 
 
-def test_tensors_of_all_types_come_back_bit_for_bit():
+def test_tensors_of_all_dtypes_are_restored_bit_for_bit():
     module = nn.Module()
     for name, tensor in TENSORS.items():
         module.register_buffer(f"its_{name}", tensor)
@@ -174,14 +174,16 @@ def table_model():
 
 
 @pytest.mark.parametrize("mode", [None, "r"])
-def test_joblib_keeps_it_and_may_map_it_into_memory(mode, table_model, tmp_path):
+def test_joblib_keeps_a_fitted_estimator_also_memory_mapped(
+    mode, table_model, tmp_path
+):
     model, X = table_model
     joblib.dump(model, tmp_path / "model")
     loaded = joblib.load(tmp_path / "model", mmap_mode=mode)
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
 
 
-def test_copies_are_apart(table_model):
+def test_copies_share_no_memory(table_model):
     model, X = table_model
     before = model.predict(X)
     for made in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
@@ -193,13 +195,13 @@ def test_copies_are_apart(table_model):
     np.testing.assert_array_equal(again.predict(X), before)
 
 
-def test_a_network_that_stands_twice_is_kept_once(table_model):
+def test_shared_network_is_saved_once(table_model):
     model, _ = table_model
     loaded = skops_copy(model)
     assert loaded.network_ is loaded.ensemble_.members[0].networks[0]
 
 
-def test_a_network_of_a_gpu_loads_where_there_is_none(table_model, monkeypatch):
+def test_network_of_a_gpu_loads_without_a_gpu(table_model, monkeypatch):
     net = copy.deepcopy(table_model[0].network_)
     net.device = "cuda"
     content = pickle.dumps(net)
@@ -210,9 +212,9 @@ def test_a_network_of_a_gpu_loads_where_there_is_none(table_model, monkeypatch):
     assert {p.device.type for p in loaded.module_.parameters()} == {"cpu"}
 
 
-def test_a_network_goes_back_to_its_device(table_model):
+def test_network_is_restored_to_its_device(table_model):
     net = copy.deepcopy(table_model[0].network_)
-    net.device = "meta"  # as a GPU that is there
+    net.device = "meta"  # stands in for an available GPU
     loaded = pickle.loads(pickle.dumps(net))
     assert loaded.device == "meta"
     assert {p.device.type for p in loaded.module_.parameters()} == {"meta"}

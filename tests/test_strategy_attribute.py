@@ -1,4 +1,4 @@
-"""A fitted estimator tells of its strategy, and holds nothing else of it."""
+"""A fitted estimator keeps the results of its strategy, but no other state."""
 
 import pickle
 
@@ -22,59 +22,59 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def by_gradient(digits):
+def gradient_model(digits):
     given = GradientStrategy("darts", n_epochs=2, batch_size=50)
     return NASClassifier(CELLS, given, max_trials=4, **TINY).fit(*digits)
 
 
-def test_trajectories_of_a_search_by_gradient_are_there(by_gradient):
-    told = by_gradient.strategy_
-    assert isinstance(told, GradientStrategy)
-    assert set(told.trajectory_) == {
+def test_gradient_search_has_trajectories(gradient_model):
+    strategy = gradient_model.strategy_
+    assert isinstance(strategy, GradientStrategy)
+    assert set(strategy.trajectory_) == {
         name for name in CELLS.choices if name.startswith("edge")
     }
-    n_records = len(told.entropy_)
+    n_records = len(strategy.entropy_)
     assert n_records > 2
-    for shares in told.trajectory_.values():
+    for shares in strategy.trajectory_.values():
         assert shares.shape == (n_records, 3)
         np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)
         assert np.ptp(shares, axis=0).max() > 0
-    assert len(told.sharpness_) >= 1
-    tried = [t.architecture for t in by_gradient.history_]
-    assert told.derived_[0] in tried
+    assert len(strategy.sharpness_) >= 1
+    tried = [t.architecture for t in gradient_model.history_]
+    assert strategy.derived_[0] in tried
 
 
-def test_given_strategy_stays_as_it_was(by_gradient):
-    given = by_gradient.get_params()["strategy"]
-    assert by_gradient.strategy_ is not given
+def test_fit_does_not_change_the_strategy_parameter(gradient_model):
+    given = gradient_model.get_params()["strategy"]
+    assert gradient_model.strategy_ is not given
     assert set(vars(given)) == set(given.get_params())
-    assert by_gradient.strategy_.get_params() == given.get_params()
+    assert gradient_model.strategy_.get_params() == given.get_params()
 
 
-def test_no_data_and_no_network_is_kept(by_gradient, digits):
-    told = by_gradient.strategy_
-    state = set(vars(told)) - set(told.get_params())
+def test_strategy_attribute_holds_no_data_and_no_network(gradient_model, digits):
+    strategy = gradient_model.strategy_
+    state = set(vars(strategy)) - set(strategy.get_params())
     assert state == set(GradientStrategy.results)
-    size = len(pickle.dumps(told))
+    size = len(pickle.dumps(strategy))
     assert size < 100_000
-    without = pickle.loads(pickle.dumps(by_gradient))
+    without = pickle.loads(pickle.dumps(gradient_model))
     del without.strategy_
-    assert len(pickle.dumps(by_gradient)) - len(pickle.dumps(without)) < size + 100
-    again = pickle.loads(pickle.dumps(by_gradient))
-    np.testing.assert_array_equal(again.strategy_.entropy_, told.entropy_)
+    assert len(pickle.dumps(gradient_model)) - len(pickle.dumps(without)) < size + 100
+    again = pickle.loads(pickle.dumps(gradient_model))
+    np.testing.assert_array_equal(again.strategy_.entropy_, strategy.entropy_)
     np.testing.assert_array_equal(
-        again.predict(digits[0]), by_gradient.predict(digits[0])
+        again.predict(digits[0]), gradient_model.predict(digits[0])
     )
 
 
-def test_search_that_ends_with_known_architectures_has_no_trajectory(digits):
+def test_search_that_ends_in_the_initial_design_has_no_trajectory(digits):
     fitted = NASClassifier(CELLS, "gradient", max_trials=1, **TINY).fit(*digits)
     assert fitted.strategy_.derived_ is None
     assert not hasattr(fitted.strategy_, "trajectory_")
 
 
 @pytest.mark.parametrize("word", sorted(set(STRATEGIES) - {"gradient"}))
-def test_words_give_their_strategy_without_state(word):
+def test_strategy_given_by_name_is_an_instance_without_state(word):
     fitted = NASClassifier(strategy=word, max_trials=2, **TINY)
     fitted.fit(*load_iris(return_X_y=True))
     assert type(fitted.strategy_) is STRATEGIES[word]
@@ -82,7 +82,7 @@ def test_words_give_their_strategy_without_state(word):
 
 
 class Counting(RandomStrategy):
-    """Counts what it is told of, and holds what can't be pickled."""
+    """Count observed trials, and hold state that can't be pickled."""
 
     results = ("n_seen_",)
 
@@ -96,7 +96,7 @@ class Counting(RandomStrategy):
         self.n_seen_ += len(trials)
 
 
-def test_results_of_own_strategy_outlive_the_search_and_nothing_else_does():
+def test_only_results_of_a_custom_strategy_are_kept():
     X = load_iris().data
     fitted = NASRegressor(strategy=Counting(), max_trials=3, **TINY)
     fitted.fit(X[:, :3], X[:, 3])

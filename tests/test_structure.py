@@ -1,4 +1,4 @@
-"""The structure of the package: which part may import which, and how classes derive."""
+"""The structure of the package: allowed imports and class hierarchies."""
 
 import ast
 import importlib
@@ -13,7 +13,7 @@ import sknas
 ROOT = Path(sknas.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
-# From the top: a part may import those of its own row and of the rows below it.
+# From the top: a part may import parts of its own row and of the rows below.
 ROWS = (
     {"_estimators"},
     {"_base"},
@@ -26,7 +26,7 @@ ROWS = (
     {"_data", "_scoring", "_training"},
     {"_budget", "_history", "_problem", "_results", "_validation", "exceptions"},
 )
-APART = ({"strategies", "trainers"},)  # these know nothing of each other
+APART = ({"strategies", "trainers"},)  # these must not import each other
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
 MAX_LINES, MAX_DEPTH = 600, 3
 
@@ -41,7 +41,7 @@ def module_of(path):
 
 
 def imported_parts(source):
-    """The parts of the package that some source imports, wherever in it."""
+    """Return the parts of the package that a source imports, at any level."""
     parts = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -57,7 +57,7 @@ def imported_parts(source):
 
 
 def own_classes():
-    """Classes that are defined in the package, each once."""
+    """Return the classes that the package defines."""
     modules = [importlib.import_module(module_of(path)) for path in FILES]
     return [
         cls
@@ -75,14 +75,14 @@ PARTS = [path for path in FILES if path != ROOT / "__init__.py"]
 
 
 @pytest.mark.parametrize("path", PARTS, ids=module_of)
-def test_imports_only_run_down(path):
+def test_parts_import_only_lower_parts(path):
     part = part_of(path)
     for imported in imported_parts(path.read_text()) - {part}:
         assert LEVEL[part] <= LEVEL[imported], f"{part} imports {imported}, above it"
         assert {part, imported} not in APART, f"{part} imports {imported}, beside it"
 
 
-def test_no_part_imports_itself_by_a_detour():
+def test_parts_have_no_import_cycles():
     graph = {}
     for path in PARTS:
         part = part_of(path)
@@ -91,7 +91,7 @@ def test_no_part_imports_itself_by_a_detour():
     TopologicalSorter(graph).prepare()
 
 
-def test_the_reader_of_imports_finds_them_all():
+def test_imported_parts_finds_every_form_of_import():
     source = """
 import numpy, sknas.nets
 from sknas import spaces

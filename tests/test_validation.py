@@ -1,4 +1,4 @@
-"""Checks of parameters, and the sentences they end in."""
+"""Checks of parameters and their messages."""
 
 import re
 
@@ -19,7 +19,7 @@ def refused(message):
     return pytest.raises(InvalidParameterError, match=f"^{re.escape(message)}$")
 
 
-def test_errors_are_of_the_kinds_scikit_learn_raises():
+def test_errors_derive_from_the_types_scikit_learn_raises():
     assert issubclass(InvalidParameterError, ValueError)
     assert issubclass(InvalidParameterError, TypeError)
     assert issubclass(SearchFailedError, RuntimeError)
@@ -29,7 +29,7 @@ def test_errors_are_of_the_kinds_scikit_learn_raises():
 @pytest.mark.parametrize(
     ("advice", "end"), [("", "."), ("try 'b'", "; try 'b'."), ("'b'?", "; 'b'?")]
 )
-def test_a_refusal_says_what_where_and_what_instead(advice, end):
+def test_a_message_ends_in_advice(advice, end):
     with refused(f"The 'x' parameter of Thing must be 'b', got 'a'{end}"):
         reject("Thing", "x", "a", "'b'", advice)
 
@@ -37,11 +37,11 @@ def test_a_refusal_says_what_where_and_what_instead(advice, end):
 @pytest.mark.parametrize(
     ("word", "expected"), [("bayesan", "did you mean 'bayesian'?"), ("q", ""), (3, "")]
 )
-def test_the_nearest_word(word, expected):
+def test_message_suggests_the_nearest_word(word, expected):
     assert did_you_mean(word, ["random", "bayesian"]) == expected
 
 
-def test_a_word():
+def test_unknown_word_is_refused():
     assert check_word("Thing", "x", "b", {"a": 1, "b": 2}) == "b"
     with refused(
         "The 'x' parameter of Thing must be one of 'apple', 'pear', got 'aple'; did "
@@ -53,32 +53,32 @@ def test_a_word():
 
 
 @pytest.mark.parametrize("value", [1, 7, np.int64(3)])
-def test_an_integer(value):
+def test_valid_integers(value):
     checked = check_integer("Thing", "x", value, 1)
     assert checked == value and type(checked) is int
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "3", np.nan])
-def test_no_integer(value):
+def test_invalid_integers_are_refused(value):
     with refused(f"The 'x' parameter of Thing must be an int >= 1, got {value!r}."):
         check_integer("Thing", "x", value, 1)
 
 
 @pytest.mark.parametrize("value", [1e-9, 3, np.float32(0.5), np.int8(2)])
-def test_a_positive_number(value):
+def test_valid_positive_numbers(value):
     checked = check_positive("Thing", "x", value)
     assert checked == value and type(checked) is float
 
 
 @pytest.mark.parametrize("value", [0, -1.5, np.inf, np.nan, True, "3"])
-def test_no_positive_number(value):
+def test_invalid_positive_numbers_are_refused(value):
     with refused(
         f"The 'x' parameter of Thing must be a finite number > 0, got {value!r}."
     ):
         check_positive("Thing", "x", value)
 
 
-def test_none_is_allowed_only_where_it_is_said():
+def test_none_is_allowed_only_if_optional():
     assert check_integer("Thing", "x", None, 1, optional=True) is None
     assert check_positive("Thing", "x", None, optional=True) is None
     with refused("The 'x' parameter of Thing must be an int >= 1, got None."):

@@ -1,10 +1,10 @@
-"""What fidelity.py measured: a section of docs/benchmarks.md, and a picture."""
+"""Results of fidelity.py: a section of docs/benchmarks.md, and a figure."""
 
 import json
 
 import matplotlib
 
-matplotlib.use("Agg")  # a picture in a file needs no window
+matplotlib.use("Agg")  # draw to files, without a window
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ from _markdown import markdown
 
 
 def write_section(results, docs):
-    """The section as Markdown; the picture is written into `docs`."""
+    """Return the section as Markdown; write the figure into `docs`."""
     path = results / "fidelity.jsonl"
     if not path.exists():
         return "Not measured yet.\n"
@@ -22,8 +22,8 @@ def write_section(results, docs):
     draw(lines, docs / "_static" / "fidelity.png")
     machines = ", ".join(sorted(lines["machine"].unique()))
     parts = [
-        "`best at` is the best score once so many epochs are spent, the fewest that "
-        "an arm took in all on that table; means over the seeds.\n",
+        "`best at` is the best score after the number of epochs in brackets, the "
+        "smallest total of any arm on that table. Means over the seeds.\n",
         markdown(summary(lines)),
         "![Best score against epochs](_static/fidelity.png)\n",
         f"Machine: {machines}.\n",
@@ -32,7 +32,7 @@ def write_section(results, docs):
 
 
 def summary(lines):
-    """A row a table and arm."""
+    """Return one row per table and arm."""
     cells = {}
     for data, own in lines.groupby("data", sort=False):
         least = min(curve[-1][0] for curve in own["curve"])
@@ -49,13 +49,13 @@ def summary(lines):
 
 
 def at(curve, epochs):
-    """The best score when so many epochs were spent."""
+    """Return the best score after a number of epochs."""
     known = [score for spent, score in curve if spent <= epochs]
     return known[-1] if known else np.nan
 
 
 def draw(lines, path):
-    """The best score so far against epochs, a panel a table."""
+    """Draw the best score so far against epochs, one panel per table."""
     tables = list(dict.fromkeys(lines["data"]))
     fig, axes = plt.subplots(1, len(tables), figsize=(11, 3.4), layout="constrained")
     for ax, data in zip(np.atleast_1d(axes), tables, strict=True):

@@ -2,7 +2,7 @@
 
     python _image_models.py MODEL SET SEED BUDGET LINE
 
-images.py calls it. What only some models need is imported where it is needed.
+images.py calls it. Packages that only some models need are imported by those models.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ CORES = 2
 
 
 def read_images(path, seed):
-    """Images to train on and to test on, 8 bits each, and their labels."""
+    """Return training and test images of 8 bits, and their labels."""
     if path.name == "digits":
         X, y = load_digits(return_X_y=True)
         X = X.reshape(-1, 8, 8).astype(np.uint8)
@@ -57,12 +57,12 @@ def mlp(seed, budget):
 
 
 def resnet(seed, budget):
-    """One small ResNet of three stages, trained for as long as a search takes."""
+    """Return a small ResNet of three stages, trained for as long as a search."""
     import torch
     from torch import nn
 
     class Block(nn.Module):
-        """Two convolutions and what they add to."""
+        """Two convolutions and a shortcut."""
 
         def __init__(self, n_in, n_out):
             super().__init__()
@@ -83,7 +83,7 @@ def resnet(seed, budget):
         return torch.tensor(X, dtype=torch.float32) / 255
 
     class ResNet:
-        """With the methods of scikit-learn; momentum, one cosine over the time."""
+        """A scikit-learn classifier: SGD with momentum, one cosine schedule."""
 
         def fit(self, X, y):
             torch.manual_seed(seed)
@@ -104,9 +104,9 @@ def resnet(seed, budget):
             return self
 
         def _train(self, x, y):
-            told = {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
+            options = {"momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}
             is_half = torch.cpu.get_capabilities().get("avx512_bf16", False)
-            optimizer = torch.optim.SGD(self.net.parameters(), 0.1, **told)
+            optimizer = torch.optim.SGD(self.net.parameters(), 0.1, **options)
             start = time.perf_counter()
             while (share := (time.perf_counter() - start) / budget) < 1:
                 optimizer.param_groups[0]["lr"] = 0.05 * (1 + np.cos(np.pi * share))
@@ -168,8 +168,8 @@ def autokeras(seed, budget):
             keras.utils.set_random_seed(seed)
             node = autokeras.Normalization()(images := autokeras.ImageInput())
             node = autokeras.ClassificationHead()(Block()(node))
-            told = {"max_trials": 100, "overwrite": True, "directory": "models"}
-            self.model_ = autokeras.AutoModel(images, node, seed=seed, **told)
+            options = {"max_trials": 100, "overwrite": True, "directory": "models"}
+            self.model_ = autokeras.AutoModel(images, node, seed=seed, **options)
             X = X[..., None] if X.ndim == 3 else X
             with contextlib.suppress(KeyboardInterrupt):
                 self.model_.fit(X, y, callbacks=[Deadline()], verbose=0)

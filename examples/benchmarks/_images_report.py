@@ -1,4 +1,4 @@
-"""What images.py measured: a section of docs/benchmarks.md."""
+"""Results of images.py as a section of docs/benchmarks.md."""
 
 import json
 
@@ -10,7 +10,7 @@ MISSING = "-"
 
 
 def write_section(results, docs):
-    """The section as Markdown."""
+    """Return the section as Markdown."""
     path = results / "images.jsonl"
     if not path.exists():
         return "Not measured yet.\n"
@@ -26,13 +26,13 @@ def write_section(results, docs):
 
 
 def summary(lines):
-    """A row a model and budget: means over the seeds."""
+    """Return one row per model and budget: means over the seeds."""
     cells = {}
     for (model, budget), own in lines.groupby(["model", "budget"]):
         scored = own.dropna(subset=["acc"])
         if scored.empty:
-            told = dict.fromkeys(["fit_s", "predict_s", "trials"], MISSING)
-            cells[model, budget] = {"seeds": "0", "accuracy": "failed", **told}
+            blank = dict.fromkeys(["fit_s", "predict_s", "trials"], MISSING)
+            cells[model, budget] = {"seeds": "0", "accuracy": "failed", **blank}
             continue
         deviation = scored["acc"].sem()
         error = f" \u00b1 {deviation:.4f}" if len(scored) > 1 else ""

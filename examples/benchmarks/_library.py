@@ -1,4 +1,4 @@
-"""Architectures that the portfolio is picked from, and spaces that start from some."""
+"""Candidates for the portfolio, and table spaces that start from some of them."""
 
 from sknas.spaces import TableSpace
 
@@ -190,6 +190,7 @@ LIBRARY = [
 ]
 
 
-def starting_from(points):
-    """A table space whose search starts from some points."""
-    return type("StartingSpace", (TableSpace,), {"points": tuple(points)})()
+def starting_from(known):
+    """Return a table space with these known architectures."""
+    known = {"known_architectures": tuple(known)}
+    return type("StartingSpace", (TableSpace,), known)()

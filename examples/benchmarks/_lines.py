@@ -1,4 +1,4 @@
-"""Results as JSON lines: one a measurement, finished ones are not done again."""
+"""Results as JSON lines: one line per measurement, measured once."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def parse_arguments(description, **extra):
-    """Common arguments of the scripts: --data and --results."""
+    """Parse --results and the arguments given."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--results", type=Path, default=RESULTS)
     for name, options in extra.items():
@@ -19,7 +19,7 @@ def parse_arguments(description, **extra):
 
 
 def machine():
-    """What the numbers were measured on."""
+    """Return a description of the machine."""
     with open("/proc/cpuinfo") as file:
         names = [line.split(":")[1].strip() for line in file if "model name" in line]
     cores = len(os.sched_getaffinity(0))
@@ -32,7 +32,7 @@ class Lines:
     Parameters
     ----------
     path : Path
-        Where the lines are.
+        The file.
     """
 
     def __init__(self, path):
@@ -42,7 +42,7 @@ class Lines:
         self.rows = [json.loads(line) for line in text.splitlines() if line]
 
     def measure(self, key, function):
-        """The row of `key`: read, or measured now and written."""
+        """Return the row of `key`, measuring and writing it if it is missing."""
         for row in self.rows:
             if all(row.get(name) == value for name, value in key.items()):
                 return row

@@ -54,14 +54,14 @@ NAMES = (
 
 
 class Table:
-    """All networks of a space, each trained with some seeds.
+    """All networks of a space, each trained with several seeds.
 
     Parameters
     ----------
     choices : dict of str to list
         Names and values.
     losses : ndarray of shape (*number of values of each choice, n_seeds)
-        One a training.
+        Loss of each training.
     """
 
     def __init__(self, choices, losses):
@@ -73,7 +73,7 @@ class Table:
 
     @cached_property
     def space(self):
-        """The space, numbers ordered."""
+        """The space; numeric choices are ordered."""
         return TableSpace(
             {
                 name: Categorical(values, ordered=not isinstance(values[0], str))
@@ -81,25 +81,27 @@ class Table:
             }
         )
 
-    def places(self, architecture):
-        """Where an architecture stands in the table."""
+    def indices(self, architecture):
+        """Return the indices of an architecture in the table."""
         return tuple(
             values.index(architecture[name]) for name, values in self.choices.items()
         )
 
     def score(self, architecture, rng):
-        """The score of one training, as a user would see it."""
-        row = self.losses[self.places(architecture)]
+        """Return the score of one training, as a user would see it."""
+        row = self.losses[self.indices(architecture)]
         return -float(row[rng.integers(len(row))])
 
     def regret(self, architecture):
-        """The true loss: 0 is that of the best network, 1 that of the middle one."""
-        loss = self.true[self.places(architecture)]
+        """Return the scaled true loss: 0 for the best network, 1 for the median one."""
+        loss = self.true[self.indices(architecture)]
         return float((loss - self.best) / (self.middle - self.best))
 
 
 class TableSpace(DictSpace):
-    """A space of choices that are a chain of operations, for surrogates of graphs."""
+    """A space whose choices form a chain of operations, for surrogates of graphs."""
+
+    has_graph = True
 
     def graph(self, architecture):
         labels = [f"{value}" for value in architecture.values()]
@@ -108,7 +110,7 @@ class TableSpace(DictSpace):
 
 @cache
 def load(name, folder):
-    """A table by its name; `folder` holds nasbench_macro_cifar10.parquet."""
+    """Return a table by name; `folder` holds nasbench_macro_cifar10.parquet."""
     if name == "macro":
         frame = pd.read_parquet(folder / "nasbench_macro_cifar10.parquet")
         losses = np.full([3] * 8 + [3], np.nan)

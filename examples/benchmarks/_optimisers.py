@@ -1,4 +1,4 @@
-"""Strategies of sknas and optimisers of others, asked and told in the same way."""
+"""Strategies of sknas and optimisers of others, with one ask-and-tell interface."""
 
 from functools import partial
 from tempfile import TemporaryDirectory
@@ -22,13 +22,13 @@ class Ours:
     Parameters
     ----------
     table : Table
-        What is searched.
+        The table to search.
     seed : int
-        Seeds it.
+        Seed of the strategy.
     strategy : Strategy
-        What proposes.
+        The strategy.
     by_score : bool, default=False
-        Whether the best score is recommended, not what the strategy recommends.
+        True to recommend the best score instead of the strategy's first rank.
     """
 
     def __init__(self, table, seed, strategy, by_score=False):
@@ -56,21 +56,21 @@ class Ours:
 
 
 def replace_number(proposal, number):
-    """A proposal with its number."""
+    """Return the proposal with a number."""
     return type(proposal)(proposal.architecture, number=number)
 
 
 class Other:
-    """An optimiser of another package: what scored best is recommended."""
+    """An optimiser of another package; the best score is recommended."""
 
     def tell(self, asked, scores):
-        if not hasattr(self, "told"):
-            self.told = []
-        self.told += zip(scores, asked, strict=True)
+        if not hasattr(self, "observed"):
+            self.observed = []
+        self.observed += zip(scores, asked, strict=True)
         self.learn(scores)
 
     def recommend(self):
-        return max(self.told, key=lambda pair: pair[0])[1]
+        return max(self.observed, key=lambda pair: pair[0])[1]
 
 
 class Skopt(Other):
@@ -179,7 +179,7 @@ class Smac(Other):
 
 
 def ours(cls, by_score=False, **parameters):
-    """A maker of a strategy of sknas."""
+    """Return a function that makes a strategy of sknas."""
     return lambda table, seed: Ours(table, seed, cls(**parameters), by_score)
 
 
@@ -205,10 +205,10 @@ OPTIMISERS = {
     "optuna gp": partial(Optuna, name="GPSampler"),
     "smac": Smac,
 }
-# `sknas.search` as it is for noisy scores, which asks and tells by itself.
+# `sknas.search` for noisy scores, which runs its own loop.
 SEARCHED = "bayesian, scored again"
 NAMES = (*OPTIMISERS, SEARCHED)
-# Those that take more than 0.1 s a proposal, or search three times, have fewer seeds.
+# Fewer seeds: more than 0.1 s per proposal, or three searches.
 SLOW = (
     SEARCHED,
     "bayesian, gp",

@@ -2,9 +2,9 @@
 
     python _peers.py MODEL TABLE SEED BUDGET LINE
 
-tables.py calls it. TABLE is a Parquet file; what was measured is written to LINE as
-JSON. What only some models need is imported where it is needed: no environment holds
-all of it.
+tables.py calls it. TABLE is a Parquet file; the results are written to LINE as JSON.
+Packages that only some models need are imported by those models, since no environment
+has all of them.
 """
 
 import json
@@ -28,13 +28,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 PORTFOLIO_TRIALS = 13  # architectures that a search starts with, the default included
-MAX_ROWS = 12_500  # larger tables are cut; a fifth of it is held out
+MAX_ROWS = 12_500  # rows kept of larger tables; a fifth is held out
 CORES = 2
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, split; classes are numbers in the sorted order of their names."""
+    """A table, split; classes are numbered in the sorted order of their names."""
 
     name: str
     X_train: pd.DataFrame
@@ -55,7 +55,7 @@ class Table:
 
 
 def read_table(path):
-    """Rows and split are the same for each model and each seed."""
+    """Read and split a table, in the same way for all models and seeds."""
     data = pd.read_parquet(path)
     X, y = data.drop(columns="target"), data["target"]
     is_classification = y.dtype == "category"
@@ -156,7 +156,7 @@ def autogluon(table, seed, budget):
 
 
 def bayes_search(table, seed, budget):
-    """What scikit-optimize and skorch give who wires them by hand."""
+    """Return a search that combines scikit-optimize and skorch by hand."""
     import torch
     from skopt import BayesSearchCV
     from skopt.callbacks import DeadlineStopper
@@ -168,9 +168,9 @@ def bayes_search(table, seed, budget):
         def __init__(self, n_inputs, n_outputs, width=128, depth=2, dropout=0.1):
             super().__init__()
             layers = []
-            for place in range(depth):
+            for layer in range(depth):
                 layers += [
-                    torch.nn.Linear(width if place else n_inputs, width),
+                    torch.nn.Linear(width if layer else n_inputs, width),
                     torch.nn.ReLU(),
                     torch.nn.Dropout(dropout),
                 ]
@@ -237,7 +237,9 @@ def bayes_search(table, seed, budget):
     class TimedSearch(BayesSearchCV):
         def fit(self, X, y):
             torch.manual_seed(seed)
-            torch.set_num_threads(1)  # two wait for each other on a busy machine
+            torch.set_num_threads(
+                1
+            )  # two threads wait for each other on a busy machine
             return super().fit(X, y, callback=DeadlineStopper(budget))
 
     return TimedSearch(
@@ -261,7 +263,7 @@ def sknas(table, seed, budget, **parameters):
 
 
 def sknas_portfolio(table, seed, budget):
-    """Start architectures alone: what a search adds is the difference."""
+    """Return a search of the portfolio alone, to show what searching adds."""
     return sknas(table, seed, budget, max_trials=PORTFOLIO_TRIALS)
 
 
@@ -281,7 +283,7 @@ MODELS = {
 
 
 def measure(model, table, seed, budget):
-    """Seconds of a fit, and its scores on the rows held out."""
+    """Return the seconds of a fit and its scores on held-out rows."""
     estimator = MODELS[model](table, seed, budget)
     started = time.perf_counter()
     estimator.fit(table.X_train, table.y_train)

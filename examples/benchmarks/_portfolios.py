@@ -1,4 +1,4 @@
-"""Spaces that start from what was learnt on other tables."""
+"""Spaces whose portfolio was learnt on other tables."""
 
 import json
 
@@ -7,6 +7,6 @@ from _lines import RESULTS
 
 
 def held_out_space(name):
-    """A table space whose portfolio never saw a table."""
+    """Return a table space whose portfolio was learnt without a table."""
     picked = json.loads((RESULTS / "portfolios.json").read_text())
     return starting_from([{}, *picked[name]])

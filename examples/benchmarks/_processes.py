@@ -11,8 +11,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE / ".environments"
-# What is not listed runs in the environment of this script. Why torch is pinned stands
-# in constraints.txt.
+# Other models run in the environment of this script. constraints.txt says why torch is
+# pinned.
 COMMON = ["pandas==3.1.1", "pyarrow==26.0.1", "scikit-learn==1.9.1"]
 TORCH = "torch==2.13.0"
 REQUIREMENTS = {
@@ -20,21 +20,21 @@ REQUIREMENTS = {
     "lightgbm": [*COMMON, "lightgbm==4.7.0"],
     "realmlp": [*COMMON, TORCH, "pytabkit==1.7.3"],
     "autogluon": [TORCH, "scikit-learn==1.9.1", "autogluon.tabular[all]==1.6.3"],
-    # Later versions of keras refuse its layers; six is what it forgets to ask for.
+    # Later versions of keras reject its layers; six is an undeclared dependency.
     "autokeras": [
         *(TORCH, "scikit-learn==1.9.1"),
         *("autokeras==3.0.0", "keras==3.10.0", "six==1.17.0"),
     ],
 }
-# There is no build of torchvision that goes with that torch, and no table needs it.
+# No build of torchvision matches this torch, and no table needs it.
 UNWANTED = {"autogluon": "torchvision"}
 
 
 def run(script, model, data, seed, budget):
-    """What `script` measured of one fit; whatever else it writes goes with its folder.
+    """Return what `script` measures in one fit, in a temporary folder.
 
-    A fit that fails, or takes more than twice the budget and two minutes, gives a line
-    that says why. `load` is how busy the machine was when it began.
+    A fit that fails, or takes more than twice the budget plus two minutes, returns the
+    error text. `load` is the load of the machine at the start.
     """
     measured = {"load": round(os.getloadavg()[0], 2)}
     try:
@@ -48,7 +48,7 @@ def run(script, model, data, seed, budget):
 
 
 def in_process(python, options, seconds):
-    """What a script writes to the file that is its last option."""
+    """Run a script, and return what it writes to the file of its last argument."""
     with tempfile.TemporaryDirectory() as folder:
         line, log = Path(folder, "line.json"), Path(folder, "log.txt")
         command = [python, *map(str, options), line]
@@ -75,7 +75,7 @@ def in_process(python, options, seconds):
 
 
 def python_of(model):
-    """The Python of a model's environment, which is made if it is missing."""
+    """Return the Python of a model's environment, creating it if it is missing."""
     if model not in REQUIREMENTS:
         return sys.executable
     folder = ENVIRONMENTS / model

@@ -1,10 +1,10 @@
-"""What strategies.py measured: a section of docs/benchmarks.md, a CSV and a picture."""
+"""Results of strategies.py: a section of docs/benchmarks.md, a CSV and a figure."""
 
 import json
 
 import matplotlib
 
-matplotlib.use("Agg")  # a picture in a file needs no window
+matplotlib.use("Agg")  # draw to files, without a window
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,12 +15,12 @@ from _optimisers import NAMES
 COUNTS = (20, 40, 80)
 REGRETS = [f"regret_{count}" for count in COUNTS]
 MISSING = "-"
-RANKED = 10  # seeds from which the mean of a table is a place among others
+RANKED = 10  # seeds that a strategy needs to be ranked
 DEFAULT = "bayesian"
 
 
 def write_section(results, docs):
-    """The section as Markdown; the files it refers to are written into `docs`."""
+    """Return the section as Markdown; write the files it links to into `docs`."""
     lines = read(results / "strategies.jsonl")
     if lines.empty:
         return "Not measured yet.\n"
@@ -30,12 +30,12 @@ def write_section(results, docs):
     draw(single, docs / "_static" / "strategies.png")
     machines = ", ".join(sorted(lines["machine"].unique()))
     parts = [
-        "Mean over the tables; `rank` is the average place on them among strategies "
-        f"of {RANKED} seeds or more, `se` the standard error of `regret_80` over the "
-        "seeds, `worse` the tables on which random search is better at 80. "
-        f"`behind` is how much more regret is left at 80 than by {DEFAULT}, on the "
-        "seeds of both, with its standard error: what has few seeds is to be judged "
-        "by it.\n",
+        "Means over the tables. `rank` is the average rank among strategies with "
+        f"{RANKED} seeds or more, `se` the standard error of `regret_80` over the "
+        "seeds, `worse` the number of tables on which random search is better at 80. "
+        f"`behind` is the additional regret at 80, relative to {DEFAULT}, on the "
+        "seeds that both have, with its standard error; use it to judge strategies "
+        "with few seeds.\n",
         markdown(summary(single)),
         "![Regret against evaluations](_static/strategies.png)\n",
         "On each table, `regret_80`:\n",
@@ -49,26 +49,26 @@ def write_section(results, docs):
         columns = [name for name in timed if name.startswith("after")]
         cells = timed.set_index("strategy")[columns]
         parts += [
-            "Seconds of a proposal, in a batch of 8, after some observations:\n",
+            "Seconds per proposal, in batches of 8, after 50 to 200 observations:\n",
             markdown(cells.map("{:.4f}".format)),
         ]
     return "\n".join([*parts, f"Machine: {machines}.\n"])
 
 
 def read(path):
-    """All lines of a file."""
+    """Return all lines of a file."""
     texts = path.read_text().splitlines() if path.exists() else []
     return pd.DataFrame([json.loads(text) for text in texts])
 
 
 def complete(lines):
-    """Strategies that were run on all tables, in their order."""
+    """Return the strategies that ran on all tables, in order."""
     counts = lines.groupby("strategy")["table"].nunique()
     return [name for name in NAMES if counts.get(name, 0) == len(TABLES)]
 
 
 def summary(lines):
-    """A row a strategy."""
+    """Return one row per strategy."""
     names = complete(lines)
     lines = lines[lines["strategy"].isin(names)]
     by_table = lines.groupby(["strategy", "table"])[REGRETS].mean()
@@ -82,8 +82,8 @@ def summary(lines):
         whole.groupby("strategy").sem().map("{:.4f}".format, na_action="ignore")
     )
     for count in COUNTS[1:]:
-        places = by_table[f"regret_{count}"].unstack("strategy")[ranked].rank(axis=1)
-        cells[f"rank_{count}"] = places.mean().map("{:.2f}".format)
+        ranks = by_table[f"regret_{count}"].unstack("strategy")[ranked].rank(axis=1)
+        cells[f"rank_{count}"] = ranks.mean().map("{:.2f}".format)
     last = by_table["regret_80"].unstack("strategy")
     worse = last.gt(last["random"], axis=0).sum()
     cells["worse"] = worse.map(str)
@@ -95,24 +95,24 @@ def summary(lines):
 
 
 def behind(regrets):
-    """Differences to the default strategy, paired by the seeds."""
+    """Return differences to the default strategy, paired by seed."""
     table = regrets.unstack("strategy")
     apart = table.sub(table[DEFAULT], axis=0)
-    told = apart.mean().map("{:+.4f}".format)
+    means = apart.mean().map("{:+.4f}".format)
     several = apart.count() > 1
     error = apart.sem().map(" \u00b1 {:.4f}".format)
-    return told.where(~several, told + error).drop(DEFAULT)
+    return means.where(~several, means + error).drop(DEFAULT)
 
 
 def by_table(lines):
-    """Regret at 80, a row a table."""
+    """Return the regret at 80, one row per table."""
     means = lines.pivot_table("regret_80", "table", "strategy").reindex(list(TABLES))
     means = means.reindex(columns=[name for name in NAMES if name in means])
     return means.map("{:.4f}".format, na_action="ignore").fillna(MISSING)
 
 
 def by_batch(lines):
-    """Regret at 80 against the size of a batch, on the seeds that all have."""
+    """Return the regret at 80 by batch size, on the seeds that all have."""
     names = lines.loc[lines["batch"] > 1, "strategy"].unique()
     lines = lines[lines["strategy"].isin(names)]
     cells = lines.groupby(["strategy", "batch", "seed"])["regret_80"].agg(
@@ -120,22 +120,22 @@ def by_batch(lines):
     )
     whole = cells.loc[cells["size"] == len(TABLES), "mean"].unstack("seed")
     whole = whole.dropna(axis=1)
-    told = whole.mean(axis=1).map("{:.4f}".format)
+    means = whole.mean(axis=1).map("{:.4f}".format)
     error = whole.sem(axis=1).map(" \u00b1 {:.4f}".format)
-    return (told + error).unstack("batch").fillna(MISSING)
+    return (means + error).unstack("batch").fillna(MISSING)
 
 
 def draw(lines, path):
-    """Mean regret against evaluations, of what has seeds enough."""
+    """Draw mean regret against evaluations, for strategies with enough seeds."""
     n_seeds = lines.groupby("strategy")["seed"].nunique()
     names = [name for name in complete(lines) if n_seeds[name] >= RANKED]
     means = lines.groupby(["strategy", "table"])[REGRETS].mean()
     means = means.groupby("strategy").mean().reindex(names)
     fig, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    for place, (name, row) in enumerate(means.iterrows()):
+    for index, (name, row) in enumerate(means.iterrows()):
         is_ours = not name.startswith(("skopt", "optuna", "smac"))
         style = "o-" if is_ours else "s--"
-        ax.plot(COUNTS, row, style, color=f"C{place % 10}", label=name, ms=4)
+        ax.plot(COUNTS, row, style, color=f"C{index % 10}", label=name, ms=4)
     ax.set_yscale("log")
     ax.set_xticks(COUNTS, map(str, COUNTS))
     ax.set_xlabel("evaluations")

@@ -1,10 +1,10 @@
-"""What tables.py measured: a section of docs/benchmarks.md, CSV files and pictures."""
+"""Results of tables.py: a section of docs/benchmarks.md, CSV files and figures."""
 
 import json
 
 import matplotlib
 
-matplotlib.use("Agg")  # a picture in a file needs no window
+matplotlib.use("Agg")  # draw to files, without a window
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,7 +13,7 @@ from _markdown import markdown
 from _peers import MODELS
 from tables import SETS
 
-# The other models have no limit: what they gave holds for each budget.
+# Other models have no time limit, so their results hold for each budget.
 LIMITED = ("autogluon", "bayes_search", "sknas", "sknas_portfolio")
 FILES = ("tables.jsonl", "tables_elsewhere.jsonl")
 KEY = ["model", "data", "seed"]
@@ -38,27 +38,27 @@ COLUMNS = [
     "members",
     "measured_elsewhere",
 ]
-TOLD = (60.0, 300.0)  # budgets with tables of their own; all are in the last picture
+SHOWN = (60.0, 300.0)  # budgets with tables of their own
 MISSING = "-"
 ELSEWHERE = " \\*"
 TICKS = (0.25, 0.5, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 3, 4)
 
 
 def write_section(results, docs):
-    """The section as Markdown; the files it refers to are written into `docs`."""
+    """Return the section as Markdown; write the files it links to into `docs`."""
     lines = read(results)
     if lines.empty:
         return "Not measured yet.\n"
     budgets = lines["budget"][lines["model"].isin(LIMITED)].unique()
-    told = sorted(set(budgets) & set(TOLD))
-    parts = [write_budget(lines, budget, docs) for budget in told]
+    shown = sorted(set(budgets) & set(SHOWN))
+    parts = [write_budget(lines, budget, docs) for budget in shown]
     parts.append(write_anytime(lines, docs))
     machines = ", ".join(sorted(lines["machine"].dropna().unique()))
     return "\n".join([*parts, f"Machine: {machines}.\n"])
 
 
 def read(results):
-    """All lines, with all columns."""
+    """Return all lines, with all columns."""
     paths = [results / name for name in FILES if (results / name).exists()]
     texts = [line for path in paths for line in path.read_text().splitlines()]
     rows = [json.loads(line) for line in texts]
@@ -68,7 +68,7 @@ def read(results):
 
 
 def write_budget(lines, budget, docs):
-    """Tables of one budget; its CSV file and its picture."""
+    """Return the tables of one budget; write its CSV file and its figure."""
     means = average(lines, budget)
     name = f"tables_{budget:g}"
     (docs / "benchmarks").mkdir(exist_ok=True)
@@ -87,7 +87,7 @@ def write_budget(lines, budget, docs):
             markdown(ratio_cells(ratios, means)),
             "![The error of sknas divided by that of each other model, for each table]"
             f"(_static/{name}.png)\n",
-            "What sknas believed of itself:\n",
+            "Validation scores of sknas, and how optimistic they are:\n",
             markdown(optimism_cells(means)),
         ]
     else:
@@ -97,7 +97,7 @@ def write_budget(lines, budget, docs):
 
 
 def write_anytime(lines, docs):
-    """The error of sknas against its budget, and a picture of it."""
+    """Return the error of sknas against its budget; draw it."""
     lines = lines[~lines["measured_elsewhere"]]
     own = lines[lines["model"].eq("sknas")]
     errors = own.pivot_table("error", "data", "budget")
@@ -112,9 +112,9 @@ def write_anytime(lines, docs):
     for ax, (table, row) in zip(np.atleast_1d(axes), errors.iterrows(), strict=True):
         row = row.dropna()
         ax.plot(row.index, row, "o-", color="C0", label="sknas")
-        for place, model in enumerate(limits.columns):
+        for index, model in enumerate(limits.columns):
             level = limits.get(model, {}).get(table)
-            ax.axhline(level, color=f"C{place + 1}", ls="--", lw=1, label=model)
+            ax.axhline(level, color=f"C{index + 1}", ls="--", lw=1, label=model)
         ax.set_xscale("log")
         ax.set_xticks(row.index, [f"{budget:g}" for budget in row.index])
         ax.set_xticks([], minor=True)
@@ -127,19 +127,19 @@ def write_anytime(lines, docs):
     fig.savefig(docs / "_static" / "anytime.png", dpi=110)
     plt.close(fig)
     return (
-        "### What more time gives\n\nThe error of sknas for `--budget` 5 to 300; in "
-        "the picture, dashed, the models without a limit:\n\n"
+        "### Effect of the time limit\n\nThe error of sknas for `--budget` 5 to 300; "
+        "dashed lines in the figure are models without a limit:\n\n"
         + markdown(cells)
         + "\n![The error of sknas against its time](_static/anytime.png)\n"
     )
 
 
 def average(lines, budget):
-    """Means over the seeds, a row for each table and model."""
+    """Return means over the seeds, one row per table and model."""
     is_limited = lines["model"].isin(LIMITED)
     lines = lines[lines["budget"].eq(budget) | ~is_limited]
     lines = lines[lines["data"].isin(lines["data"][lines["model"].isin(LIMITED)])]
-    # What was measured here comes first, and with this budget.
+    # Prefer lines that were measured here, and with this budget.
     lines = lines.assign(other=lines["budget"].ne(budget))
     lines = lines.sort_values(["measured_elsewhere", "other"]).drop_duplicates(KEY)
     groups = lines.groupby(["data", "model"])
@@ -153,18 +153,18 @@ def average(lines, budget):
 
 
 def wide(means, column):
-    """A row a table, a column a model; NaN where nothing was measured."""
+    """Return one row per table and one column per model; NaN if not measured."""
     return means[column].unstack().reindex(index=tables(means), columns=list(MODELS))
 
 
 def tables(means):
-    """The tables on which a model was given the time, in their order."""
+    """Return the tables that have results, in order."""
     found = set(means.index.get_level_values("data"))
     return [name for name in SETS if name in found]
 
 
 def compare(means, column):
-    """sknas divided by each other model."""
+    """Return the values of sknas divided by those of each other model."""
     values = wide(means, column).astype(float)
     return values.drop(columns="sknas").rdiv(values["sknas"], axis=0)
 
@@ -215,17 +215,17 @@ def text(values, form="{:.3f}"):
 
 
 def draw(ratios, means, budget, path):
-    """The ratios of errors: a row a table, a colour a model."""
+    """Draw ratios of errors: one row per table, one colour per model."""
     elsewhere = wide(means, "measured_elsewhere").eq(True)
     shown = [table for table in ratios.index if ratios.loc[table].notna().any()]
     models = [model for model in ratios if ratios[model].notna().any()]
     rows = np.arange(len(shown))
     fig, ax = plt.subplots(figsize=(8, 5.4), layout="constrained")
     ax.axvline(1, color="#555555", lw=1.2)
-    for place, model in enumerate(models):
-        height = rows + 0.09 * (place - (len(models) - 1) / 2)
+    for index, model in enumerate(models):
+        height = rows + 0.09 * (index - (len(models) - 1) / 2)
         ratio, away = ratios.loc[shown, model], elsewhere.loc[shown, model]
-        color = f"C{place}"
+        color = f"C{index}"
         ax.plot(ratio[~away], height[~away], "o", color=color, label=model)
         ax.plot(ratio[away], height[away], "o", color=color, mfc="none")
         ax.plot(geometric_mean(ratio), len(shown), "D", color=color, ms=8)

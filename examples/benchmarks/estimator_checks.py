@@ -1,4 +1,4 @@
-"""Seconds that scikit-learn's estimator checks take at default parameters.
+"""Seconds of scikit-learn's estimator checks at default parameters.
 
 python examples/benchmarks/estimator_checks.py
 """
@@ -21,7 +21,7 @@ def main():
 
 
 def measure(estimator):
-    """Seconds, and how the checks went."""
+    """Return the seconds and the counts of outcomes."""
     started = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

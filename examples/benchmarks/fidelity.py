@@ -1,11 +1,12 @@
-"""What halving and a model save: scores against epochs, on real trainings.
+"""What successive halving and a surrogate save: scores against epochs.
 
     python examples/benchmarks/fidelity.py --data DIR
 
 DIR holds ``phoneme.parquet`` and ``segment.parquet``; digits are scikit-learn's. The
-arms are full trainings of random architectures, the same with halving, and halving with
-proposals of a model that starts early or late. No portfolio, networks up to 256 units
-wide and not packed, one process; epochs are those of all folds, of dropped trials too.
+arms are full trainings of random architectures, the same with successive halving, and
+successive halving with a surrogate that starts early or late. No portfolio, networks of
+width up to 256 without packing, one process. Epochs are counted over all folds, dropped
+trials included.
 """
 
 import warnings
@@ -24,7 +25,7 @@ from sknas.trainers import PopulationTrainer
 SETS = ("digits", "phoneme", "segment")
 SEEDS = (0, 1, 2)
 MAX_ROWS, N_FOLDS = 1_000, 2
-# About the same number of epochs each: halving leaves out half of them.
+# All arms take about as many epochs: successive halving saves half of them.
 ARMS = {
     "full": (RandomStrategy(), PopulationTrainer(halving=False), 24),
     "halving": (RandomStrategy(), PopulationTrainer(), 48),
@@ -41,10 +42,10 @@ ARMS = {
 }
 
 
-class Bare(TableSpace):
-    """A space without a portfolio: the default network, then the strategy."""
+class WithoutPortfolio(TableSpace):
+    """Start from the default network alone."""
 
-    points = ({},)
+    known_architectures = ({},)
 
 
 def main():
@@ -58,11 +59,11 @@ def main():
 
 
 def run(arm, data, seed, folder):
-    """One search: the best score so far after each batch, and the epochs until then."""
+    """Run a search; return epochs and the best score so far after each batch."""
     X, y = rows(data, folder)
     strategy, trainer, n_trials = ARMS[arm]
     model = NASClassifier(
-        Bare(packing=(1,), width=(32, 64, 128, 256)),  # what trains in seconds
+        WithoutPortfolio(packing=(1,), width=(32, 64, 128, 256)),
         strategy,
         trainer,
         max_trials=n_trials,
@@ -89,7 +90,7 @@ def run(arm, data, seed, folder):
 
 
 def rows(data, folder):
-    """X and y of a table, of at most `MAX_ROWS` rows."""
+    """Return X and y of a table, at most `MAX_ROWS` rows."""
     if data == "digits":
         return load_digits(return_X_y=True)
     frame = pd.read_parquet(folder / f"{data}.parquet")

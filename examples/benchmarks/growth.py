@@ -1,4 +1,4 @@
-"""Seconds a trial and peak memory, against rows and columns.
+"""Seconds per trial and peak memory, against rows and columns.
 
     python examples/benchmarks/growth.py --data DIR
 
@@ -36,7 +36,7 @@ def main():
 
 
 def apart(folder, n_rows, n_columns):
-    """A measurement in a process of its own."""
+    """Measure in a process of its own."""
     command = [sys.executable, __file__, "--one", str(folder), str(n_rows)]
     output = subprocess.run(
         [*command, str(n_columns)], capture_output=True, text=True, check=True

@@ -1,10 +1,10 @@
-"""Generated tables, images and parameters: how often which outcome.
+"""Outcomes of generated tables, images and parameters.
 
     python examples/benchmarks/hostile.py --cases 10000
 
-The cases are those of the tests, `tests/hostile`; each is made of its number alone, and
-``--one table 17`` goes through one again. A line is a block of 100 cases. A case that
-takes too long ends its process, and is counted as that.
+The cases are those of `tests/hostile`; each is generated from its number, and
+``--one table 17`` runs one again. A line is a block of 100 cases. A case that takes too
+long ends its process, and is counted as such.
 """
 
 import faulthandler
@@ -20,9 +20,9 @@ from pathlib import Path
 from _lines import Lines, machine, parse_arguments
 
 CASES = Path(__file__).parents[2] / "tests" / "hostile"
-KINDS = ("table", "table", "image", "parameter")  # tables are asked about most
+KINDS = ("table", "table", "image", "parameter")  # tables are most common
 BLOCK = 100
-LONGEST = 300  # seconds that a case may take
+MAX_SECONDS = 300  # of one case
 N_PROCESSES = 2
 
 
@@ -30,7 +30,7 @@ def main():
     if sys.argv[1:2] == ["--one"]:
         sys.exit(again(sys.argv[2], int(sys.argv[3])))
     if sys.argv[1:2] == ["--block"]:
-        through(sys.argv[2], *map(int, sys.argv[3:5]), Path(sys.argv[5]))
+        run_cases(sys.argv[2], *map(int, sys.argv[3:5]), Path(sys.argv[5]))
         return
     arguments = parse_arguments(__doc__, cases={"type": int, "default": 10_000})
     lines = Lines(arguments.results / "hostile.jsonl")
@@ -45,7 +45,7 @@ def main():
 
 
 def measure(block):
-    """Counts by outcome of one block; a case that ends its process is one of them."""
+    """Return the counts of outcomes of one block; a killed process is an outcome."""
     kind, first = block
     started, outcomes = time.perf_counter(), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def measure(block):
             if len(outcomes) < BLOCK:
                 seed = first + len(outcomes)
                 taken = json.loads(Path(folder, "case.json").read_text())
-                is_late = time.time() - taken["started"] >= LONGEST
+                is_late = time.time() - taken["started"] >= MAX_SECONDS
                 outcomes[seed] = "too long" if is_late else "process ended"
                 file.write_text(
                     "".join(json.dumps(pair) + "\n" for pair in outcomes.items())
@@ -68,21 +68,21 @@ def measure(block):
     faults = {s: o for s, o in outcomes.items() if o.startswith(UNDOCUMENTED)}
     counts = Counter("fault" if s in faults else o for s, o in outcomes.items())
     seconds = round(time.perf_counter() - started)
-    told = {"kind": kind, "first": first, "seconds": seconds}
-    return {**told, "counts": dict(sorted(counts.items())), "faults": faults}
+    block = {"kind": kind, "first": first, "seconds": seconds}
+    return {**block, "counts": dict(sorted(counts.items())), "faults": faults}
 
 
 UNDOCUMENTED = ("fault", "too long", "process ended")
 
 
-def through(kind, start, stop, file):
-    """Go through cases, writing what came of each."""
+def run_cases(kind, start, stop, file):
+    """Run cases, and write the outcome of each."""
     make, outcome = parts(kind)
     with file.open("a") as output:
         for seed in range(start, stop):
             begun = json.dumps({"seed": seed, "started": time.time()})
             Path("case.json").write_text(begun)
-            faulthandler.dump_traceback_later(LONGEST, exit=True)
+            faulthandler.dump_traceback_later(MAX_SECONDS, exit=True)
             try:
                 came = outcome(make(seed))
             except Exception as error:
@@ -93,7 +93,7 @@ def through(kind, start, stop, file):
 
 
 def again(kind, seed):
-    """One case once more, with all that it says."""
+    """Run one case again, and print it with its outcome."""
     make, outcome = parts(kind)
     case = make(seed)
     print(case, outcome(case), sep="\n")

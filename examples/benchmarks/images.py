@@ -1,10 +1,10 @@
-"""sknas and its peers on images: accuracy, seconds, and what each model gives.
+"""sknas and its peers on images: accuracy and seconds.
 
     python examples/benchmarks/images.py --data DIR --budget 300
 
 DIR holds ``fashion_mnist.npz`` and ``flowers17_16px.npz``; digits are scikit-learn's, a
-quarter of them held out by the seed. Each fit runs in a process of its own, in an
-environment that is made for its model when it is first needed.
+quarter of them held out by the seed. Each fit runs in a process of its own, in the
+environment of its model, which is created when it is first needed.
 """
 
 from pathlib import Path
@@ -33,8 +33,10 @@ def main():
                     "seed": seed,
                     "budget": arguments.budget,
                 }
-                told = {**key, "data": (arguments.data / data).resolve()}
-                lines.measure(key, lambda told=told: run("_image_models.py", **told))
+                arguments_of_run = {**key, "data": (arguments.data / data).resolve()}
+                lines.measure(
+                    key, lambda a=arguments_of_run: run("_image_models.py", **a)
+                )
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python examples/benchmarks/kills.py --kills 200
 
-Each search runs in a process of its own, with a checkpoint, for about 10 s. It gets
-SIGKILL at a moment drawn from its first 10 s, is begun again, killed again, and so on
-until a sitting comes to its end. Then its predictions are compared with those of a
-search that was never killed, and its journal with what it should hold: no trial, no
-rung of a unit and no network of all rows twice. One line a search; two run at a time.
+Each search runs in a process of its own, with a checkpoint, for about 10 s. It receives
+SIGKILL at a random time in its first 10 s and is started again, until a run finishes.
+Then its predictions are compared with those of a search that was never killed, and its
+log is checked: no trial, no rung of a group and no refitted network may be there twice.
+One line per search; two run at a time.
 """
 
 import json
@@ -25,9 +25,9 @@ from threading import Lock
 from _lines import Lines, machine, parse_arguments
 
 SEEDS = 4  # different searches, each killed at many moments
-MOMENTS = 10.0  # seconds of a sitting in which it is killed
-# What their keys begin with. Networks of a trial are written again where the kill came
-# between them and their trial; that trains nothing.
+MAX_SECONDS = 10.0  # until a run is killed
+# Prefixes of keys that stand for trainings. Networks of a trial may be written twice,
+# if the kill came between them and their trial.
 TRAINED = ("cohort:", "trial:", "refit:")
 SEARCH = """
 import hashlib, sys
@@ -44,7 +44,7 @@ model = NASClassifier(
     random_state=int(sys.argv[1]),
     checkpoint=folder,
 )
-print("begun", flush=True)
+print("started", flush=True)
 model.fit(X[:300, 20:30], y[:300])
 predicted = model.predict_proba(X[:, 20:30])
 print(hashlib.sha256(predicted.tobytes()).hexdigest(), flush=True)
@@ -64,37 +64,37 @@ def main():
 
 
 def count_from(rows):
-    """The numbers of searches that have no line yet."""
+    """Yield the numbers of searches that have no line yet."""
     there = {row["number"] for row in rows}
     return (number for number in count() if number not in there)
 
 
-def begun(seed, folder):
-    """A sitting, and the time when its search began."""
+def start(seed, folder):
+    """Start a search; return its process and the time."""
     command = [sys.executable, "-W", "ignore", "-c", SEARCH, str(seed), str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "begun\n"
+    assert process.stdout.readline() == "started\n"
     return process, time.monotonic()
 
 
 @cache
-def unbroken(seed):
-    """What a search that was never killed predicts, and its seconds."""
-    process, started = begun(seed, "none")
+def uninterrupted(seed):
+    """Return a digest of the predictions of a whole search, and its seconds."""
+    process, started = start(seed, "none")
     digest = process.communicate()[0]
     return digest, time.monotonic() - started
 
 
 def search(number):
-    """One search, killed until it is done."""
+    """Run one search, killing it until it finishes."""
     rng, seed = random.Random(number), number % SEEDS
     with _lock:
-        digest, seconds = unbroken(seed)
+        digest, seconds = uninterrupted(seed)
     n_kills, found, n_trials, n_lost = 0, "", 0, 0
     with tempfile.TemporaryDirectory() as folder:
         while not found:
-            process, started = begun(seed, folder)
-            end = started + rng.uniform(0, MOMENTS)
+            process, started = start(seed, folder)
+            end = started + rng.uniform(0, MAX_SECONDS)
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.01)
             if process.poll() is None:
@@ -121,7 +121,7 @@ def search(number):
 
 
 def keys(folder):
-    """All that the journal of the one search in a folder holds, torn lines left out."""
+    """Return the keys in the log of the only search in a folder; skip torn lines."""
     paths = list(Path(folder).glob("*/journal.jsonl"))
     texts = [text for path in paths for text in path.read_text().splitlines()]
     found = []

@@ -1,9 +1,9 @@
-"""Peak memory of a short fit beside X, and of a training beside its estimate.
+"""Peak memory of a short fit relative to X, and of a training against its estimate.
 
     python examples/benchmarks/memory.py
 
 One training of one epoch, in one process. Each measurement runs in a process of its
-own, after a small one that brings in all libraries.
+own, after a small fit that imports all libraries.
 """
 
 import json
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from _lines import Lines, parse_arguments
 
-SIDE = 28  # of an image of one channel
-N_FIRST = 200  # rows of the small fit
+SIDE = 28  # pixels of an image of one channel
+N_WARM_UP = 200  # rows of the small fit
 FITS = {  # columns or pixels of X: rows
     10: (1_000, 10_000, 100_000, 1_000_000),
     SIDE**2: (1_000, 4_000, 16_000, 60_000),
@@ -53,8 +53,8 @@ def main():
     for case in TRAININGS:
         trainer, n_rows, n_columns, n_members, choices = case
         key = {"trainer": trainer, "rows": n_rows, "columns": n_columns}
-        told = ", ".join(f"{name} {value}" for name, value in choices.items())
-        key |= {"members": n_members, "choices": told or "default"}
+        changes = ", ".join(f"{name} {value}" for name, value in choices.items())
+        key |= {"members": n_members, "choices": changes or "default"}
         lines.measure(key, lambda given=case: apart(train, *given))
 
 
@@ -63,7 +63,7 @@ def kind_of(n_columns):
 
 
 def apart(function, *arguments):
-    """A measurement in a process of its own."""
+    """Measure in a process of its own."""
     command = [sys.executable, __file__, "--one", function.__name__]
     output = subprocess.run(
         [*command, json.dumps(arguments)], capture_output=True, text=True, check=True
@@ -72,13 +72,13 @@ def apart(function, *arguments):
 
 
 def fit(n_rows, n_columns):
-    """A fit of one trial."""
+    """Measure a fit of one trial."""
     from sknas import NASClassifier
 
     model = NASClassifier(max_trials=1, max_epochs=1, n_jobs=1, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.fit(*generate(N_FIRST, n_columns))
+        model.fit(*generate(N_WARM_UP, n_columns))
         X, y = generate(n_rows, n_columns)
         started = time.monotonic()
         peak = growth(lambda: model.fit(X, y))
@@ -92,7 +92,8 @@ def fit(n_rows, n_columns):
 
 
 def train(name, n_rows, n_columns, n_members, choices):
-    """A training of some members of one shape, and its estimate."""
+    """Measure a training of a group of one shape, and estimate its memory."""
+    from sknas._problem import RunContext
     from sknas.spaces import ImageSpace, TableSpace
     from sknas.strategies import Proposal
     from sknas.trainers import TRAINERS
@@ -100,15 +101,17 @@ def train(name, n_rows, n_columns, n_members, choices):
 
     space = ImageSpace() if kind_of(n_columns) == "images" else TableSpace()
     trainer = TRAINERS[name](halving=False)
-    trainer.setup(space)
-    for n in (N_FIRST, n_rows):
+    for n in (N_WARM_UP, n_rows):
         problem = make_problem(n, n_columns)
-        usual = space.for_task(problem.task).default_architecture()
-        architecture = space.fill({**usual, **choices})
-        asked = [Proposal(architecture, number=j, seed=j) for j in range(n_members)]
-        peak = growth(lambda p=problem, a=asked: trainer.train(a, p))
-    told = {"is_batched": name == "population"}
-    needed = bytes_needed(space, architecture, problem, n_members, **told)
+        default = space.for_task(problem.task).default_architecture()
+        architecture = space.fill({**default, **choices})
+        proposals = [Proposal(architecture, number=j, seed=j) for j in range(n_members)]
+        trainer.setup(space, problem, RunContext())
+        peak = growth(lambda p=proposals: trainer.train(p))
+    is_batched = name == "population"
+    needed = bytes_needed(
+        space, architecture, problem, n_members, is_batched=is_batched
+    )
     return {
         "folds": len(problem.folds),
         "peak_mb": megabytes(peak),
@@ -118,22 +121,22 @@ def train(name, n_rows, n_columns, n_members, choices):
 
 
 def make_problem(n_rows, n_columns):
-    """What an estimator would train on, but few steps."""
+    """Return the problem of an estimator, with few steps."""
     from sknas import NASClassifier
-    from sknas._budget import plan_budget
+    from sknas._data.prepare import prepare
+    from sknas._resolve import draw_seed, resolve
 
     model = NASClassifier(n_jobs=1, random_state=0)
     X, y = generate(n_rows, n_columns)
-    model._check_parameters(X)
-    data, seed, X = model._read_training_data(X, y, None, None)
-    n_pixels = n_columns if kind_of(n_columns) == "images" else None
-    budget = plan_budget(n_rows, None, None, n_pixels=n_pixels)
-    _, problem = model._make_problem(data, budget, seed, X, time.monotonic())
+    parts = resolve(model, X)
+    data = prepare(model, parts.reader, X, y, None, None)
+    budget = model._plan_budget(parts, data, None)
+    problem = model._make_problem(parts, data, budget, draw_seed(0))
     return replace(problem, n_steps=N_STEPS)
 
 
 def generate(n_rows, n_columns):
-    """Rows of floats, or images of 8 bits, whose first number tells the class."""
+    """Return rows of floats or images of 8 bits; the first number sets the class."""
     rng = np.random.default_rng(0)
     if kind_of(n_columns) == "table":
         X = rng.standard_normal((n_rows, n_columns))
@@ -143,7 +146,7 @@ def generate(n_rows, n_columns):
 
 
 def growth(work):
-    """Bytes by which this process grows at most while some work is done."""
+    """Return the bytes by which this process grows at most during some work."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = in_status("VmRSS")
     work()
@@ -151,7 +154,7 @@ def growth(work):
 
 
 def in_status(name):
-    """Bytes that the system says of this process."""
+    """Return a field of the status of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(x.split()[1]) for x in lines if x.startswith(name))
 

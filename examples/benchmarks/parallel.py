@@ -1,11 +1,11 @@
-"""What a second process gives, what a cluster costs, and what a checkpoint costs.
+"""Gain of a second process, and costs of a cluster and of a checkpoint.
 
     python examples/benchmarks/parallel.py
 
-The same search of a generated table of 10,000 rows in each way, one after the other in
-each round, so that a busy machine is as busy for all: one process, two, two of a Dask
-cluster of this machine, and two with a checkpoint. Workers are started before the time
-is taken. One line a search.
+The same search of a generated table of 10,000 rows, by one process, two processes, two
+of a local Dask cluster, and two with a checkpoint. They run in turn, so that the load
+of the machine is similar for all. Workers are started before the clock. One line per
+search.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ from sknas._checkpoint.store import FileStore
 
 SEEDS = (0, 1, 2)
 WAYS = ("1 process", "2 processes", "2 of Dask", "2, checkpoint")
-# As the guide says: by its own setting Dask's workers give memory back at every step.
+# See the guide: by default, Dask's workers return memory to the system at every step.
 DEFAULT_MALLOC = {"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1}}
 CLUSTER = {
     "n_workers": 2,
@@ -47,7 +47,7 @@ def main():
 
 
 def run(way, rows, seed, n_trials):
-    """Seconds of a search, its workers at hand."""
+    """Return the seconds of a search, without the start of its workers."""
     X, y = make_classification(rows, 20, n_informative=8, random_state=seed)
     model = NASClassifier(max_trials=n_trials, random_state=seed, n_jobs=2)
     with ExitStack() as stack:
@@ -72,7 +72,7 @@ def run(way, rows, seed, n_trials):
 
 @contextmanager
 def timed_writes():
-    """The seconds of each write of a journal."""
+    """Collect the seconds of each write to a checkpoint."""
     written, put = [], FileStore.put
 
     def timed(*arguments):
@@ -86,7 +86,7 @@ def timed_writes():
 
 
 def imported(number):
-    """Keep a worker long enough for the other one to start as well."""
+    """Occupy a worker until the other one has started, too."""
     import sknas.trainers  # noqa: F401
 
     time.sleep(0.5)

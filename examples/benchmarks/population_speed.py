@@ -1,15 +1,16 @@
-"""How many networks are trained a second, side by side and one by one.
+"""Training speed of networks, side by side and one by one.
 
     python examples/benchmarks/population_speed.py
 
 The population trainer and the skorch trainer train the same networks, with the same
-batches, both on all cores. Beside it: the share of the machine's matrix products that
-the population reaches, and where the rest of its time goes.
+batches, both on all cores. A profile of the population trainer shows its share of the
+peak of matrix products, and how the rest of its time is spent.
 """
 
 import time
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,16 +19,18 @@ from sklearn.datasets import make_classification
 from torch.profiler import ProfilerActivity, profile
 
 from sknas import NASClassifier
+from sknas._problem import RunContext
 from sknas.spaces import TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
-from sknas.trainers._group import Batched, Member
-from sknas.trainers._loop import advance
-from sknas.trainers._schedule import Plan
+from sknas.trainers._advance import advance
+from sknas.trainers._group import NetworkGroup, TrialState
+from sknas.trainers._loop import train_stacked
+from sknas.trainers._schedule import Schedule
 
 SEEDS = (0, 1, 2)
 N_STEPS = 1_500
-N_SKORCH = 4  # architectures that are trained one by one
-PEAK = 2_048  # rows and columns of the product that the peak is measured on
+N_SKORCH = 4  # architectures trained one by one
+PEAK = 2_048  # rows and columns of the matrices that the peak is measured with
 CODED = {
     "depth": (2, 2),
     "width": (128,),
@@ -74,25 +77,26 @@ FIXED = {
 
 
 class Timed(Trainer):
-    """Another trainer, given all proposals at once, twice: the second time is timed."""
+    """Call another trainer twice with all proposals, and time the second call."""
 
     n_proposals = 64
-    seconds, told = 0.0, (None, (), None)
+    seconds, trained = 0.0, (None, (), None)
 
     def __init__(self, trainer):
         self.trainer = trainer
 
-    def setup(self, space):
-        self.trainer.setup(space)
-        self.space_ = space
+    def setup(self, space, problem, context):
+        self.trainer.setup(space, problem, context)
+        self.space_, self.problem_ = space, problem
 
-    def train(self, proposals, problem):
-        self.trainer.train(proposals, problem)  # starts the workers
+    def train(self, proposals):
+        self.trainer.train(proposals)  # starts the workers
         started = time.perf_counter()
-        trials = self.trainer.train(proposals, problem)
+        trials = self.trainer.train(proposals)
         seconds = time.perf_counter() - started
-        if len(proposals) >= len(Timed.told[1]):  # the largest cohort, not the rest
-            Timed.seconds, Timed.told = seconds, (self.space_, proposals, problem)
+        if len(proposals) >= len(Timed.trained[1]):  # keep the largest cohort
+            Timed.seconds = seconds
+            Timed.trained = (self.space_, proposals, self.problem_)
         return trials
 
 
@@ -109,7 +113,7 @@ def main():
 
 
 def fit(case, trainer, seed, n_architectures, max_epochs=None):
-    """Steps of all networks that a trainer does a second."""
+    """Return steps of all networks, and architectures, per second."""
     X, y = make_classification(
         case["rows"], case["columns"], n_informative=6, random_state=0
     )
@@ -124,13 +128,13 @@ def fit(case, trainer, seed, n_architectures, max_epochs=None):
         ensemble_size=1,
         random_state=seed,
     )
-    Timed.told = (None, (), None)
+    Timed.trained = (None, (), None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(X.astype(np.float32), y)
-    _, proposals, problem = Timed.told
-    plan = Plan.of(proposals[0].architecture, problem)
-    n_steps = len(proposals) * len(problem.folds) * plan.n_steps
+    _, proposals, problem = Timed.trained
+    schedule = Schedule.of(proposals[0].architecture, problem)
+    n_steps = len(proposals) * len(problem.folds) * schedule.n_steps
     return n_steps / Timed.seconds, len(proposals) / Timed.seconds
 
 
@@ -138,34 +142,36 @@ def compare(case, seed):
     n = case["side_by_side"]
     population, ranked = fit(case, PopulationTrainer(halving=False), seed, n)
     single, _ = fit(case, SkorchTrainer(halving=False), seed, N_SKORCH)
-    halved = fit(case, PopulationTrainer(), seed, n)[1]
+    with_halving = fit(case, PopulationTrainer(), seed, n)[1]
     return {
         "population_steps_a_second": round(population),
         "skorch_steps_a_second": round(single),
         "ratio": round(population / single, 2),
         "architectures_a_minute": round(60 * ranked, 1),
-        "architectures_a_minute_halved": round(60 * halved, 1),
+        "architectures_a_minute_halved": round(60 * with_halving, 1),
     }
 
 
 def shares(case):
-    """Share of the peak, and of the time by kind of work, in one process."""
+    """Return the share of the peak, and of the time by kind of work, in one process."""
     fit(case, PopulationTrainer(), 0, 3, max_epochs=1)
-    space, proposals, problem = Timed.told
+    space, proposals, problem = Timed.trained
     problem = replace(problem, max_epochs=None, n_steps=N_STEPS)
     torch.set_num_threads(1)
-    unit = Batched([Member(proposal) for proposal in proposals])
-    plan = Plan.of(proposals[0].architecture, problem)
-    (unit,) = advance(unit, space, problem, plan, 0)
-    begun, started = unit.step, time.perf_counter()
-    (unit,) = advance(unit, space, problem, plan, 1)
+    schedule = Schedule.of(proposals[0].architecture, problem)
+    group = NetworkGroup([TrialState(proposal, schedule) for proposal in proposals])
+    train_to = partial(advance, problem, RunContext(), train_stacked)
+    (group,) = train_to(group, space, 0)
+    first_step, started = group.step, time.perf_counter()
+    (group,) = train_to(group, space, 1)
     seconds = time.perf_counter() - started
-    n_networks = len(unit.members) * len(problem.folds)
-    steps = (unit.step - begun) * n_networks / seconds
-    weights = sum(t[0].numel() for n, t in unit.state.items() if n.endswith("weight"))
+    n_networks = len(proposals) * len(problem.folds)
+    steps = (group.step - first_step) * n_networks / seconds
+    state = group.networks[0].parameters
+    weights = sum(t[0].numel() for n, t in state.items() if n.endswith("weight"))
     flops = 6 * proposals[0].architecture["batch_size"] * weights * steps
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
-        advance(unit, space, problem, plan, 2)
+        train_to(group, space, 2)
     kinds = {"products": ("bmm", "addmm", "mm"), "optimiser": ("adam", "addcmul")}
     kinds |= {"gathering": ("index", "cat", "stack", "copy"), "random": ("uniform",)}
     spent = dict.fromkeys([*kinds, "other"], 0.0)
@@ -185,10 +191,10 @@ def shares(case):
 
 
 def peak(problem):
-    """Products a second of one core, in the precision of the training."""
+    """Return products per second of one core, in the precision of the training."""
     from sknas.trainers._batches import half_precision
 
-    kind = half_precision(problem) or torch.float32
+    kind = half_precision(problem, "cpu") or torch.float32
     a = torch.randn(PEAK, PEAK).to(kind)
     a @ a
     started = time.perf_counter()

@@ -1,12 +1,11 @@
-"""Which architectures to start a search with, learnt on the open tables.
+"""Learn the portfolio, with which a search starts, on the open tables.
 
     python examples/benchmarks/portfolio.py --data DIR
 
-Trains a library of architectures on each table, one JSON line a trial; picks a small
-complementary set greedily, and judges the rule by leaving each table out. Writes
-``portfolios.json`` beside the lines, and into the package: what is picked on all
-tables, which is what the package ships, and what is picked without each of them, which
-is what a benchmark on that table must start from.
+Trains a library of architectures on each table, one JSON line per trial; picks a small
+complementary set greedily, and judges the rule by leaving each table out.
+``portfolios.json`` holds the set of all tables, which is also written into the package,
+and the sets without one table, which benchmarks on that table start from.
 """
 
 import json
@@ -26,25 +25,13 @@ from sknas import NASClassifier, NASRegressor
 from sknas.trainers import PopulationTrainer
 
 SHIPPED = Path(sknas.__file__).parent / "spaces" / "_known.py"
-MODULE = """\"\"\"Where a search starts, after the default architecture.
-
-Written by examples/benchmarks/portfolio.py, which learnt it on twelve open tables.
-Learning rates are those of a classifier.
-\"\"\"
-
-from __future__ import annotations
-
-from typing import Any
-
-PORTFOLIO: tuple[dict[str, Any], ...] = (
-{})
-"""
-FIRST = (1, 4, 8, 12)  # how many of the portfolio are looked at
-SIZE = 12  # architectures that are picked
+LEARNT = "LEARNT: tuple[dict[str, Any], ...] = (\n"  # until the end of the file
+FIRST = (1, 4, 8, 12)  # sizes of the portfolio that are judged
+SIZE = 12  # architectures of the portfolio
 FOLDS = 4
-SMALL = 5_000  # rows below which two folds are used, else one: ranks need no more
-CHUNK = 10  # architectures of one fit
-LONG = 36_000.0  # seconds: a bound for which full trainings are planned
+SMALL = 5_000  # rows below which two folds are used instead of one
+CHUNK = 10  # architectures per fit
+LONG = 36_000.0  # seconds, enough for full trainings
 
 
 def main():
@@ -59,34 +46,35 @@ def main():
             path = arguments.data / f"{name}.parquet"
             measure(lines, path, range(first, min(first + CHUNK, len(LIBRARY))))
     errors, names = error_matrix(lines.rows)
-    everything = pick(errors)
-    result = {"all": [LIBRARY[place] for place in everything]}
+    result = {"all": [LIBRARY[index] for index in pick(errors)]}
     held_out = []
     for row, name in enumerate(names):
         others = np.delete(errors, row, axis=0)
-        places = pick(others)
-        result[name] = [LIBRARY[place] for place in places]
-        best = [round(float(errors[row, places[:n]].min()), 3) for n in FIRST]
-        told = {f"first {n}": value for n, value in zip(FIRST, best, strict=True)}
-        held_out.append({"table": name, **told, "machine": machine()})
+        indices = pick(others)
+        result[name] = [LIBRARY[index] for index in indices]
+        best = [round(float(errors[row, indices[:n]].min()), 3) for n in FIRST]
+        cells = {f"first {n}": value for n, value in zip(FIRST, best, strict=True)}
+        held_out.append({"table": name, **cells, "machine": machine()})
     path = arguments.results / "portfolio_held_out.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in held_out))
     path = arguments.results / "portfolios.json"
     path.write_text(json.dumps(result, indent=1))
-    SHIPPED.write_text(MODULE.format("".join(f"    {p!r},\n" for p in result["all"])))
+    head = SHIPPED.read_text().partition(LEARNT)[0]
+    learnt = "".join(f"    {a!r},\n" for a in result["all"])
+    SHIPPED.write_text(f"{head}{LEARNT}{learnt})\n")
 
 
-def measure(lines, path, places):
+def measure(lines, path, indices):
     """Train some architectures of the library on a table."""
     done = {row["point"] for row in lines.rows if row["data"] == path.stem}
-    if done.issuperset(places):
+    if done.issuperset(indices):
         return
     table = read_table(path)
     cls = NASClassifier if table.is_classification else NASRegressor
     model = cls(
-        search_space=starting_from([LIBRARY[place] for place in places]),
+        search_space=starting_from([LIBRARY[index] for index in indices]),
         trainer=PopulationTrainer(halving=False),
-        max_trials=len(places),
+        max_trials=len(indices),
         max_time=LONG,
         cv=list(splits(table)),
         random_state=0,
@@ -94,8 +82,8 @@ def measure(lines, path, places):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.fit(table.X_train, table.y_train)
-    for place, trial in zip(places, model.history_, strict=True):
-        told = {
+    for index, trial in zip(indices, model.history_, strict=True):
+        outcome = {
             "score": trial.score,
             "loss": trial.loss,
             "stop": trial.stop,
@@ -103,11 +91,11 @@ def measure(lines, path, places):
             "rungs": trial.rung_scores,
             "is_r2": not table.is_classification,
         }
-        lines.measure({"data": path.stem, "point": place}, lambda told=told: told)
+        lines.measure({"data": path.stem, "point": index}, lambda o=outcome: o)
 
 
 def splits(table):
-    """The first folds of a table."""
+    """Return the first folds of a table."""
     cls = StratifiedKFold if table.is_classification else KFold
     folds = cls(FOLDS, shuffle=True, random_state=0)
     n_used = 2 if len(table.X_train) < SMALL else 1
@@ -115,7 +103,7 @@ def splits(table):
 
 
 def error_matrix(rows):
-    """Errors (tables, architectures), beside the lowest of each table."""
+    """Return errors (tables, architectures), relative to the lowest of each table."""
     names = list(dict.fromkeys(row["data"] for row in rows))
     errors = np.full((len(names), len(LIBRARY)), np.inf)
     for row in rows:
@@ -127,15 +115,15 @@ def error_matrix(rows):
 
 
 def pick(errors):
-    """Places of a complementary set, greedily, the best single one first."""
+    """Return the indices of a complementary set, chosen greedily, the best first."""
     chosen = []
     for _ in range(SIZE):
         values = []
-        for place in set(range(errors.shape[1])) - set(chosen):
-            own = np.sort(errors[:, [*chosen, place]], axis=1)
-            # The best of them on each table; an ensemble wants others near it.
+        for index in set(range(errors.shape[1])) - set(chosen):
+            own = np.sort(errors[:, [*chosen, index]], axis=1)
+            # The best on each table, and others near it for the ensemble.
             worth = 0.6 * own[:, 0] + 0.4 * own[:, :4].mean(axis=1)
-            values.append((float(np.log(worth).mean()), place))
+            values.append((float(np.log(worth).mean()), index))
         chosen.append(min(values)[1])
     return chosen
 

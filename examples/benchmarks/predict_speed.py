@@ -2,8 +2,7 @@
 
     python examples/benchmarks/predict_speed.py
 
-Both have the same hidden layers; they predict in turn, and the ratio of each pair is
-quoted.
+Both have the same hidden layers and predict in turn; the result is the median ratio.
 """
 
 import time
@@ -32,7 +31,7 @@ def main():
 
 
 def measure(depth, width, embedding, dtype):
-    """Milliseconds of both, and the median of their ratios."""
+    """Return the milliseconds of both, and the median of their ratios."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((10_000, 20)).astype(dtype)
     y = X[:, 0] + X[:, 1] > 0

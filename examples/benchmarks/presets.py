@@ -1,15 +1,14 @@
-"""Presets of search by gradient: what each derives, and at what cost.
+"""Presets of search by gradient: the architecture each derives, and its cost.
 
     python examples/benchmarks/presets.py --data DIR
 
 DIR holds ``fashion_mnist.npz``, ``phoneme.parquet`` and ``segment.parquet``; digits are
-scikit-learn's. A preset searches a small cell space, or that of tables; the one
-architecture that it derives is trained alone, and judged on rows that neither saw.
-`random` trains architectures one after another that differ in what presets decide, for
-as long as presets took in all, the middle one of them, and takes what validates best.
-Fashion-MNIST is halved to 14 x 14 pixels.
-One process, one thread. Then: seconds and memory of one step of each relaxed network,
-beside a step of one network of the space.
+scikit-learn's. A preset searches a small cell space, or the table space; the
+architecture that it derives is trained alone, and scored on rows that neither saw.
+`random` draws architectures that differ in the mixed choices alone, trains them for the
+median total time of the presets, and takes the best validation score. Fashion-MNIST is
+scaled down to 14 x 14 pixels. One process, one thread. Then the seconds and memory of
+one step of each supernet, and of one network of the space.
 """
 
 import resource
@@ -28,15 +27,18 @@ from sklearn.model_selection import train_test_split
 
 from sknas import NASClassifier
 from sknas._budget import Budget
+from sknas._data.prepare import prepare
 from sknas._history import Proposal
-from sknas.nets._supernet_table import DECIDED
+from sknas._problem import RunContext
+from sknas._resolve import draw_seed, resolve
+from sknas.nets._supernet_table import MIXED_CHOICES
 from sknas.spaces import CellSpace, TableSpace
 from sknas.strategies import GradientStrategy
 from sknas.strategies.gradient.presets import PRESETS
+from sknas.strategies.gradient.progress import TimeBudget
 from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
-from sknas.strategies.gradient.time_budget import TimeBudget
 from sknas.trainers import SkorchTrainer
 from sknas.trainers._skorch_net import evaluate
 
@@ -45,11 +47,10 @@ SEEDS = (0, 1, 2)
 N_TRAIN, N_TEST = 3_000, 3_000  # images of Fashion-MNIST
 IMAGES, TABLES = ("digits", "fashion_mnist"), ("phoneme", "segment")
 SETS = (*IMAGES, *TABLES)
-N_STEPS = {"images": 300, "tables": 500}  # of a search, and of a training
-SECONDS = 600.0  # that no search takes
-N_TIMED = 60  # steps
-# All that a search by gradient leaves open is fixed, so that `random` differs from
-# presets in what they decide alone.
+N_STEPS = {"images": 300, "tables": 500}  # of the supernet, and of a training
+SECONDS = 600.0  # more than any search takes
+N_TIMED = 60  # steps that are timed
+# Choices that are not mixed are fixed, so that `random` varies the same choices.
 SPACE = {
     "cells": (3,),
     "channels": (8,),
@@ -86,7 +87,7 @@ def main():
 
 
 def run(key, rows, folder):
-    """One search, or random architectures for as long as others took."""
+    """Run one search, or train random architectures for as long."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     space, problem, test = make_problem(read(key["data"], folder), key)
@@ -101,7 +102,7 @@ def run(key, rows, folder):
 
 
 def read(name, folder):
-    """Rows and labels to search on, and others to test on."""
+    """Return rows and labels to search on, and others to test on."""
     if name in TABLES:
         frame = pd.read_parquet(folder / f"{name}.parquet")
         X, y = frame.drop(columns="target"), frame["target"].astype(int).to_numpy()
@@ -113,12 +114,12 @@ def read(name, folder):
     data = np.load(folder / "fashion_mnist.npz")
     X, y = data["X_train"], data["y_train"].astype(int)
     X = X.reshape(-1, 14, 2, 14, 2).mean(axis=(2, 4)).round().astype(np.uint8)
-    told = {"train_size": N_TRAIN, "test_size": N_TEST, "random_state": 0}
-    return train_test_split(X, y, stratify=y, **told)
+    sizes = {"train_size": N_TRAIN, "test_size": N_TEST}
+    return train_test_split(X, y, stratify=y, random_state=0, **sizes)
 
 
 def make_problem(split, key):
-    """Rows as a search sees them, a fifth of them to validate on, and those to test."""
+    """Return the space, a problem with one hold-out of a fifth, and test rows."""
     X, X_test, y, y_test = split
     order = np.random.default_rng(0).permutation(len(X))
     cv = [(order[len(X) // 5 :], order[: len(X) // 5])]
@@ -128,12 +129,13 @@ def make_problem(split, key):
         max_time=SECONDS,
         random_state=key["seed"],
     )
-    model._check_parameters(X)
-    data, seed, X = model._read_training_data(X, y, None, None)
+    parts = resolve(model, X)
+    data = prepare(model, parts.reader, X, y, None, None)
     n_steps = N_STEPS["tables" if key["data"] in TABLES else "images"]
-    plan = Budget(None, n_steps, 1)
-    space, problem = model._make_problem(data, plan, seed, X, time.monotonic())
-    x = problem.folds[0].encoder.transform(model._reader.read(X_test))
+    budget = Budget(None, n_steps, 1)
+    problem = model._make_problem(parts, data, budget, draw_seed(model.random_state))
+    space = parts.for_task(problem.task).space
+    x = problem.folds[0].encoder.transform(parts.reader.read(X_test))
     x = torch.tensor(x, dtype=torch.float32)
     return space, problem, (x, np.searchsorted(np.unique(y), y_test))
 
@@ -163,7 +165,7 @@ def at_random(key, space, problem, test, seconds):
         decided = {
             name: value
             for name, value in drawn.items()
-            if name in DECIDED or name.startswith("edge")
+            if name in MIXED_CHOICES or name.startswith("edge")
         }
         architecture = space.fill({**default, **decided})
         tried.append(trained(architecture, space, problem, test))
@@ -176,37 +178,37 @@ def at_random(key, space, problem, test, seconds):
 
 
 def trained(architecture, space, problem, test):
-    """Accuracy of a network on the test rows, and on those that validate."""
+    """Return the accuracy of a network on the test rows, and its validation score."""
     trainer = SkorchTrainer(halving=False)
-    trainer.setup(space)
+    trainer.setup(space, problem, RunContext())
     proposal = Proposal(architecture, number=0, seed=problem.seed)
-    (trial,) = trainer.train([proposal], problem)
-    (net,) = trainer.rebuilt(trial, problem)
+    (trial,) = trainer.train([proposal])
+    (net,) = trainer.to_networks(trial)
     x, y = test
-    told = problem.folds[0].restore(evaluate(net.module_, x))
-    return round(float((told.argmax(axis=1) == y).mean()), 4), trial.score
+    predictions = problem.folds[0].restore(evaluate(net.module_, x))
+    return round(float((predictions.argmax(axis=1) == y).mean()), 4), trial.score
 
 
 def skips_of(architecture):
-    """Their share of the edges of a cell; tables have none."""
+    """Return the share of skips among the edges of a cell; tables have none."""
     edges = [value for name, value in architecture.items() if name.startswith("edge")]
     return {"skips": round(edges.count("skip") / len(edges), 3)} if edges else {}
 
 
-def apart(function, *told):
-    """What a function measures in a process of its own."""
+def apart(function, *arguments):
+    """Call a function in a process of its own."""
     with get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, told)
+        return pool.apply(function, arguments)
 
 
 class Steps(SupernetTrainer):
-    """Steps of weights and logits alone, without looks at the sharpness."""
+    """Train weights and alphas without eigenvalues of the Hessian."""
 
-    _n_snapshots = 0
+    _n_eigenvalues = 0
 
 
 def step(preset):
-    """Seconds of a step on 64 images of 28 x 28, and what the process grew by."""
+    """Return seconds of a step on 64 images of 28 x 28, and growth of the process."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
@@ -219,23 +221,23 @@ def step(preset):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if preset == "one network":
         trainer = SkorchTrainer(halving=False)
-        trainer.setup(space)
+        trainer.setup(space, problem, RunContext())
         proposal = Proposal(space.default_architecture(), seed=0)
         started = time.perf_counter()
-        trainer.train([proposal], problem)
+        trainer.train([proposal])
     else:
-        # Both move in all steps, and no option is dropped.
-        settings = replace(PRESETS[preset], batch_size=64, warmup=0.0, kept=(1.0,))
+        # Train weights and alphas in all steps, and drop no option.
+        settings = replace(PRESETS[preset], batch_size=64, warmup=0.0, stages=(1.0,))
         net = space.supernet(fold.task, settings.partial_channels)
-        halves = BilevelSplit(
+        split = BilevelSplit(
             fold.train, fold.task, "cpu", rng, settings.is_single_level
         )
         training = Steps(
             net,
             settings,
-            halves,
+            split,
             TimeBudget(N_TIMED, SECONDS),
-            Snapshots(problem.store, "cpu", 64),
+            Snapshots(RunContext().store, "cpu", 64),
             is_adaptive=False,
             arch_lr=None,
         )

@@ -1,9 +1,9 @@
-"""What a search costs beside training: encoding, proposing, scoring, bookkeeping.
+"""Overhead of a search: encoding, proposing, scoring, bookkeeping.
 
     python examples/benchmarks/search_overhead.py --data DIR
 
 DIR holds ``adult.parquet``. A search of 60 s on 10,000 rows runs in one process, so
-that all seconds inside the training of networks can be summed; the rest is overhead.
+that the seconds of all trainings can be summed; the rest is overhead.
 """
 
 import time
@@ -42,7 +42,7 @@ def main():
 
 
 def measure(X, y, budget, seed):
-    """Seconds of a fit, and of the training within."""
+    """Return the seconds of a fit, and of the trainings in it."""
     inside = []
 
     def timed(*args, **kwargs):

@@ -2,8 +2,8 @@
 
     python examples/benchmarks/search_pays.py
 
-Tables that ship with scikit-learn; a quarter of the rows is held out. Beside the
-default network alone: the best network of a search with nothing set, and its ensemble.
+Tables that ship with scikit-learn; a quarter of the rows is held out. Compared are the
+default network, the best network of a search at default parameters, and its ensemble.
 """
 
 import time
@@ -37,7 +37,7 @@ def main():
 
 
 def measure(table, seed, model):
-    """Held-out accuracy or R2, and seconds."""
+    """Return the held-out accuracy or R2, and seconds."""
     X, y = getattr(datasets, f"load_{table}")(return_X_y=True)
     is_regression = table == "diabetes"
     X_train, X_test, y_train, y_test = train_test_split(
@@ -57,7 +57,7 @@ def measure(table, seed, model):
 
 
 def show(rows):
-    """A table of means over the seeds."""
+    """Print means over the seeds."""
     print(f"{'table':<16}" + "".join(f"{name:>12}" for name in SETTINGS))
     for table in TABLES:
         means = [

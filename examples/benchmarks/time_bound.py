@@ -1,9 +1,9 @@
-"""How far `fit` goes over `max_time`, on tables of three sizes and on images.
+"""Seconds by which `fit` exceeds `max_time`, on tables of three sizes and on images.
 
     python examples/benchmarks/time_bound.py
 
 5 s twenty times, 30 s five times, 120 s twice, each with another seed. Tables are
-generated, of 20 columns; images are digits of scikit-learn, drawn three times as large.
+generated with 20 columns; images are the digits of scikit-learn, scaled up by 3.
 """
 
 import time
@@ -41,7 +41,7 @@ def read(data, seed):
 
 
 def measure(data, max_time, seed):
-    """Seconds that a fit took beyond its time."""
+    """Return the seconds of a fit, and by how much they exceed its limit."""
     X, y = read(data, seed)
     started = time.perf_counter()
     with warnings.catch_warnings():

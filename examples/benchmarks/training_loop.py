@@ -2,7 +2,7 @@
 
     python examples/benchmarks/training_loop.py
 
-Both are run in turn, in one thread; the ratio of each pair is quoted.
+Both run in turn, in one thread; the result is the median ratio.
 """
 
 import time
@@ -37,7 +37,7 @@ def main():
 
 
 def measure(n_rows, n_columns, width, depth, batch_size, embedding):
-    """Milliseconds a step of both, and the median of their ratios."""
+    """Return the milliseconds per step of both, and the median of their ratios."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n_rows, n_columns)).astype(np.float32)
     rows = Rows(x, (x[:, 0] > 0).astype(np.int64), np.ones(n_rows))
@@ -73,12 +73,12 @@ def plain_step(space, architecture, task, rows):
     torch.manual_seed(0)
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    net = space.build([architecture], task)
+    net = space.build(architecture, task)
     net.train()
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
     x, y = torch.tensor(rows.x), torch.tensor(rows.y)
     n_batches = -(-len(rows) // architecture["batch_size"])
-    batches = Batches((x, y), n_batches, torch.Generator().manual_seed(0))
+    batches = Batches((x, y), n_batches, seed=0)
     n_epochs = max(1, round(STEPS / n_batches))
     started = time.perf_counter()
     for _ in range(n_epochs):

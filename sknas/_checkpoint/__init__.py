@@ -1,1 +1,1 @@
-"""What a search keeps on disk."""
+"""Checkpoints on disk, from which searches are resumed."""

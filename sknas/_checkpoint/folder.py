@@ -1,117 +1,116 @@
-"""A folder in which searches are kept, and how one finds its own there."""
+"""The folder of a checkpoint: one subfolder per search, with a header and a lock."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sknas._checkpoint.fingerprint import DATA, differences
-from sknas._checkpoint.store import FOREIGN, FileStore
+from sknas._checkpoint.fingerprint import DATA, PREVIOUS, differences
+from sknas._checkpoint.store import PARSE_ERRORS, FileStore
 from sknas._problem import NullStore, Store
 from sknas._validation import reject, warn_user
 from sknas.exceptions import CheckpointError
 
 HEADER, LOCK = "search.json", "lock"
-_warned: set[tuple[str, ...]] = set()  # of what, in this process
+_warned: set[tuple[str, ...]] = set()  # subjects of the warnings issued so far
 
 
+@contextmanager
 def open_checkpoint(
-    stack: ExitStack,
     caller_name: str,
     folder: Any,
-    parts: Mapping[str, str],
+    fingerprint: Mapping[str, str],
     records: Sequence[type] = (),
-) -> Store:
-    """The journal of a search, in a subfolder named after what it depends on.
+) -> Iterator[Store]:
+    """Open the store of a search, in a subfolder named after its fingerprint.
 
     Parameters
     ----------
-    stack : ExitStack
-        Frees the search for other processes in the end.
-    owner : str
+    caller_name : str
         Name of the estimator, for messages.
     folder : str, Path or None
         Where searches are kept; None keeps nothing.
-    parts : mapping of str to str
-        All that a search depends on, as text: the name of the subfolder is a digest.
+    fingerprint : mapping of str to str
+        Everything that the trials depend on, as text.
     records : sequence of type, default=()
-        Dataclasses of a trainer that are kept.
+        Dataclasses that the trainer keeps.
 
     Raises
     ------
+    InvalidParameterError
+        If the folder can't be made.
     CheckpointError
-        If a living process uses the same search, or what it wrote is damaged.
+        If a living process uses the same search, or a file is damaged.
     """
     if folder is None:
-        return NullStore()
-    name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-    own = Path(folder) / name
+        yield NullStore()
+        return
+    text = json.dumps(dict(fingerprint), sort_keys=True)
+    path = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:16]
     try:
-        own.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # no name of a folder has a zero byte
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         allowed = "a folder that can be made and written to"
         reject(caller_name, "checkpoint", str(folder), allowed, str(error))
-    # The system frees the lock of a process that has ended, however it did.
-    lock = FileLock(own / LOCK)
+    # The operating system releases the lock of a process that has ended.
+    lock = FileLock(path / LOCK)
     try:
-        stack.enter_context(lock.acquire(timeout=0))
+        acquired = lock.acquire(timeout=0)
     except Timeout:
         raise CheckpointError(
-            f"The search in {str(own)!r} is under way in another process; wait for "
-            f"its end, or give {caller_name} another 'checkpoint'."
+            f"Another process is running the search in {str(path)!r}; wait for its "
+            f"end, or give {caller_name} another 'checkpoint'."
         ) from None
-    if not (own / HEADER).exists():
-        _warn_of_others(Path(folder), own, parts)
-        _write_header(own, parts)
-    return FileStore(own, {cls.__name__: cls for cls in records})
+    with acquired:
+        if not (path / HEADER).exists():
+            _warn_of_new_search(Path(folder), path, fingerprint)
+            partial = path / f"{HEADER}.part"
+            content = json.dumps(dict(fingerprint), indent=1)
+            partial.write_text(content, encoding="utf-8")
+            os.replace(partial, path / HEADER)
+        yield FileStore(path, {cls.__name__: cls for cls in records})
 
 
-def _write_header(own: Path, parts: Mapping[str, str]) -> None:
-    part = own / f"{HEADER}.part"
-    part.write_text(json.dumps(dict(parts), indent=1), encoding="utf-8")
-    os.replace(part, own / HEADER)
-
-
-def _warn_of_others(folder: Path, own: Path, parts: Mapping[str, str]) -> None:
-    """Say once in what the searches that are there differ from a new one."""
-    paths = [path for path in sorted(folder.glob(f"*/{HEADER}")) if path.parent != own]
-    headers = [_read_header(path) for path in paths]
-    found = [header for header in headers if header is not None]
-    if not found:
+def _warn_of_new_search(
+    folder: Path, path: Path, fingerprint: Mapping[str, str]
+) -> None:
+    """Warn once how a new search differs from the most similar one in the folder."""
+    headers = [p for p in sorted(folder.glob(f"*/{HEADER}")) if p.parent != path]
+    searches = [s for s in map(_read_header, headers) if s is not None]
+    if not searches:
         return
-    nearest = min((differences(parts, other) for other in found), key=len)
-    told = (str(folder), *nearest)
-    # One that goes on from another differs in that alone, as it should.
-    if told in _warned or nearest == ["begun_from"]:
+    names = min((differences(fingerprint, other) for other in searches), key=len)
+    # A warm start is expected to differ in its previous search alone.
+    if (str(folder), *names) in _warned or names == [PREVIOUS]:
         return
-    _warned.add(told)
+    _warned.add((str(folder), *names))
     warn_user(
         f"checkpoint={str(folder)!r} holds no search of this data with these "
-        f"parameters, so a new one is begun; of the {len(found)} there, the nearest "
-        f"differs in {', '.join(nearest)}."
+        f"parameters, so a new one starts; of the {len(searches)} there, the most "
+        f"similar one differs in {', '.join(names)}."
     )
 
 
 def _read_header(path: Path) -> dict[str, str] | None:
-    """What a search depends on; None, with a warning, where that is not told."""
+    """Return the fingerprint in a header; None, with a warning, if there is none."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        if {*DATA, "versions"} <= dict(told).keys():
-            return dict(told)
-        reason = "it does not tell of the data of a search"
-    except (OSError, *FOREIGN) as error:
+        header = dict(json.loads(path.read_text(encoding="utf-8")))
+        if {*DATA, "versions"} <= header.keys():
+            return header
+        reason = "it is not the header of a search"
+    except (OSError, *PARSE_ERRORS) as error:
         reason = f"{type(error).__name__}: {error}"
     if (str(path),) not in _warned:
         _warned.add((str(path),))
         warn_user(
-            f"The file {str(path)!r} of a checkpoint is passed over, since it is "
-            f"damaged or sknas did not write it ({reason}); nothing is deleted."
+            f"The file {str(path)!r} of a checkpoint is ignored, since it is damaged "
+            f"or sknas did not write it ({reason}); nothing is deleted."
         )
     return None

@@ -1,4 +1,8 @@
-"""What a search has done, kept on disk, so that another can go on from it."""
+"""The format of a checkpoint on disk: a store in a folder, as a log and files.
+
+Other parts of the format stand in `folder` (names, header and lock), `fingerprint` (the
+header), `keys` (names of the values) and `records` (values as plain data).
+"""
 
 from __future__ import annotations
 
@@ -9,271 +13,208 @@ import re
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from sknas._history import Architecture, Proposal, Trial
+from sknas._checkpoint.keys import DROPPED
+from sknas._checkpoint.records import has_tensors, pack, unpack
+from sknas._history import Proposal, Trial
 from sknas._problem import Store
 from sknas.exceptions import CheckpointError
 
-LINES = "journal.jsonl"
-DROPPED = "dropped"  # key of lines that name what is not needed any more
-TORN = b" torn"  # marks a line that was cut off
-# What reading a file ends in that is not ours.
-FOREIGN = (ValueError, TypeError, LookupError, AttributeError, EOFError, RuntimeError)
-TYPE = "$"  # names what a dict stands for, in what is written
+LOG = "journal.jsonl"
+TRUNCATED = b" truncated"  # marks a line that a killed process did not finish
+# Errors that data raise if sknas did not write them.
+PARSE_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+)
 
 
 class FileStore(Store):
-    """Keeps values in a folder: a line each, and a file where there are tensors.
+    """Keeps values in a folder: entries of a log, and a file per value with tensors.
 
-    A line is its CRC-32, a space, and JSON; it is on disk when `put` returns. A line
-    that was cut off at the end, as a killed process leaves it, is passed over and its
-    value computed again. The file of a value is written before its line, which holds
-    the CRC-32 of the file. Reading runs no code: files are read by torch's
-    ``weights_only`` form.
+    A line of the log is a CRC-32, a space, and an entry as JSON; it is on disk when
+    `put` returns. A last line that is truncated is skipped, and its value computed
+    again. The file of a value is written before the entry, which holds its CRC-32.
+    Reading runs no code: files are in torch's ``weights_only`` form.
 
     Parameters
     ----------
     folder : Path
-        Where it is kept.
+        Where values are kept.
     records : mapping of str to type
-        Dataclasses that values may hold beside `Trial` and `Proposal`, by name.
+        Dataclasses by name that values may hold, besides `Trial` and `Proposal`.
 
     Raises
     ------
     CheckpointError
-        If a line in the middle or a file is damaged, or a file would run code.
+        If a line that is not the last or a file is damaged, or a file would run code.
     """
 
     def __init__(self, folder: Path, records: Mapping[str, type] | None = None) -> None:
         self.folder = folder
         self.records = {"Trial": Trial, "Proposal": Proposal, **(records or {})}
-        self._lines: dict[str, dict[str, Any]] = {}
-        self._dropped: set[str] = set()
-        self._read()
-        self._sweep()
-        self._before = self.seconds
+        self._entries: dict[str, dict[str, Any]] = {}
+        self._read_log()
+        self._remove_orphans()
+        self._earlier_seconds = self.seconds
         self._started = time.monotonic()
 
     def get(self, key: str) -> Any:
-        line = self._lines.get(key)
-        if line is None:
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        if "file" in line:
-            return self._read_file(key, line)
+        if "file" in entry:
+            return self._read_file(entry)
         try:
-            return self._restored(line["value"])
-        except FOREIGN as error:
-            raise CheckpointError(
-                f"The value of {key!r} in {str(self.folder / LINES)!r} is not read, "
-                f"{_why(error)}: sknas did not write it; begin with another folder."
-            ) from error
+            return unpack(entry["value"], self.records)
+        except PARSE_ERRORS as error:
+            where = f"The value of {key!r} in {str(self.folder / LOG)!r}"
+            raise _foreign(f"{where} can't be read, {_first_line(error)}") from error
 
-    def _read_file(self, key: str, line: dict[str, Any]) -> Any:
-        """The value of a line that names a file, None if it was dropped."""
-        path = self.folder / line["file"]
+    def _read_file(self, entry: dict[str, Any]) -> Any:
+        path = self.folder / entry["file"]
+        name = f"The file {str(path)!r} of a checkpoint"
         try:
             content = path.read_bytes()
         except OSError as error:
-            if key in self._dropped:
-                return None
-            raise CheckpointError(
-                f"The file {str(path)!r} of a checkpoint can't be read, "
-                f"{error.strerror}: restore it, or begin with another folder."
-            ) from error
-        if zlib.crc32(content) != line["crc"]:
-            raise CheckpointError(
-                f"The file {str(path)!r} of a checkpoint is damaged: its content is "
-                "not what was written; restore it, or begin with another folder."
-            )
+            raise _damaged(f"{name} can't be read, {error.strerror}") from error
+        if zlib.crc32(content) != entry["crc"]:
+            raise _damaged(f"{name} is damaged, its checksum has changed")
         try:
-            if not content.startswith(b"PK"):  # torch would read it, and warn
+            if not content.startswith(b"PK"):  # torch would read it with a warning
                 raise UnpicklingError
             packed = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-            return self._restored(packed)
+            return unpack(packed, self.records)
         except UnpicklingError:
             reason = "it holds more than tensors"
-        except FOREIGN as error:
-            reason = _why(error)
-        raise CheckpointError(
-            f"The file {str(path)!r} of a checkpoint is not read, {reason}: sknas did "
-            "not write it; begin with another folder."
-        )
+        except PARSE_ERRORS as error:
+            reason = _first_line(error)
+        raise _foreign(f"{name} is refused, {reason}")
 
     def put(self, key: str, value: Any) -> None:
+        packed = pack(value)
+        entry: dict[str, Any] = {"key": key}
         try:
-            self._put(key, _packed(value))
+            if has_tensors(packed):
+                entry |= self._write_file(key, packed)
+            else:
+                entry["value"] = packed
+            self.seconds = self._earlier_seconds + time.monotonic() - self._started
+            self._append(entry | {"seconds": round(self.seconds, 3)})
+            old_file = self._entries.get(key, {}).get("file")
+            if old_file not in (None, entry.get("file")):
+                (self.folder / old_file).unlink(missing_ok=True)
         except OSError as error:
             raise CheckpointError(
-                f"The checkpoint {str(self.folder)!r} can't be written, {error}: what "
-                "was done before is there; make room and call fit again."
+                f"The checkpoint {str(self.folder)!r} can't be written, {error}: "
+                "earlier results are kept; free some space and call fit again."
             ) from error
-
-    def _put(self, key: str, packed: Any) -> None:
-        line: dict[str, Any] = {"key": key}
-        if _has_tensors(packed):
-            line |= self._write_file(key, packed)
-        else:
-            line["value"] = packed
-        self.seconds = self._before + time.monotonic() - self._started
-        self._write_line(line | {"seconds": round(self.seconds, 3)})
-        before = self._lines.get(key, {}).get("file")
-        if before not in (None, line.get("file")):
-            (self.folder / before).unlink(missing_ok=True)
-        self._lines[key] = line
-        self._dropped.discard(key)
+        self._entries[key] = entry
 
     def drop(self, key: str) -> None:
-        held = [other for other, line in self._lines.items() if "file" in line]
-        keys = [k for k in held if k == key or k.startswith(f"{key}:")]
-        keys = [k for k in keys if k not in self._dropped]
+        keys = [
+            name
+            for name, entry in self._entries.items()
+            if (name == key or name.startswith(f"{key}:")) and "file" in entry
+        ]
         if not keys:
             return
-        # Told first: a file that is only missing is damage.
-        self._put(DROPPED, keys)
-        self._dropped.update(keys)
+        # Log first: a file that is missing without an entry counts as damage.
+        self.put(DROPPED, keys)
         for name in keys:
-            (self.folder / self._lines[name]["file"]).unlink(missing_ok=True)
+            (self.folder / self._entries.pop(name)["file"]).unlink(missing_ok=True)
 
     def _write_file(self, key: str, packed: Any) -> dict[str, Any]:
         buffer = BytesIO()
         torch.save(packed, buffer)
         content = buffer.getvalue()
         crc = zlib.crc32(content)
-        # A name of its own: the file of an older line stays what that line says.
+        # The name is new, so that the file of an earlier entry stays intact.
         name = f"{re.sub('[^0-9a-z]+', '-', key)[:60]}-{crc:08x}.pt"
-        part = self.folder / f"{name}.part"
-        with part.open("wb") as file:
+        partial = self.folder / f"{name}.part"
+        with partial.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())  # before the line that names it
-        os.replace(part, self.folder / name)
+            os.fsync(file.fileno())
+        os.replace(partial, self.folder / name)
         return {"file": name, "crc": crc}
 
-    def _write_line(self, line: dict[str, Any]) -> None:
-        text = json.dumps(line)
-        with (self.folder / LINES).open("a", encoding="utf-8") as file:
+    def _append(self, entry: dict[str, Any]) -> None:
+        text = json.dumps(entry)
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
             file.flush()
             os.fsync(file.fileno())
 
-    def _read(self) -> None:
-        """Read all lines; one that was cut off at the end is marked and passed over."""
-        path = self.folder / LINES
+    def _read_log(self) -> None:
+        """Read all entries; mark and skip a last line that is truncated."""
+        path = self.folder / LOG
         content = path.read_bytes() if path.exists() else b""
         *lines, rest = content.split(b"\n")
         if rest:
-            # Nothing is deleted: what is there of the line stays.
-            is_whole = _checked(rest) is not None
+            # Nothing is deleted: the rest of the line stays.
+            is_whole = _parse(rest) is not None
             with path.open("ab") as file:
-                file.write(b"\n" if is_whole else TORN + b"\n")
-            lines.append(rest if is_whole else rest + TORN)
-        for number, text in enumerate(lines, 1):
-            line = _checked(text)
-            if line is not None:
-                if Path(line.get("file", LINES)).name != line.get("file", LINES):
-                    raise CheckpointError(
-                        f"Line {number} of {str(path)!r} names a file outside of its "
-                        "folder, and sknas did not write it; begin with another folder."
-                    )
-                self._take(line)
-                self.seconds = max(self.seconds, line["seconds"])
-            elif not text.endswith(TORN):
-                raise CheckpointError(
-                    f"Line {number} of {str(path)!r} is damaged: it is not what was "
-                    "written; restore the file, or begin with another folder."
-                )
+                file.write(b"\n" if is_whole else TRUNCATED + b"\n")
+            lines.append(rest if is_whole else rest + TRUNCATED)
+        for number, line in enumerate(lines, 1):
+            entry = _parse(line)
+            if entry is not None:
+                if Path(entry.get("file", LOG)).name != entry.get("file", LOG):
+                    where = f"Line {number} of {str(path)!r}"
+                    raise _foreign(f"{where} names a file outside of its folder")
+                self._apply(entry)
+            elif not line.endswith(TRUNCATED):
+                where = f"Line {number} of {str(path)!r}"
+                raise _damaged(f"{where} is damaged, its checksum has changed")
 
-    def _sweep(self) -> None:
-        """Remove files that no line names: a killed process left them half-way."""
-        named = {
-            line.get("file")
-            for key, line in self._lines.items()
-            if key not in self._dropped
-        }
+    def _apply(self, entry: dict[str, Any]) -> None:
+        """Update the state of the store with an entry of the log."""
+        key = entry["key"]
+        self.seconds = max(self.seconds, entry["seconds"])
+        self._entries[key] = entry
+        if key == DROPPED and isinstance(entry.get("value"), list):
+            for name in map(str, entry["value"]):
+                self._entries.pop(name, None)
+
+    def _remove_orphans(self) -> None:
+        """Remove files without an entry, which a killed process left."""
+        named = {entry.get("file") for entry in self._entries.values()}
         for path in self.folder.glob("*.pt*"):
             if path.name not in named:
                 path.unlink(missing_ok=True)
 
-    def _take(self, line: dict[str, Any]) -> None:
-        """Know what a line says."""
-        self._lines[line["key"]] = line
-        self._dropped.discard(line["key"])
-        if line["key"] == DROPPED and isinstance(line.get("value"), list):
-            self._dropped.update(map(str, line["value"]))
 
-    def _restored(self, packed: Any) -> Any:
-        """A value from what `_packed` made of it."""
-        if isinstance(packed, list):
-            return [self._restored(part) for part in packed]
-        if not isinstance(packed, dict):
-            return packed
-        name = packed.get(TYPE)
-        if name is None:
-            return {key: self._restored(part) for key, part in packed.items()}
-        if name == "array":
-            return packed["tensor"].numpy()
-        if name == "tuple":
-            return tuple(self._restored(part) for part in packed["parts"])
-        if name == "Architecture":
-            return Architecture(packed["choices"])
-        told = {key: self._restored(part) for key, part in packed.items()}
-        del told[TYPE]
-        return self.records[name](**told)
+def _damaged(what: str) -> CheckpointError:
+    return CheckpointError(f"{what}: restore the file, or use another folder.")
 
 
-def _why(error: Exception) -> str:
-    """The first line of what an error says."""
+def _foreign(what: str) -> CheckpointError:
+    return CheckpointError(f"{what}: sknas did not write it; use another folder.")
+
+
+def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
-def _checked(text: bytes) -> dict[str, Any] | None:
-    """A line's content, None if it is not what was written."""
-    crc, _, content = text.partition(b" ")
+def _parse(line: bytes) -> dict[str, Any] | None:
+    """Return the entry of a line, None if it is damaged or not of this format."""
+    crc, _, content = line.partition(b" ")
     if crc != f"{zlib.crc32(content):08x}".encode():
         return None
     try:
-        line = json.loads(content)
-        is_ours = isinstance(line["key"], str) and 0 <= line["seconds"] < math.inf
-        return line if is_ours and isinstance(line.get("file", ""), str) else None
-    except FOREIGN:
+        entry = json.loads(content)
+        is_entry = isinstance(entry["key"], str) and 0 <= entry["seconds"] < math.inf
+        return entry if is_entry and isinstance(entry.get("file", ""), str) else None
+    except PARSE_ERRORS:
         return None
-
-
-def _packed(value: Any) -> Any:
-    """A value in dicts, lists, numbers, words and tensors, without its classes."""
-    if isinstance(value, Tensor):
-        is_view = value.untyped_storage().nbytes() > value.nbytes
-        return value.detach().clone() if is_view else value.detach()
-    if isinstance(value, np.ndarray):
-        return {TYPE: "array", "tensor": torch.from_numpy(np.ascontiguousarray(value))}
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Architecture):
-        return {TYPE: "Architecture", "choices": dict(value)}
-    if is_dataclass(value):
-        told = {f.name: _packed(getattr(value, f.name)) for f in fields(value)}
-        return {TYPE: type(value).__name__, **told}
-    if isinstance(value, Mapping):
-        return {str(key): _packed(part) for key, part in value.items()}
-    if isinstance(value, tuple):
-        return {TYPE: "tuple", "parts": [_packed(part) for part in value]}
-    if isinstance(value, list):
-        return [_packed(part) for part in value]
-    return value
-
-
-def _has_tensors(packed: Any) -> bool:
-    if isinstance(packed, dict):
-        return any(_has_tensors(part) for part in packed.values())
-    if isinstance(packed, list):
-        return any(_has_tensors(part) for part in packed)
-    return isinstance(packed, Tensor)

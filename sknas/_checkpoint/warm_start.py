@@ -1,4 +1,4 @@
-"""What a fit leaves to the next one that adds to it."""
+"""The previous search of a warm start, to which it adds trials."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sknas._budget import Budget
-from sknas._checkpoint.fingerprint import differences
+from sknas._checkpoint.fingerprint import PREVIOUS, differences
 from sknas._history import History
 
-# What may differ from the fit before: how long and by whom is searched, what is made
-# of it, and chance, which goes on where it was.
-FREE = (
-    "begun_from",
+# Entries in which a warm start may differ from its previous search. The random state
+# has no effect: the seed is that of the previous search.
+CHANGEABLE = (
+    PREVIOUS,
     "constraints",
     "ensemble_size",
     "max_time",
@@ -25,49 +25,50 @@ FREE = (
 
 @dataclass(frozen=True, eq=False)
 class PreviousSearch:
-    """A search that was made, to be gone on with.
+    """A finished search, to which trials are added.
 
     Parameters
     ----------
-    parts : mapping of str to str
-        What it depended on, as `describe_search` tells it.
+    fingerprint : mapping of str to str
+        Everything that its trials depended on, as text.
     seed : int
-        Its seed, which its folds depend on.
+        Its seed, on which its folds depend.
     budget : Budget
-        How much was trained, and on how many folds.
+        Steps of its trainings, and its number of folds.
     history : History
         Its trials, the best with their networks.
     """
 
-    parts: Mapping[str, str]
+    fingerprint: Mapping[str, str]
     seed: int
     budget: Budget
     history: History
 
     @property
     def digest(self) -> str:
-        """Tells this search from others of the same parts."""
-        told = [(t.architecture.key, t.score, t.status) for t in self.history]
-        return hashlib.sha256(repr((self.seed, told)).encode()).hexdigest()[:16]
+        """Text that differs between searches of the same fingerprint."""
+        trials = [(t.architecture.key, t.score, t.status.value) for t in self.history]
+        return hashlib.sha256(repr((self.seed, trials)).encode()).hexdigest()[:16]
 
-    def check(self, caller_name: str, parts: Mapping[str, str]) -> None:
-        """Refuse to go on with other data, or where scores mean something else.
+    def check(self, caller_name: str, fingerprint: Mapping[str, str]) -> None:
+        """Check that data and parameters keep old and new scores comparable.
 
         Raises
         ------
         ValueError
-            If something differs on which the trials depend.
+            If one of them differs that must not.
         """
-        differing = [n for n in differences(parts, self.parts) if n not in FREE]
+        names = differences(fingerprint, self.fingerprint)
+        differing = [name for name in names if name not in CHANGEABLE]
         if differing:
             raise ValueError(
                 f"warm_start=True adds to the trials of the last fit of "
-                f"{caller_name}, and this one differs in {', '.join(differing)}: "
-                "give the same, or set warm_start=False to begin anew."
+                f"{caller_name}, but this one differs in {', '.join(differing)}: "
+                "give the same, or set warm_start=False to start anew."
             )
 
-    def bounded(self, budget: Budget) -> Budget:
-        """Its own lengths and folds, and room for as many new trials as planned."""
+    def extended_budget(self, budget: Budget) -> Budget:
+        """Return the previous budget, with as many new trials as planned."""
         n_new = budget.n_trials
         n_trials = None if n_new is None else len(self.history) + n_new
         return replace(self.budget, n_trials=n_trials, n_proposals=budget.n_proposals)

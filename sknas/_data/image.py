@@ -1,16 +1,16 @@
-"""Images: arrays of any layout -> one array (N, channels, height, width).
+"""Images of any layout as one array (N, channels, height, width).
 
 As with tables, an `ImageReader` learns the layout once and turns any container into
-`Images`; an `ImageEncoder` learns statistics from the training rows of one fold. The
-encoded images are the ones that were read: 8 bits stay 8 bits, since the network
-itself brings them to one scale.
+`RawImages`; an `ImageEncoder` learns statistics from the training rows of one fold.
+Encoding does not change the images: 8 bits stay 8 bits, and the network standardises
+the pixels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from numbers import Integral
 from typing import Any
@@ -23,17 +23,17 @@ from sknas._data.reader import Encoder, RawRows, Reader, dense_rows
 from sknas._problem import ImageSpec, TaskSpec
 from sknas._validation import is_word, reject
 
-CHUNK = 2**18  # pixels that are looked at as floats at once
-MAX_PIXEL = 1e30  # the square of a larger one, in single precision, may be infinite
-CHANNELS = (1, 3, 4)  # grey, colours, colours and transparency
-UNUSUAL = 10.0  # as a pixel of images that were standardised
+CHUNK_PIXELS = 2**18  # pixels converted to floats at once
+MAX_PIXEL = 1e30  # squares of larger pixels overflow in single precision
+CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+MAX_STANDARDISED = 10.0  # pixels of standardised images rarely exceed it
 SHAPES = "(height, width), (height, width, channels) or (channels, height, width)"
 AXES = "'auto', 1 (channels first), or 3 or -1 (channels last)"
 
 
 @dataclass(frozen=True, eq=False)
-class Images(RawRows):
-    """Rows as images.
+class RawImages(RawRows):
+    """Rows that are images.
 
     Parameters
     ----------
@@ -46,13 +46,13 @@ class Images(RawRows):
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def take(self, rows: np.ndarray) -> Images:
-        """The given rows."""
-        return Images(self.pixels[rows])
+    def take(self, rows: np.ndarray) -> RawImages:
+        """Return the given rows."""
+        return RawImages(self.pixels[rows])
 
     @property
     def keys(self) -> list[np.ndarray]:
-        return [_digests(self.pixels)]
+        return [_hash_images(self.pixels)]
 
     def encoder(self, weight: np.ndarray) -> ImageEncoder:
         return ImageEncoder().fit(self, weight)
@@ -60,29 +60,36 @@ class Images(RawRows):
 
 @dataclass(eq=False)
 class ImageReader(Reader):
-    """Turns arrays, lists and frames into `Images`.
+    """Reads arrays, lists and frames as `RawImages`.
 
     Parameters
     ----------
-    owner : str
+    caller_name : str
         Name of the estimator, for messages.
     image_shape : tuple of int or None, default=None
-        Shape of one image, where X holds flat rows: (height, width), (height, width,
+        Shape of one image if X holds flat rows: (height, width), (height, width,
         channels) or (channels, height, width); the last axis varies fastest.
     channel_axis : "auto" or int, default="auto"
-        Axis of the channels, where X has 4 dimensions or `image_shape` 3 numbers,
-        counted in X of 4 dimensions: 1, or 3 or -1. "auto" takes the one that can hold
-        channels: 1, 3 or 4 of them, or 2 beside an axis of more than 4.
+        Axis of the channels if X has 4 dimensions or `image_shape` 3 numbers, as an
+        axis of an array of 4 dimensions: 1, 3 or -1. "auto" takes the only axis that
+        can hold channels: of length 1, 3 or 4, or of length 2 if the other axis is
+        longer than 4.
+
+    Attributes
+    ----------
+    layout_ : tuple of int
+        Shape of one image of X.
+    axis_ : int or None
+        Axis of X that holds channels, None for grey images without that axis.
+    range_ : _PixelRange
+        Range of the pixels that `fit` saw.
     """
 
     caller_name: str
     image_shape: Any = None
     channel_axis: Any = "auto"
-    layout_: tuple[int, ...] = field(default=(), init=False)  # of one image of X
-    axis_: int | None = field(default=None, init=False)  # of its channels, None if grey
-    values_: _Values = field(init=False)
 
-    least_rows = 16  # maps of large images take much memory
+    min_chunk_rows = 16  # feature maps of large images need much memory
 
     def check(self, estimator: Any, X: Any, *, reset: bool) -> np.ndarray:
         X = dense_rows(self.caller_name, X)
@@ -104,7 +111,7 @@ class ImageReader(Reader):
         named = X if isinstance(X, pd.DataFrame) else flat
         validate_data(estimator, named, reset=reset, skip_check_array=True)
         if not reset:
-            _Values.of(array).check_like(self.values_)
+            _PixelRange.of(array).check_same_scale(self.range_)
         return array
 
     def fit(self, X: Any) -> ImageReader:
@@ -115,36 +122,37 @@ class ImageReader(Reader):
         InvalidParameterError
             If `image_shape` or `channel_axis` does not fit X.
         ValueError
-            If X holds no numbers, or the axis of its channels can't be told.
+            If X does not hold numbers, or the axis of its channels is ambiguous.
         """
         array = _array(X)
         self.layout_, self.axis_ = self._find_layout(array.shape)
-        places = [p for p in range(len(self.layout_)) if p + 1 != self.axis_]
-        height, width = (self.layout_[place] for place in places)
-        self.sides = height, width
-        self.values_ = _Values.of(array)
+        height, width = (
+            n for axis, n in enumerate(self.layout_, 1) if axis != self.axis_
+        )
+        self.image_size = height, width
+        self.range_ = _PixelRange.of(array)
         return self
 
-    def read(self, X: Any) -> Images:
-        """Read images, or flat rows, with the layout learnt."""
+    def read(self, X: Any) -> RawImages:
+        """Read images, or flat rows, with the learnt layout."""
         array = _array(X)
-        pixels = _narrow(array).reshape(len(array), *self.layout_)
+        pixels = _compact(array).reshape(len(array), *self.layout_)
         if self.axis_ is None:
             pixels = pixels[:, None]
         else:
             pixels = np.moveaxis(pixels, self.axis_, 1)
         pixels = np.ascontiguousarray(pixels)
-        # An axis of length 1 may still run backwards, which torch does not take.
-        return Images(pixels if min(pixels.strides) >= 0 else pixels.copy())
+        # torch rejects negative strides, which an axis of length 1 may still have.
+        return RawImages(pixels if min(pixels.strides) >= 0 else pixels.copy())
 
-    def forget(self, encoders: Sequence[Any]) -> None:
-        """Nothing: a layout is all that is kept."""
+    def prune_vocabulary(self, encoders: Sequence[Any]) -> None:
+        """Do nothing: images have no categories."""
 
     def _find_layout(
         self, shape: tuple[int, ...]
     ) -> tuple[tuple[int, ...], int | None]:
-        """Shape of an image of X, and the axis of X that its channels are on."""
-        given = _checked_shape(self.caller_name, self.image_shape)
+        """Return the shape of an image of X, and the axis of X that holds channels."""
+        given = _check_image_shape(self.caller_name, self.image_shape)
         axis = self.channel_axis
         is_axis = isinstance(axis, Integral) and not isinstance(axis, bool)
         is_auto = is_word(axis, "auto")
@@ -168,15 +176,13 @@ class ImageReader(Reader):
             )
         if len(layout) == 2:
             if not is_auto:
-                reject(
-                    self.caller_name, "channel_axis", axis, "'auto' for images in grey"
-                )
+                reject(self.caller_name, "channel_axis", axis, "'auto' for grey images")
             return layout, None
         return layout, _find_axis(layout) if is_auto else (1 if axis == 1 else 3)
 
 
-def _checked_shape(caller_name: str, given: Any) -> tuple[int, ...] | None:
-    """The shape of an image as the user gave it."""
+def _check_image_shape(caller_name: str, given: Any) -> tuple[int, ...] | None:
+    """Return `image_shape` as a tuple of int."""
     if given is None:
         return None
     is_shape = isinstance(given, tuple | list) and len(given) in (2, 3)
@@ -186,7 +192,7 @@ def _checked_shape(caller_name: str, given: Any) -> tuple[int, ...] | None:
 
 
 def _find_axis(layout: tuple[int, ...]) -> int:
-    """The axis of X that holds channels, where only one can."""
+    """Return the axis of X that holds channels, if only one can."""
     first, _, last = layout
     found = [
         axis
@@ -196,14 +202,14 @@ def _find_axis(layout: tuple[int, ...]) -> int:
     if len(found) == 1:
         return found[0]
     raise ValueError(
-        f"The channels of images of shape {layout} may be on "
-        f"{'either axis' if found else 'no axis'} by their number: give channel_axis=1 "
-        "for channels first or channel_axis=-1 for channels last."
+        f"{'Either' if found else 'No'} axis of images of shape {layout} may hold the "
+        "channels: give channel_axis=1 for channels first or channel_axis=-1 for "
+        "channels last."
     )
 
 
 def _array(X: Any) -> np.ndarray:
-    """X as an array of numbers, not copied where it is one."""
+    """Return X as an array of numbers, without a copy if it is one."""
     try:
         array = np.asarray(X)
     except ValueError as error:
@@ -212,9 +218,9 @@ def _array(X: Any) -> np.ndarray:
         ) from error
     kind = array.dtype.kind
     if kind not in "biuf":
-        what = "Complex data not supported" if kind == "c" else "X can't be read"
+        problem = "Complex data not supported" if kind == "c" else "X can't be read"
         raise ValueError(
-            f"{what}: images must hold numbers, got an array of dtype {array.dtype}."
+            f"{problem}: images must hold numbers, got an array of dtype {array.dtype}."
         )
     if array.ndim < 2:
         raise ValueError(
@@ -225,12 +231,12 @@ def _array(X: Any) -> np.ndarray:
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    """Images as rows (N, F)."""
+    """Return images as rows (N, F)."""
     return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
-def _narrow(array: np.ndarray) -> np.ndarray:
-    """The same numbers as uint8, float32 or float64."""
+def _compact(array: np.ndarray) -> np.ndarray:
+    """Return the same numbers as uint8, float32 or float64."""
     if array.dtype.kind == "b":
         return array.view(np.uint8)
     if array.dtype.kind in "iu":
@@ -241,19 +247,19 @@ def _narrow(array: np.ndarray) -> np.ndarray:
 
 
 def _chunks(array: np.ndarray) -> Iterator[slice]:
-    """Slices of rows, of a bounded number of pixels each."""
-    n_rows = max(1, CHUNK // max(1, math.prod(array.shape[1:])))
+    """Yield slices of rows, with a bounded number of pixels each."""
+    n_rows = max(1, CHUNK_PIXELS // max(1, math.prod(array.shape[1:])))
     for start in range(0, len(array), n_rows):
         yield slice(start, start + n_rows)
 
 
-def _digests(pixels: np.ndarray) -> np.ndarray:
-    """64 bits of each image, the same for the same numbers in any precision."""
-    found: list[bytes] = []
+def _hash_images(pixels: np.ndarray) -> np.ndarray:
+    """Return a 64-bit hash of each image, the same in any precision, (N,)."""
+    digests: list[bytes] = []
     for rows in _chunks(pixels):
         part = _flat(pixels[rows])
         if part.dtype != np.uint8:
-            part = part.astype(np.float64) + 0.0  # -0.0 is 0.0
+            part = part.astype(np.float64) + 0.0  # + 0.0 turns -0.0 into 0.0
             with np.errstate(invalid="ignore"):
                 whole = part.astype(np.uint8)
             is_whole = (whole == part).all(axis=1)
@@ -261,37 +267,37 @@ def _digests(pixels: np.ndarray) -> np.ndarray:
             images = [w if a else p for w, a, p in pairs]
         else:
             images = list(part)
-        found += [blake2b(image, digest_size=8).digest() for image in images]
-    return np.frombuffer(b"".join(found), dtype="<u8")
+        digests += [blake2b(image, digest_size=8).digest() for image in images]
+    return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
 @dataclass(frozen=True)
-class _Values:
-    """What the pixels of an X are like: 8 bits, shares of 1, or another scale.
+class _PixelRange:
+    """Range of the pixels of X, from which its scale is inferred.
 
     Parameters
     ----------
     low, high : float
-        Their range.
+        Smallest and largest pixel.
     is_whole : bool
-        Whether all are whole numbers.
+        True if all are whole numbers.
     is_float : bool
-        Whether they are stored as floats, or as True and False.
-    has_dark : bool
-        Whether one of several images looks by itself as if it were scaled to 1.
+        True if they are stored as floats or booleans.
+    has_unit_image : bool
+        True if they are, and the pixels of some image are between 0 and 1.
     """
 
     low: float
     high: float
     is_whole: bool
     is_float: bool
-    has_dark: bool
+    has_unit_image: bool
 
     @classmethod
-    def of(cls, array: np.ndarray) -> _Values:
-        """Look at all pixels."""
-        pixels = tuple(range(1, array.ndim))
-        lows, highs = array.min(axis=pixels), array.max(axis=pixels)
+    def of(cls, array: np.ndarray) -> _PixelRange:
+        """Return the range of all pixels of an array of images."""
+        axes = tuple(range(1, array.ndim))
+        lows, highs = array.min(axis=axes), array.max(axis=axes)
         low, high = float(lows.min()), float(highs.max())
         if max(-low, high) > MAX_PIXEL:
             raise ValueError(
@@ -302,26 +308,26 @@ class _Values:
         is_whole = array.dtype.kind != "f" or all(
             np.array_equal(array[rows], np.rint(array[rows])) for rows in _chunks(array)
         )
-        is_dark = (lows >= 0) & (highs <= 1) & (highs > 0)
-        return cls(low, high, is_whole, is_float, is_float and bool(is_dark.any()))
+        in_unit = (lows >= 0) & (highs <= 1) & (highs > 0)
+        return cls(low, high, is_whole, is_float, is_float and bool(in_unit.any()))
 
     @property
     def is_unit(self) -> bool:
-        """Whether all lie between 0 and 1."""
+        """True if all pixels are between 0 and 1."""
         return self.low >= 0 and self.high <= 1
 
-    def check_like(self, fitted: _Values) -> None:
-        """Refuse pixels on another scale than those of `fit`, whose networks would err.
+    def check_same_scale(self, fitted: _PixelRange) -> None:
+        """Check that pixels are on the scale of those of `fit`.
 
         Raises
         ------
         ValueError
-            If 8 bits became shares of 1, the reverse, and the like.
+            If the scale differs, such as 0 to 1 instead of 0 to 255.
         """
-        # Integers up to 1 are dark pictures, floats up to 1 are scaled ones.
+        # Integers up to 1 are dark images, floats up to 1 are scaled ones.
         is_scaled = self.is_unit and self.is_float and self.high > 0
-        # Some that fit saw look scaled too, as long as they are alone.
-        is_scaled &= not (fitted.has_dark and self.is_whole >= fitted.is_whole)
+        # It is no sign of scaling if some image of fit had that range, too.
+        is_scaled &= not (fitted.has_unit_image and self.is_whole >= fitted.is_whole)
         if fitted.is_unit:
             is_wrong = self.is_whole and self.high > 1
         elif fitted.is_whole and fitted.low >= 0:
@@ -329,9 +335,9 @@ class _Values:
         else:
             is_integer = self.is_whole and not self.is_float
             is_beyond = self.is_whole and self.high > 2 * fitted.high
-            is_dark = is_scaled and fitted.high > UNUSUAL
-            is_other = is_integer and not fitted.is_whole and fitted.low < 0
-            is_wrong = is_beyond or is_dark or is_other
+            is_reduced = is_scaled and fitted.high > MAX_STANDARDISED
+            is_original = is_integer and not fitted.is_whole and fitted.low < 0
+            is_wrong = is_beyond or is_reduced or is_original
         if is_wrong:
             raise ValueError(
                 f"X is in the range {self.low:g} to {self.high:g}, fit saw "
@@ -339,21 +345,24 @@ class _Values:
             )
 
 
-@dataclass(eq=False)
 class ImageEncoder(Encoder):
-    """Learns the scale of images; the network that reads them applies it."""
+    """Learns the mean and deviation of each channel; the network applies them.
 
-    shape_: tuple[int, int, int] = field(init=False)  # channels, height, width
-    mean_: np.ndarray = field(init=False)  # of each channel
-    deviation_: np.ndarray = field(init=False)
+    Attributes
+    ----------
+    shape_ : (int, int, int)
+        Channels, height and width.
+    mean_, deviation_ : ndarray of shape (channels,), float32
+        Weighted statistics of the training images.
+    """
 
-    def fit(self, images: Images, weight: np.ndarray) -> ImageEncoder:
+    def fit(self, images: RawImages, weight: np.ndarray) -> ImageEncoder:
         """Learn from images, each counting `weight` times."""
         pixels = images.pixels
-        _, *shape = pixels.shape
-        self.shape_ = (shape[0], shape[1], shape[2])
-        n_pixels = weight.sum() * shape[1] * shape[2]  # of each channel
-        mean, variance = np.zeros(shape[0]), np.zeros(shape[0])
+        _, channels, height, width = pixels.shape
+        self.shape_ = (channels, height, width)
+        n_pixels = weight.sum() * height * width  # per channel
+        mean, variance = np.zeros(channels), np.zeros(channels)
         for rows in _chunks(pixels):
             sums = pixels[rows].sum(axis=(2, 3), dtype=np.float64)  # (n, channels)
             mean += weight[rows] @ sums
@@ -363,15 +372,15 @@ class ImageEncoder(Encoder):
             variance += weight[rows] @ squares.sum(axis=(2, 3))
         self.mean_ = mean.astype(np.float32)
         deviation = np.sqrt(variance / n_pixels).astype(np.float32)
-        # Rounding may hide that a channel is constant.
+        # Rounding may give a constant channel a tiny deviation.
         varies = pixels.max(axis=(0, 2, 3)) > pixels.min(axis=(0, 2, 3))
         self.deviation_ = np.where(varies & (deviation > 0), deviation, np.float32(1))
         return self
 
-    def transform(self, images: Images) -> np.ndarray:
-        """The images as they are: (N, channels, height, width)."""
+    def transform(self, images: RawImages) -> np.ndarray:
+        """Return the images unchanged, (N, channels, height, width)."""
         return images.pixels
 
-    def spec(self, **told: Any) -> TaskSpec:
+    def spec(self, **options: Any) -> TaskSpec:
         image = ImageSpec(self.shape_, self.mean_, self.deviation_)
-        return TaskSpec(**told, image=image)
+        return TaskSpec(**options, image=image)

@@ -1,43 +1,47 @@
-"""From X and y to a problem: rows merged, split and encoded fold by fold."""
+"""The line from X and y to encoded folds: read, deduplicate, split, encode."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length
 
-from sknas._data import RawRows, Reader, TargetReader, TargetScale
 from sknas._data.deduplicate import check_weight, deduplicate
-from sknas._data.splits import Pair, Split, given_splits, is_split_by_us, made_splits
-from sknas._data.target import sigmoid, softmax
+from sknas._data.reader import RawRows, Reader
+from sknas._data.splits import IndexPair, Split, is_n_folds, make_splits, user_splits
+from sknas._data.target import TargetReader, TargetScale, as_array, sigmoid, softmax
 from sknas._problem import Fold, Rows
 from sknas._validation import as_float, is_word, reject
+
+Transform = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Different training rows, each with how often it counts.
+    """Training rows, all different, and how often each counts.
 
     Parameters
     ----------
-    x : Samples
+    x : RawRows
         The rows, read but not encoded.
     y : ndarray of shape (N,) or (N, C)
         Class codes, labels or target values.
     weight : ndarray of shape (N,)
-        How often each row counts: in encoders, folds and scores.
+        How often each row counts in encoders and folds.
     loss_weight : ndarray of shape (N,)
-        The same times the class weight, with the same sum.
+        Weight times class weight, scaled to the same sum, for losses and scores.
     groups : ndarray of shape (N,) or None
-        Rows that no split may part.
+        Group of each row; no split divides a group.
     splits : list of (train, test) or None
-        The user's own splits; None where the folds are left to us.
-    first : ndarray of shape (N,)
-        A row of the user's X for each row.
+        The user's own splits, None if `cv` is a number of folds.
+    source_rows : ndarray of shape (N,)
+        Index in the user's X of one of the equal rows.
     """
 
     x: RawRows
@@ -45,11 +49,82 @@ class Data:
     weight: np.ndarray
     loss_weight: np.ndarray
     groups: np.ndarray | None
-    splits: list[Pair] | None
-    first: np.ndarray
+    splits: list[IndexPair] | None
+    source_rows: np.ndarray
 
     def __len__(self) -> int:
         return len(self.y)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """The training data of a fit.
+
+    Parameters
+    ----------
+    X : array or data frame
+        The user's X, checked, for scorers that read it.
+    rows : Data
+        The rows, deduplicated.
+    reader : Reader
+        Reads X; fitted.
+    target : TargetReader
+        Reads y; fitted.
+    """
+
+    X: Any
+    rows: Data
+    reader: Reader
+    target: TargetReader
+
+
+def prepare(
+    estimator: Any, reader: Reader, X: Any, y: Any, sample_weight: Any, groups: Any
+) -> Prepared:
+    """Check and read the training data of an estimator.
+
+    Parameters
+    ----------
+    estimator : BaseNAS
+        Gets ``n_features_in_`` and ``feature_names_in_``.
+    reader : Reader
+        Reads X; fitted here.
+    X, y, sample_weight, groups
+        As in `BaseNAS.fit`.
+
+    Raises
+    ------
+    ValueError
+        If they can't be used.
+    """
+    if y is None:
+        raise ValueError(
+            f"This {type(estimator).__name__} estimator requires y to be passed, but "
+            "the target y is None"
+        )
+    X = reader.check(estimator, X, reset=True)
+    if not hasattr(y, "to_numpy"):  # a series or frame keeps its dtype
+        y = as_array(y)
+    check_consistent_length(X, y, groups)
+    weight = _check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True
+    )
+    if not weight.any():
+        raise ValueError(
+            "Sample weights must contain at least one non-zero number, all are 0."
+        )
+    target = TargetReader(estimator._is_classifier)
+    rows = read_data(
+        X,
+        y,
+        weight,
+        groups,
+        reader=reader,
+        target=target,
+        cv=estimator.cv,
+        class_weight=estimator.get_params(deep=False).get("class_weight"),
+    )
+    return Prepared(X, rows, reader, target)
 
 
 def read_data(
@@ -63,130 +138,126 @@ def read_data(
     cv: Any,
     class_weight: Any,
 ) -> Data:
-    """Read X and y, drop rows of no weight, and merge equal rows.
+    """Read X and y, drop rows of weight 0, and merge equal rows.
 
-    `reader` and `target` are fitted on the way.
+    This fits `reader` and `target`.
     """
-    kept = sample_weight > 0
+    weighted = sample_weight > 0
     splits = None
-    if not is_split_by_us(cv):
-        splits = given_splits(reader.caller_name, cv, X, np.asarray(y), groups, kept)
-    rows = np.flatnonzero(kept)
-    if not kept.all():  # many images are not copied for nothing
+    if not is_n_folds(cv):
+        splits = user_splits(reader.caller_name, cv, X, np.asarray(y), groups, weighted)
+    rows = np.flatnonzero(weighted)
+    if not weighted.all():  # don't copy images needlessly
         X, y = _safe_indexing(X, rows), _safe_indexing(y, rows)
     x = reader.fit(X).read(X)
     codes = target.fit_read(y)
-    parts = [*x.keys, codes]
+    columns = [*x.keys, codes]
     if groups is not None:
-        groups = _group_numbers(_safe_indexing(groups, rows))
-        parts.append(groups)
-    if splits is not None:
-        parts.append(_membership(splits, len(rows)))
-    merged = deduplicate(parts, check_weight(sample_weight[rows]))
-    if splits is not None:
-        splits = [
-            (np.unique(merged.place[train]), np.unique(merged.place[valid]))
-            for train, valid in splits
-        ]
+        groups = _group_codes(_safe_indexing(groups, rows))
+        columns.append(groups)
+    columns.append(_split_membership(splits or [], len(rows)))
+    merged = deduplicate(columns, check_weight(sample_weight[rows]))
     first = merged.first
-    codes = codes[first]
     return Data(
         x=x.take(first),
-        y=codes,
+        y=codes[first],
         weight=merged.weight,
-        loss_weight=_loss_weight(class_weight, target, codes, merged.weight),
+        loss_weight=_loss_weight(class_weight, target, codes[first], merged.weight),
         groups=None if groups is None else groups[first],
-        splits=splits,
-        first=rows[first],
+        splits=None if splits is None else _merged_splits(splits, merged.inverse),
+        source_rows=rows[first],
     )
 
 
-def _group_numbers(groups: Any) -> np.ndarray:
-    """The group of each row as a number."""
+def _group_codes(groups: Any) -> np.ndarray:
+    """Return the group of each row as an integer."""
     groups = np.asarray(groups)
     if groups.ndim != 1:
         raise ValueError(
-            f"groups must hold one label a row, got an array of shape {groups.shape}: "
-            "number the groups."
+            "groups must hold one label per row, got an array of shape "
+            f"{groups.shape}: give an array of one dimension."
         )
     return pd.factorize(groups, sort=True)[0]
 
 
-def _membership(splits: list[Pair], n_rows: int) -> np.ndarray:
-    """Which part of which split a row is in, (N, 2 * splits); told apart in merging."""
-    member = np.zeros((n_rows, 2 * len(splits)), dtype=np.int8)
-    for number, parts in enumerate(splits):
-        for side, rows in enumerate(parts):
-            member[rows, 2 * number + side] = 1
-    return member
+def _split_membership(splits: list[IndexPair], n_rows: int) -> np.ndarray:
+    """Return flags (N, 2 * n_splits) of the side of each split that a row is on.
+
+    Equal rows are merged only if their flags are equal.
+    """
+    is_member = np.zeros((n_rows, 2 * len(splits)), dtype=np.int8)
+    for j, rows in enumerate(side for split in splits for side in split):
+        is_member[rows, j] = 1
+    return is_member
+
+
+def _merged_splits(splits: list[IndexPair], inverse: np.ndarray) -> list[IndexPair]:
+    """Return splits of the rows before merging as splits of the merged rows."""
+    return [
+        (np.unique(inverse[train]), np.unique(inverse[valid]))
+        for train, valid in splits
+    ]
 
 
 def _loss_weight(
     class_weight: Any, target: TargetReader, y: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
-    """Weights times the class weights, with the same sum."""
-    factor = class_factor(class_weight, target, y, weight)
-    loss_weight = weight * (factor / np.max(factor))  # the sum of huge ones overflows
+    """Return weights times class weights, with the same sum."""
+    factor = _class_factor(class_weight, target, y, weight)
+    loss_weight = weight * (factor / np.max(factor))  # sums of huge factors overflow
     return loss_weight * (weight.sum() / loss_weight.sum())
 
 
-def class_factor(
+def _class_factor(
     class_weight: Any, target: TargetReader, y: np.ndarray, weight: np.ndarray
 ) -> np.ndarray:
-    """The class weight of each row, 1 where there is none."""
+    """Return the class weight of each row, 1 if there are none."""
     if class_weight is None:
         return np.ones(len(weight))
-    caller_name, allowed = (
-        "NASClassifier",
-        "None, 'balanced' or a dict of label to weight",
-    )
+    refuse = partial(reject, "NASClassifier", "class_weight", class_weight)
+    allowed = "None, 'balanced' or a dict of label to weight"
     if target.kind_ == "multilabel":
-        reject(
-            caller_name, "class_weight", class_weight, "None for multi-label targets"
-        )
+        refuse("None for multi-label targets")
     counts = np.bincount(y, weight, minlength=target.n_outputs_)
     if is_word(class_weight, "balanced"):
         return (weight.sum() / (np.count_nonzero(counts) * counts))[y]
     if not isinstance(class_weight, Mapping):
-        reject(caller_name, "class_weight", class_weight, allowed)
-    known = target.classes_.tolist()
-    strangers = [label for label in class_weight if label not in known]
-    if strangers:
-        reject(
-            caller_name,
-            "class_weight",
-            class_weight,
-            f"a dict with labels of y, {known}",
-        )
-    factor = np.array([as_float(class_weight.get(label, 1.0)) for label in known])
-    is_right = (factor >= 0).all() and np.isfinite(factor).all()
-    if not is_right or not factor[y].any():
-        reject(caller_name, "class_weight", class_weight, f"{allowed}, weights >= 0")
+        refuse(allowed)
+    labels = target.classes_.tolist()
+    if any(label not in labels for label in class_weight):
+        refuse(f"a dict with labels of y, {labels}")
+    factor = np.array([as_float(class_weight.get(label, 1.0)) for label in labels])
+    is_valid = (factor >= 0).all() and np.isfinite(factor).all()
+    if not is_valid or not factor[y].any():
+        refuse(f"{allowed}, weights >= 0")
     return factor[y]
 
 
 def split_rows(
     data: Data, caller_name: str, cv: Any, target: TargetReader, n_folds: int, seed: int
 ) -> list[Split]:
-    """The user's splits, or folds of our own."""
+    """Return the user's splits, or shuffled folds."""
     if data.splits is not None:
         return [Split(train, valid) for train, valid in data.splits]
     stratify = target.kind_ in ("binary", "multiclass")
-    return made_splits(
+    return make_splits(
         caller_name, cv, data.y, data.weight, data.groups, stratify, n_folds, seed
     )
 
 
 def encode_fold(
-    data: Data,
-    split: Split,
-    target: TargetReader,
-    probabilistic: bool,
+    data: Data, split: Split, target: TargetReader, probabilistic: bool
 ) -> Fold:
-    """Encode a split by the statistics of its training rows alone."""
+    """Encode a split with the statistics of its training rows alone.
+
+    Parameters
+    ----------
+    probabilistic : bool
+        True if the score reads probabilities rather than labels.
+    """
     train, weight = split.train, data.weight[split.train] * split.train_share
-    encoder = _taken(data.x, train).encoder(weight)
-    scale, restore = _target_maps(data.y[train], weight, target)
+    encoder = _take(data.x, train).encoder(weight)
+    scale, restore, is_single = _target_transforms(data.y[train], weight, target)
     task = encoder.spec(
         kind=target.kind_,
         n_outputs=target.n_outputs_,
@@ -194,37 +265,39 @@ def encode_fold(
         probabilistic=probabilistic,
     )
 
-    def encoded(rows: np.ndarray, share: np.ndarray | float) -> Rows:
-        x = encoder.transform(_taken(data.x, rows))
-        if x.dtype != np.uint8:  # images of 8 bits stay as small as they are
+    def encode(rows: np.ndarray, share: np.ndarray | float) -> Rows:
+        x = encoder.transform(_take(data.x, rows))
+        if x.dtype != np.uint8:  # 8-bit images are not converted to floats
             x = x.astype(np.float32, copy=False)
         groups = None if data.groups is None else data.groups[rows]
         return Rows(x, scale(data.y[rows]), data.loss_weight[rows] * share, groups)
 
-    inside = encoded(train, split.train_share)
-    outside = encoded(split.valid, split.valid_share)
-    is_single = not isinstance(scale, TargetScale) or scale.fits_single
-    return Fold(task, inside, outside, split.valid, restore, encoder, is_single)
+    fitted = encode(train, split.train_share)
+    scored = encode(split.valid, split.valid_share)
+    return Fold(task, fitted, scored, split.valid, restore, encoder, is_single)
 
 
-def _taken(x: RawRows, rows: np.ndarray) -> RawRows:
-    """Rows in ascending order; all of them are not copied."""
+def _take(x: RawRows, rows: np.ndarray) -> RawRows:
+    """Return the given rows, ascending; without a copy if they are all rows."""
     return x if len(rows) == len(x) else x.take(rows)
 
 
-def _target_maps(
+def _target_transforms(
     y: np.ndarray, weight: np.ndarray, target: TargetReader
-) -> tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]:
-    """Targets as the loss sees them, and network outputs as predictions."""
+) -> tuple[Transform, Transform, bool]:
+    """Return a transform of targets for the loss, and one of outputs to predictions.
+
+    The third value is True if single precision can hold the predictions.
+    """
     if target.kind_ == "regression":
         scale = TargetScale.fit(y, weight)
-        return scale, scale.restore
+        return scale, scale.restore, scale.fits_single
     if target.kind_ == "multilabel":
-        return _as_float32, sigmoid
-    return _as_they_are, softmax
+        return _as_float32, sigmoid, True
+    return _identity, softmax, True
 
 
-def _as_they_are(y: np.ndarray) -> np.ndarray:
+def _identity(y: np.ndarray) -> np.ndarray:
     return y
 
 

@@ -1,4 +1,4 @@
-"""The roles of this room, whatever X holds: what was read, a reader, an encoder."""
+"""Interfaces of raw rows, readers and encoders, for tables and images alike."""
 
 from __future__ import annotations
 
@@ -11,49 +11,59 @@ import pandas as pd
 from scipy import sparse
 
 from sknas._problem import TaskSpec
-from sknas._validation import brief
+from sknas._validation import short_repr
 
 
 class RawRows(ABC):
-    """Rows that were read, but not encoded: a `Table` or `Images`."""
+    """Rows that were read but not encoded: a `RawTable` or `RawImages`."""
 
     @abstractmethod
     def __len__(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
 
     @abstractmethod
     def take(self, rows: np.ndarray) -> RawRows:
-        """The given rows."""
+        """Return the given rows."""
 
     @property
     @abstractmethod
     def keys(self) -> list[np.ndarray]:
-        """All that tells rows apart, as `deduplicate` reads it."""
+        """Arrays over the rows, equal for two rows exactly if the rows are equal."""
 
     @abstractmethod
     def encoder(self, weight: np.ndarray) -> Encoder:
-        """An encoder that learnt from these rows, each counting `weight` times."""
+        """Return an encoder fitted on these rows, each counting `weight` times."""
 
 
 class Reader(ABC):
-    """Learns the layout of X once, and reads any container by it."""
+    """Learns the layout of X once, and reads any container by it.
 
-    caller_name: str  # name of the estimator, for messages
-    least_rows: int  # that are read at once, where X is read in parts
-    sides: tuple[int, int] | None = None  # height and width, where rows are images
+    Attributes
+    ----------
+    caller_name : str
+        Name of the estimator, for messages.
+    min_chunk_rows : int
+        Minimum number of rows in a chunk, where X is read in chunks.
+    image_size : tuple of (int, int) or None
+        Height and width if rows are images.
+    """
+
+    caller_name: str
+    min_chunk_rows: int
+    image_size: tuple[int, int] | None = None
 
     @abstractmethod
     def check(self, estimator: Any, X: Any, *, reset: bool) -> Any:
-        """X as an array or a pandas frame that can be read.
+        """Return X as an array or a pandas frame that can be read.
 
         Parameters
         ----------
         estimator : BaseNAS
-            Gets or has ``n_features_in_`` and ``feature_names_in_``.
+            Its ``n_features_in_`` and ``feature_names_in_`` are set or compared.
         X : array-like or data frame
-            What the user gave.
+            As given by the user.
         reset : bool
-            Whether it is the X of `fit`.
+            True in `fit`, False when predicting.
         """
 
     @abstractmethod
@@ -62,27 +72,27 @@ class Reader(ABC):
 
     @abstractmethod
     def read(self, X: Any) -> RawRows:
-        """Read rows with the layout learnt."""
+        """Read rows with the learnt layout."""
 
     @abstractmethod
-    def forget(self, encoders: Sequence[Any]) -> None:
-        """Drop what no encoder tells apart; what is predicted stays the same."""
+    def prune_vocabulary(self, encoders: Sequence[Any]) -> None:
+        """Drop categories that no encoder distinguishes; predictions stay the same."""
 
 
 class Encoder(ABC):
-    """Encodes rows by the statistics of those that it learnt from."""
+    """Encodes rows with the statistics of the rows it was fitted on."""
 
     @abstractmethod
-    def transform(self, samples: Any) -> np.ndarray:
-        """Encode rows: an array that a network reads."""
+    def transform(self, rows: Any) -> np.ndarray:
+        """Return raw rows as the array that a network reads."""
 
     @abstractmethod
-    def spec(self, **told: Any) -> TaskSpec:
-        """The task of a network that reads encoded rows, with all else as told."""
+    def spec(self, **options: Any) -> TaskSpec:
+        """Return the task on encoded rows; `options` are its other fields."""
 
 
 def n_dimensions(X: Any) -> int:
-    """Dimensions of an array, a frame or nested lists; 0 of what is none of them."""
+    """Return the dimensions of an array, a frame or nested lists, else 0."""
     n_lists = 0
     while isinstance(X, list | tuple) and len(X):
         X, n_lists = X[0], n_lists + 1
@@ -90,12 +100,12 @@ def n_dimensions(X: Any) -> int:
 
 
 def dense_rows(caller_name: str, X: Any) -> Any:
-    """X without its rows being read, a frame of polars as one of pandas.
+    """Return a dense X, with a polars frame turned into a pandas one.
 
     Raises
     ------
     TypeError
-        If it is sparse or lazy.
+        If X is sparse or lazy.
     ValueError
         If two columns of a frame have the same name.
     """
@@ -106,10 +116,10 @@ def dense_rows(caller_name: str, X: Any) -> Any:
     if hasattr(X, "collect") and hasattr(X, "lazy"):
         raise TypeError("X is a lazy frame, give its rows: X.collect().")
     if isinstance(X, pd.DataFrame) and not X.columns.is_unique:
-        twice = X.columns[X.columns.duplicated()][0]
+        duplicate = X.columns[X.columns.duplicated()][0]
         raise ValueError(
-            f"Columns of X must have different names, {brief(twice)} is there more "
-            "than once: rename them."
+            f"Columns of X must have different names, {short_repr(duplicate)} occurs "
+            "more than once: rename them."
         )
     if not isinstance(X, pd.DataFrame) and hasattr(X, "get_column"):  # polars
         return pd.DataFrame({name: X.get_column(name).to_numpy() for name in X.columns})

@@ -1,4 +1,4 @@
-"""Which rows train and which rows validate."""
+"""Splits of rows into training and validation rows."""
 
 from __future__ import annotations
 
@@ -20,12 +20,22 @@ from sklearn.model_selection import (
     check_cv,
 )
 
-from sknas._validation import brief, reject, warn_user
+from sknas._validation import reject, short_repr, warn_user
+
+IndexPair = tuple[np.ndarray, np.ndarray]  # rows to train on, rows to validate on
+
+MIN_REPEATS = 10  # repetitions of a row, at least, that a large weight is capped at
+MAX_FOLDS = 2**30  # more than the number of rows that fit into memory
+HOLDOUT_SHARE = 0.2  # share of rows that a hold-out set validates
+ALLOWED_CV = (
+    "'auto', an int >= 2, a scikit-learn splitter or an iterable of (train, test) row "
+    "indices"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One way to train and validate.
+    """Rows to train on and rows to validate on.
 
     A row of weight 3 stands for three equal rows, of which two may train and one
     validate: a row can be on both sides, with a share of its weight on each.
@@ -33,9 +43,9 @@ class Split:
     Parameters
     ----------
     train, valid : ndarray of int
-        Row numbers.
+        Row indices.
     train_share, valid_share : ndarray of float or float, default=1.0
-        Share of each row's weight that is there.
+        Share of each row's weight on that side.
     """
 
     train: np.ndarray
@@ -44,88 +54,78 @@ class Split:
     valid_share: np.ndarray | float = 1.0
 
 
-Pair = tuple[np.ndarray, np.ndarray]  # row numbers to train on, to validate on
-
-MIN_UNITS = 5  # a row of large weight is dealt in twice as many parts at the least
-MAX_FOLDS = 2**30  # more than rows that fit into memory
-HOLDOUT = 0.2  # share of rows validated where there is one split
-
-
-def is_split_by_us(cv: Any) -> bool:
-    """Whether `cv` is a number of folds, which we make ourselves."""
+def is_n_folds(cv: Any) -> bool:
+    """Return True if `cv` is "auto" or a number of folds, not the user's own splits."""
     return isinstance(cv, str | Integral) and not isinstance(cv, bool)
 
 
 def check_folds(caller_name: str, cv: Any) -> None:
-    """Refuse a `cv` that is no way to split rows."""
-    if is_split_by_us(cv):
+    """Raise an error if `cv` does not say how to split rows."""
+    if is_n_folds(cv):
         is_wrong = cv != "auto" and (isinstance(cv, str) or cv < 2)
     else:
         is_splitter = hasattr(cv, "split") or isinstance(cv, Iterable)
-        # These have a method of that name too.
+        # Classes of splitters and bytes have a method `split`, too.
         is_wrong = not is_splitter or isinstance(cv, type | bytes | bytearray)
     if is_wrong:
-        reject(caller_name, "cv", cv, _ALLOWED)
+        reject(caller_name, "cv", cv, ALLOWED_CV)
 
 
-_ALLOWED = (
-    "'auto', an int >= 2, a scikit-learn splitter or an iterable of (train, test) row "
-    "numbers"
-)
-
-
-def given_splits(
+def user_splits(
     caller_name: str,
     cv: Any,
     X: Any,
     y: np.ndarray,
     groups: np.ndarray | None,
-    kept: np.ndarray,
-) -> list[Pair]:
-    """Splits of a user's splitter or iterable, on the rows that are kept.
+    weighted: np.ndarray,
+) -> list[IndexPair]:
+    """Return the splits of a user's splitter or iterable, without rows of weight 0.
 
     Parameters
     ----------
+    caller_name : str
+        Name of the estimator, for messages.
     cv : splitter or iterable of (train, test)
         Splits all rows given to `fit`.
     X, y, groups : array-like of shape (n_samples, ...)
-        What the splitter reads.
-    kept : ndarray of bool of shape (n_samples,)
-        Rows with a weight; the others drop out of the splits.
+        Arguments of the splitter.
+    weighted : ndarray of bool of shape (n_samples,)
+        True for rows of weight > 0; the returned splits index these rows alone.
     """
-    number = np.cumsum(kept) - 1  # of a kept row among the kept ones
+    new_index = np.cumsum(weighted) - 1
     splits = []
     if not hasattr(cv, "split"):
-        cv = _pairs(caller_name, cv, len(kept))
+        cv = _index_pairs(caller_name, cv, len(weighted))
     for pair in check_cv(cv).split(X, y, groups):
-        train, test = (_places(rows, len(kept)) for rows in pair)
-        splits.append((number[train[kept[train]]], number[test[kept[test]]]))
-    if not any(len(train) and len(test) for train, test in splits):
+        train, test = (_as_indices(rows, len(weighted)) for rows in pair)
+        kept_train, kept_test = train[weighted[train]], test[weighted[test]]
+        if len(kept_train) and len(kept_test):
+            splits.append((new_index[kept_train], new_index[kept_test]))
+    if not splits:
         raise ValueError(
-            f"The splits of cv={brief(cv)} leave no rows to train or to validate on, "
-            "give splits with both."
+            f"The splits of cv={short_repr(cv)} leave no rows to train or to validate "
+            "on, give splits with both."
         )
-    return [(train, test) for train, test in splits if len(train) and len(test)]
+    return splits
 
 
-def _pairs(caller_name: str, cv: Any, n_rows: int) -> list[Pair]:
-    """Row numbers of an iterable of (train, test), which may be masks."""
+def _index_pairs(caller_name: str, cv: Any, n_rows: int) -> list[IndexPair]:
+    """Return an iterable of (train, test), indices or masks, as row indices."""
     pairs = cv
     try:
         pairs = list(cv)
-        return [(_places(a, n_rows), _places(b, n_rows)) for a, b in pairs]
+        return [(_as_indices(a, n_rows), _as_indices(b, n_rows)) for a, b in pairs]
     except (TypeError, ValueError, IndexError):
-        reject(caller_name, "cv", pairs, _ALLOWED)
-        raise
+        reject(caller_name, "cv", pairs, ALLOWED_CV)
 
 
-def _places(rows: Any, n_rows: int) -> np.ndarray:
-    """Row numbers, from numbers or a mask; none from an empty list."""
-    rows = np.asarray(rows)
+def _as_indices(rows: Any, n_rows: int) -> np.ndarray:
+    """Return row indices of indices or a mask."""
+    rows = np.asarray(rows)  # an empty list becomes an array of floats
     return np.arange(n_rows)[rows if len(rows) else rows.astype(int)]
 
 
-def made_splits(
+def make_splits(
     caller_name: str,
     cv: Any,
     y: np.ndarray,
@@ -135,12 +135,12 @@ def made_splits(
     n_folds: int,
     seed: int,
 ) -> list[Split]:
-    """Shuffled folds, stratified by class and whole by group.
+    """Return shuffled folds, stratified by class, that never split a group.
 
-    A row is dealt to the folds as often as its weight says, as if its repetitions
-    were rows of their own. With ``cv="auto"`` there are `n_folds`, or as many as there
-    are rows. Classes with fewer rows than folds are trained on in every fold and
-    validated on in none, with one warning.
+    A row is repeated as often as its weight says before rows are split. With
+    ``cv="auto"`` there are `n_folds`, at most one per row. Classes with fewer
+    rows than folds are in the training rows of every fold and validated by none, with
+    one warning.
 
     Raises
     ------
@@ -148,100 +148,81 @@ def made_splits(
         If there are fewer rows (or groups) than an explicit `cv` asks for.
     """
     n_folds = n_folds if cv == "auto" else int(cv)
-    most = 2 * max(min(n_folds, MAX_FOLDS), MIN_UNITS)
-    counts = np.clip(weight, 1, most).astype(int)
-    rows = np.repeat(np.arange(len(y)), counts)  # (units,)
-    dealt = None if groups is None else groups[rows]
-    pairs = _deal(caller_name, cv, y[rows], dealt, stratify, n_folds, seed)
+    noun = "rows" if groups is None else "groups"
+    max_repeats = max(2 * min(n_folds, MAX_FOLDS), MIN_REPEATS)
+    counts = np.clip(weight, 1, max_repeats).astype(int)
+    rows = np.repeat(np.arange(len(y)), counts)  # (R,), each row `counts` times
+    y, groups = y[rows], None if groups is None else groups[rows]
+    n_groups = len(rows) if groups is None else len(np.unique(groups))
+    if cv != "auto" and n_groups < n_folds:
+        reject(caller_name, "cv", cv, f"at most the number of {noun}, {n_groups}")
+    if n_groups < 2:
+        raise ValueError(
+            f"There must be at least 2 {noun} to train and to validate on, got 1."
+        )
+    largest = int(np.bincount(y).max()) if stratify else n_folds
+    if cv != "auto" and largest < n_folds:
+        allowed = f"at most the rows of the largest class, {largest}"
+        reject(caller_name, "cv", cv, allowed)
+    n_folds = min(n_folds, n_groups, max(2, largest))
     splits = []
-    for _, valid in pairs:
-        share = np.bincount(rows[valid], minlength=len(y)) / counts
-        inside, outside = np.flatnonzero(share < 1), np.flatnonzero(share > 0)
-        splits.append(Split(inside, outside, 1 - share[inside], share[outside]))
+    for _, validated in _split_repeated(y, groups, stratify, n_folds, seed):
+        share = np.bincount(rows[validated], minlength=len(counts)) / counts
+        train, valid = np.flatnonzero(share < 1), np.flatnonzero(share > 0)
+        splits.append(Split(train, valid, 1 - share[train], share[valid]))
     return splits
 
 
-def _deal(
-    caller_name: str,
-    cv: Any,
-    y: np.ndarray,
-    groups: np.ndarray | None,
-    stratify: bool,
-    n_folds: int,
-    seed: int,
-) -> list[Pair]:
-    """The splits, of units that each count once."""
-    everything = np.ones(len(y), dtype=bool)
-    units = _count_units(everything, groups)
-    what = "rows" if groups is None else "groups"
-    if cv != "auto" and units < n_folds:
-        reject(caller_name, "cv", cv, f"at most the number of {what}, {units}")
-    n_folds = min(n_folds, units)
-    if units < 2:
-        raise ValueError(
-            f"There must be at least 2 {what} to train and to validate on, got 1."
-        )
-    validated = everything
+def _split_repeated(
+    y: np.ndarray, groups: np.ndarray | None, stratify: bool, n_folds: int, seed: int
+) -> list[IndexPair]:
+    """Return splits of rows that count once each."""
+    all_rows = rows = np.arange(len(y))
     if stratify:
-        n_folds, validated = _without_rare(caller_name, y, n_folds, cv)
-        if groups is not None:  # no group is split, not even by a rare class
-            validated &= ~np.isin(groups, groups[~validated])
-    units = _count_units(validated, groups)
-    if units < 2:  # all classes are rare: to validate them is better than nothing
-        stratify, validated = False, everything
-        units = _count_units(validated, groups)
-    n_folds = min(n_folds, units)
-    rows = np.flatnonzero(validated)
-    stratify = stratify and _has_room(y[rows], n_folds)
+        group_of = all_rows if groups is None else groups
+        is_rare = _find_rare_classes(y, max(n_folds, 2))
+        # Exclude whole groups, so that none is split.
+        rows = np.flatnonzero(~np.isin(group_of, group_of[is_rare]))
+        n_groups = len(np.unique(group_of[rows]))
+        if n_groups >= 2:
+            n_folds = min(n_folds, n_groups)
+        else:  # all classes are rare: better to validate them than nothing
+            stratify, rows = False, all_rows
+    stratify = stratify and _can_stratify(y[rows], n_folds)
     splitter = _splitter(n_folds, stratify, groups is not None, seed)
     groups = None if groups is None else groups[rows]
     with warnings.catch_warnings():
-        # A class of fewer rows than folds in some group-wise folds: warned above.
+        # scikit-learn would warn of rare classes a second time.
         warnings.simplefilter("ignore", UserWarning)
         pairs = list(splitter.split(rows, y[rows] if stratify else None, groups))
     return [(rows[train], rows[valid]) for train, valid in pairs]
 
 
-def _has_room(y: np.ndarray, n_folds: int) -> bool:
-    """Whether each class can be on either side of each split."""
+def _can_stratify(y: np.ndarray, n_folds: int) -> bool:
+    """Return True if each class can be on both sides of each split."""
     if n_folds == 1:
-        return len(np.unique(y)) <= HOLDOUT * len(y)
+        return len(np.unique(y)) <= HOLDOUT_SHARE * len(y)
     return int(np.bincount(y).max()) >= n_folds
 
 
-def _count_units(chosen: np.ndarray, groups: np.ndarray | None) -> int:
-    """Rows, or groups, that folds may be made of."""
-    if groups is None:
-        return int(chosen.sum())
-    return len(np.unique(groups[chosen]))
-
-
-def _without_rare(
-    caller_name: str, y: np.ndarray, n_folds: int, cv: Any
-) -> tuple[int, np.ndarray]:
-    """Folds that fit the classes, and the rows that may be validated."""
+def _find_rare_classes(y: np.ndarray, min_count: int) -> np.ndarray:
+    """Return a mask of the rows of classes with fewer than `min_count`, and warn."""
     counts = np.bincount(y)
-    if cv == "auto":
-        n_folds = int(min(n_folds, max(2, counts.max())))
-    elif counts.max() < n_folds:
-        most = f"at most the rows of the largest class, {counts.max()}"
-        reject(caller_name, "cv", cv, most)
-    least = max(n_folds, 2)
-    rare = np.flatnonzero((counts > 0) & (counts < least))
+    rare = np.flatnonzero((counts > 0) & (counts < min_count))
     if len(rare):
         warn_user(
             f"{len(rare)} of {np.count_nonzero(counts)} classes have fewer than "
-            f"{least} rows: they are trained on, but no fold validates them."
+            f"{min_count} rows: they are trained on, but no fold validates them."
         )
-    return n_folds, ~np.isin(y, rare)
+    return np.isin(y, rare)
 
 
 def _splitter(n_folds: int, stratify: bool, grouped: bool, seed: int) -> Any:
     if n_folds == 1:
         if grouped:
-            return GroupShuffleSplit(1, test_size=HOLDOUT, random_state=seed)
+            return GroupShuffleSplit(1, test_size=HOLDOUT_SHARE, random_state=seed)
         cls = StratifiedShuffleSplit if stratify else ShuffleSplit
-        return cls(1, test_size=HOLDOUT, random_state=seed)
+        return cls(1, test_size=HOLDOUT_SHARE, random_state=seed)
     if grouped:
         cls = StratifiedGroupKFold if stratify else GroupKFold
     else:

@@ -1,4 +1,4 @@
-"""Targets: class labels and regression values <-> what the loss sees."""
+"""Conversion of labels and values for the loss, and of outputs to predictions."""
 
 from __future__ import annotations
 
@@ -11,26 +11,35 @@ from scipy.special import expit
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import assert_all_finite, check_array, column_or_1d
 
-MAX_TARGET = 1e150  # regression targets beyond have no squared error
-MAX_SCALED = 1e15  # the square of a larger one is infinite in single precision
-MAX_ROUNDING = 1e-4  # of the range of values, that single precision may cost
+MAX_TARGET = 1e150  # largest regression target: its square is finite
+MAX_SCALED = 1e15  # largest scaled target: its square is finite in single precision
+MAX_ROUNDING = 1e-4  # rounding error of single precision, relative to the value range
 
 
 @dataclass(eq=False)
 class TargetReader:
-    """Turns y into class codes (N,) int64, labels (N, C) or values (N, C) float.
+    """Reads y as class codes (N,) int64, labels (N, C) or values (N, C) of float.
 
     Parameters
     ----------
     is_classifier : bool
-        Whether y holds classes.
+        True if y holds classes.
+
+    Attributes
+    ----------
+    kind_ : {"binary", "multiclass", "multilabel", "regression"}
+        Kind of target.
+    classes_ : ndarray, list of ndarray or None
+        Sorted classes; a list for multi-label targets, None for regression.
+    n_outputs_ : int
+        Number of classes, labels or regression targets.
+    is_column_ : bool
+        True if y is a single regression target.
     """
 
     is_classifier: bool
-    kind_: str = field(default="", init=False)
     classes_: Any = field(default=None, init=False)
-    n_outputs_: int = field(default=0, init=False)
-    is_column_: bool = field(default=False, init=False)  # y was one column
+    is_column_: bool = field(default=False, init=False)
 
     def fit_read(self, y: Any) -> np.ndarray:
         """Learn the kind of target and read it.
@@ -41,7 +50,7 @@ class TargetReader:
             If y has missing values, is continuous for a classifier, or has several
             outputs of several classes.
         """
-        y = _plain(y)
+        y = _to_numpy(y)
         return self._read_classes(y) if self.is_classifier else self._read_values(y)
 
     def _read_values(self, y: np.ndarray) -> np.ndarray:
@@ -51,15 +60,10 @@ class TargetReader:
                 "as two columns."
             )
         try:
-            with np.errstate(over="ignore"):  # what no double can hold is infinity
+            with np.errstate(over="ignore"):  # too large for doubles: infinity
                 y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
-        except OverflowError:  # ints of Python's own
+        except OverflowError:  # Python integers of any size
             _reject_huge()
-        if y.ndim > 2:
-            raise ValueError(
-                f"y must be of shape (n_samples,) or (n_samples, n_targets), got "
-                f"{y.shape}."
-            )
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         if np.abs(y).max() > MAX_TARGET:
@@ -78,8 +82,8 @@ class TargetReader:
         if y.dtype == object and y.ndim == 1:
             _reject_mixed(y)
         check_classification_targets(y)
-        is_indicator = type_of_target(y) == "multilabel-indicator"  # of any two numbers
-        if is_indicator and np.isin(y, (0, 1)).all():
+        is_indicator = type_of_target(y) == "multilabel-indicator"
+        if is_indicator and np.isin(y, (0, 1)).all():  # it may hold other numbers
             self.kind_ = "multilabel"
             self.n_outputs_ = y.shape[1]
             self.classes_ = [np.array([0, 1]) for _ in range(y.shape[1])]
@@ -87,12 +91,9 @@ class TargetReader:
         if y.ndim == 2:
             raise ValueError(
                 "y with several outputs must hold 0 and 1 only (multi-label), fit one "
-                "classifier an output for more classes, for example with "
+                "classifier per output for more classes, for example with "
                 "sklearn.multioutput.MultiOutputClassifier."
             )
-        return self._read_labels(y)
-
-    def _read_labels(self, y: np.ndarray) -> np.ndarray:
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
@@ -124,24 +125,24 @@ def _reject_huge() -> NoReturn:
 
 
 def as_array(y: Any) -> np.ndarray:
-    """y as an array.
+    """Return y as an array.
 
     Raises
     ------
     ValueError
-        If it is a list of lists of different lengths.
+        If y is a list of lists of different lengths.
     """
     try:
         return np.asarray(y)
     except ValueError as error:
         raise ValueError(
-            "y must hold one target a row, or as many in each row, got a list of "
+            "y must hold one target per row, or as many in each row, got a list of "
             "lists of different lengths."
         ) from error
 
 
-def _plain(y: Any) -> np.ndarray:
-    """y as an array of numpy's own types; missing values are refused."""
+def _to_numpy(y: Any) -> np.ndarray:
+    """Return y as an array of a numpy dtype; missing values are refused."""
     if isinstance(y, pd.DataFrame) or hasattr(y, "to_pandas"):
         y = y.to_numpy()
     if isinstance(y, pd.Series | pd.api.extensions.ExtensionArray):
@@ -155,10 +156,10 @@ def _plain(y: Any) -> np.ndarray:
             raise ValueError("Input y contains NaN.")
         if len({type(value) for value in y.ravel()}) == 1:
             try:
-                y = np.asarray(y.tolist())  # numbers or strings kept as objects
+                y = np.asarray(y.tolist())  # numbers or strings stored as objects
             except ValueError as error:
                 raise ValueError(
-                    "y must hold a number or a label a row, it holds "
+                    "y must hold a number or a label per row, it holds "
                     f"{type(y.flat[0]).__name__} objects of unequal lengths: give "
                     "several targets as columns."
                 ) from error
@@ -167,7 +168,7 @@ def _plain(y: Any) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class TargetScale:
-    """Standardises regression targets, and brings predictions back.
+    """Standardises regression targets, and scales network outputs back.
 
     Predictions are clipped to the range of the training targets.
 
@@ -187,51 +188,51 @@ class TargetScale:
         """Learn from targets (N, C), each row counting `weight` times."""
         low, high = y.min(axis=0), y.max(axis=0)
         mean = np.clip(np.average(y, axis=0, weights=weight), low, high)
-        # Relative to the largest distance, squares of huge and tiny values are finite.
+        # Scaled by the largest, squares of deviations neither overflow nor underflow.
         largest = np.abs(y - mean).max(axis=0)
-        unit = np.where((high > low) & (largest > 0), largest, 1.0)
-        variance = np.average(((y - mean) / unit) ** 2, axis=0, weights=weight)
-        std = np.where(variance > 0, unit * np.sqrt(variance), 1.0)
+        scale = np.where((high > low) & (largest > 0), largest, 1.0)
+        variance = np.average(((y - mean) / scale) ** 2, axis=0, weights=weight)
+        std = np.where(variance > 0, scale * np.sqrt(variance), 1.0)
         return cls(mean, std, low, high)
 
     def __call__(self, y: np.ndarray) -> np.ndarray:
-        """Targets as the loss sees them."""
+        """Return standardised targets, for the loss."""
         with np.errstate(over="ignore"):
             scaled = (y - self.mean) / self.std
-        # Rows that the statistics did not see, or hardly, may lie far away.
+        # Validation rows, or rows of little weight, may be far from all others.
         return np.clip(scaled, -MAX_SCALED, MAX_SCALED).astype(np.float32)
 
     @property
     def fits_single(self) -> bool:
-        """Whether single precision can hold predictions."""
+        """True if single precision can hold predictions."""
         return fits_single(np.stack([self.low, self.high]))
 
     def restore(self, output: np.ndarray) -> np.ndarray:
-        """Network outputs (N, C) as target values."""
+        """Return network outputs (..., C) as target values."""
         values = output.astype(np.float64) * self.std + self.mean
         return np.clip(values, self.low, self.high)
 
 
 def fits_single(values: np.ndarray) -> bool:
-    """Whether single precision still tells the values of each column (N, C) apart."""
+    """Return True if single precision resolves the values of each column of (N, C)."""
     if not len(values):
         return True
     low, high = values.min(axis=0), values.max(axis=0)
     largest = np.maximum(-low, high)
     info = np.finfo(np.float32)
     rounding = np.maximum(info.eps * largest, info.smallest_subnormal)
-    unit = np.where(high > low, high - low, largest)
-    is_near = (largest < info.max) & (rounding <= MAX_ROUNDING * unit)
-    return bool(np.all(is_near | (largest == 0)))
+    spread = np.where(high > low, high - low, largest)
+    is_resolved = (largest < info.max) & (rounding <= MAX_ROUNDING * spread)
+    return bool(np.all(is_resolved | (largest == 0)))
 
 
 def softmax(output: np.ndarray) -> np.ndarray:
-    """Logits (..., C) as class probabilities, each row summing to 1."""
+    """Return class probabilities of logits (..., C), each row summing to 1."""
     output = output - output.max(axis=-1, keepdims=True)
     exponents = np.exp(output)
     return exponents / exponents.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(output: np.ndarray) -> np.ndarray:
-    """Logits (N, C) as one probability a label."""
+    """Return one probability per label of logits (..., C)."""
     return expit(output)

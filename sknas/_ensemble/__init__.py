@@ -1,1 +1,1 @@
-"""From a history to what predicts."""
+"""Select, calibrate and build the ensemble that predicts."""

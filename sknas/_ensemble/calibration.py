@@ -1,4 +1,4 @@
-"""Probabilities made as sure as they are right."""
+"""Temperature scaling of probabilities."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Callable
 import numpy as np
 from scipy.optimize import minimize_scalar
 
-RANGE = (0.25, 4.0)  # of a temperature
-TINY = 1e-12
+TEMPERATURES = (0.25, 4.0)  # lowest and highest temperature
+MIN_PROBABILITY = 1e-12  # keeps logarithms finite
 
 
 def apply_temperature(
     predictions: np.ndarray, temperature: float, kind: str
 ) -> np.ndarray:
-    """Probabilities (..., C) at a temperature: above 1 they get less sure.
+    """Return probabilities (..., C) at a temperature; above 1 they get flatter.
 
-    Predictions of a regressor stay what they are.
+    Predictions of a regressor are returned unchanged.
     """
     if kind == "regression" or temperature == 1.0:
         return predictions
-    logs = np.log(np.maximum(predictions, TINY)) / temperature
+    logs = np.log(np.maximum(predictions, MIN_PROBABILITY)) / temperature
     if kind == "multilabel":
-        others = np.log(np.maximum(1 - predictions, TINY)) / temperature
+        others = np.log(np.maximum(1 - predictions, MIN_PROBABILITY)) / temperature
         return np.exp(logs - np.logaddexp(logs, others))
     shares = np.exp(logs - logs.max(axis=-1, keepdims=True))
     return shares / shares.sum(axis=-1, keepdims=True)
@@ -31,16 +31,16 @@ def apply_temperature(
 def fit_temperature(
     predictions: np.ndarray, loss: Callable[[np.ndarray], float], kind: str
 ) -> float:
-    """The temperature of the lowest log-loss.
+    """Return the temperature with the lowest log-loss, 1 for a regressor.
 
     Parameters
     ----------
     predictions : ndarray of shape (N, C)
-        Probabilities for rows that no network was trained on.
+        Out-of-fold probabilities.
     loss : callable
         Predictions -> mean loss.
     kind : {"binary", "multiclass", "multilabel", "regression"}
-        What is predicted.
+        Kind of the target.
 
     References
     ----------
@@ -51,7 +51,7 @@ def fit_temperature(
         return 1.0
     found = minimize_scalar(
         lambda log: loss(apply_temperature(predictions, float(np.exp(log)), kind)),
-        bounds=np.log(RANGE),
+        bounds=np.log(TEMPERATURES),
         method="bounded",
         options={"xatol": 0.02},
     )

@@ -1,4 +1,4 @@
-"""Weighted networks, with the encodings that they read."""
+"""The ensemble: weighted networks, with the encoders of the rows they read."""
 
 from __future__ import annotations
 
@@ -25,47 +25,48 @@ class Member:
     Parameters
     ----------
     architecture : Architecture
-        What it is.
+        The architecture of all its networks.
     networks : tuple of TensorNet
-        skorch nets over encoded rows: one of each fold, or one of all rows.
-    places : tuple of int
-        The encoding that each network reads.
+        skorch nets over encoded rows: one per fold, or one trained on all rows.
+    encoding_indices : tuple of int
+        Index of the encoding that each network reads.
     weight : float
-        Its share of the answer.
+        Share in the weighted mean.
     temperature : float, default=1.0
-        What calibrates its probabilities.
+        Calibrates the probabilities of its networks.
     """
 
     architecture: Architecture
     networks: tuple[TensorNet, ...]
-    places: tuple[int, ...]
+    encoding_indices: tuple[int, ...]
     weight: float
     temperature: float = 1.0
 
     @property
     def network(self) -> TensorNet:
-        """The first of its networks."""
+        """The first network."""
         return self.networks[0]
 
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
-    """Weighted networks, with the encodings that they read.
+    """Weighted mean of networks.
 
     Parameters
     ----------
     members : tuple of Member
-        The heaviest first; their weights sum to 1.
+        Sorted by weight, the largest first; the weights sum to 1.
     encodings : tuple of (encoder, callable)
-        How rows are encoded, and how outputs (N, C) of networks become predictions.
+        Encoders of rows, each with the function that turns outputs (N, C) of a network
+        into predictions.
     kind : {"binary", "multiclass", "multilabel", "regression"}
-        What is predicted.
+        Kind of the target.
     device : str
-        Where it was trained.
+        Device of the training.
     temperature : float, default=1.0
-        What calibrates its probabilities.
+        Calibrates the probabilities of the weighted mean.
     is_single : bool, default=True
-        Whether single precision can hold predictions.
+        True if single precision can hold the predictions.
     """
 
     members: tuple[Member, ...]
@@ -80,41 +81,56 @@ class Ensemble:
         return len(self.members)
 
     @property
-    def place(self) -> str:
-        """The device to predict on: the CPU where a loaded one's GPU is missing."""
+    def predict_device(self) -> str:
+        """The device of the training, or the CPU if there is no such GPU."""
         is_there = torch.cuda.is_available() or not self.device.startswith("cuda")
         return self.device if is_there else "cpu"
 
     def _modules(self, dtype: np.dtype) -> list[list[nn.Module]]:
-        """The networks of each member in a precision, ready to predict."""
-        kind = torch.float64 if dtype == np.float64 else torch.float32
+        """Return the networks of each member in a precision, on the device."""
+        precision = torch.float64 if dtype == np.float64 else torch.float32
+        device = self.predict_device
         plain = [[net.module_ for net in member.networks] for member in self.members]
-        if kind == torch.float32 and self.place == "cpu":
+        if precision == torch.float32 and device == "cpu":
             return plain
-        if (kind, self.place) not in self._copies:
-            self._copies[kind, self.place] = [
-                [copy.deepcopy(module).to(self.place, kind) for module in modules]
+        if (precision, device) not in self._copies:
+            self._copies[precision, device] = [
+                [copy.deepcopy(module).to(device, precision) for module in modules]
                 for modules in plain
             ]
-        return self._copies[kind, self.place]
+        return self._copies[precision, device]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": {}}
 
-    def predict(self, samples: Any) -> np.ndarray:
-        """Predictions (N, C) for rows that were read: the members' weighted mean."""
+    def predict(self, rows: Any) -> np.ndarray:
+        """Predict with the weighted mean of the members.
+
+        Parameters
+        ----------
+        rows : RawRows
+            N rows that were read but not encoded.
+
+        Returns
+        -------
+        ndarray of shape (N, C)
+            Probabilities or target values.
+        """
         total: Any = 0.0
-        for place, (encoder, restore) in enumerate(self.encodings):
-            x = encoder.transform(samples)
-            rows = torch.tensor(x, device=self.place)  # images may be the user's own
-            modules = self._modules(x.dtype)
-            for member, own in zip(self.members, modules, strict=True):
-                if place in member.places:
-                    module = own[member.places.index(place)]
+        for index, (encoder, restore) in enumerate(self.encodings):
+            array = encoder.transform(rows)
+            # A copy, since images may be the user's own array.
+            x = torch.tensor(array, device=self.predict_device)
+            modules = self._modules(array.dtype)
+            for member, networks in zip(self.members, modules, strict=True):
+                if index in member.encoding_indices:
+                    network = networks[member.encoding_indices.index(index)]
                     with one_thread():
-                        answer = restore(evaluate(module, rows))
-                    answer = apply_temperature(answer, member.temperature, self.kind)
-                    total = total + member.weight / len(own) * answer
-        is_double = x.dtype == np.float64 or not self.is_single
+                        predicted = restore(evaluate(network, x))
+                    predicted = apply_temperature(
+                        predicted, member.temperature, self.kind
+                    )
+                    total = total + member.weight / len(networks) * predicted
+        is_double = array.dtype == np.float64 or not self.is_single
         precision = np.float64 if is_double else np.float32
         return apply_temperature(total, self.temperature, self.kind).astype(precision)

@@ -1,202 +1,238 @@
-"""From a history to what predicts: choose, weigh and refit the winners."""
+"""Train the selected architectures once more, on all rows."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from sknas._checkpoint import keys
 from sknas._ensemble.predictor import Ensemble, Member
 from sknas._ensemble.selection import Selection
-from sknas._history import IN_HALVES, OUT_OF_MEMORY, Trial
+from sknas._history import Fault, Trial
 from sknas._parallel.run import run_tasks
-from sknas._problem import Fold, Problem
-from sknas._training.isolation import failure_reason, free_memory
+from sknas._problem import Fold, Problem, RunContext
+from sknas._training.isolation import fault_of, run_with_memory_retry
 from sknas._validation import warn_user
 from sknas.exceptions import SearchFailedError
 from sknas.spaces import Space
-from sknas.trainers import TrainedNetwork, Training, train_network
-from sknas.trainers._skorch_net import restored, training_of
-from sknas.trainers._successive_halving import CohortTrainer
+from sknas.trainers import TrainedNetwork, Trainer, Training, train_network
+from sknas.trainers._train_network import make_training, restore_network
 
-SAFE = 0.8  # share of the time left that a refit is planned for
-HURRY = 1.0  # seconds that the first member gets after Ctrl-C
-
-
-def refit_seconds(trial: Trial) -> float:
-    """About how long a trial's network takes to train again, in one process."""
-    return trial.stop * float(np.mean(trial.fold_seconds or (0.0,)))
-
-
-def build_from_folds(
-    chosen: Selection, trainer: CohortTrainer, problem: Problem
-) -> Ensemble:
-    """The networks of the folds of the chosen trials, as an ensemble."""
-    places = tuple(range(len(problem.folds)))
-    members = []
-    for trial, weight, temperature in zip(
-        chosen.trials, chosen.weights, chosen.temperatures, strict=True
-    ):
-        networks = trainer.rebuilt(trial, problem)
-        members.append(
-            Member(trial.architecture, networks, places, weight, temperature)
-        )
-    return _ensemble(members, problem.folds, problem, chosen.temperature)
-
-
-def _ensemble(
-    members: Sequence[Member],
-    folds: Sequence[Fold],
-    problem: Problem,
-    temperature: float,
-) -> Ensemble:
-    encodings = tuple((fold.encoder, fold.restore) for fold in folds)
-    kind, is_single = folds[0].task.kind, all(fold.is_single for fold in folds)
-    return Ensemble(
-        tuple(members), encodings, kind, problem.device, temperature, is_single
-    )
+PLANNED_SHARE = 0.8  # share of the time left that planned refits may take
+LAST_SECONDS = 1.0  # seconds for the first member after Ctrl-C
 
 
 @dataclass(frozen=True, eq=False)
 class RefitResult:
-    """What came of a refit: what predicts, what failed, whether Ctrl-C ended it."""
+    """The outcome of a refit.
+
+    Parameters
+    ----------
+    ensemble : Ensemble
+        The networks that were trained.
+    failures : tuple of str
+        Reasons of those that could not be trained.
+    is_interrupted : bool, default=False
+        True if Ctrl-C ended the refit.
+    """
 
     ensemble: Ensemble
     failures: tuple[str, ...] = ()
     is_interrupted: bool = False
 
 
-def refit(
-    chosen: Selection, fallbacks: list[Trial], space: Space, problem: Problem
-) -> RefitResult:
-    """Train the chosen trials on all rows, the heaviest first.
+def refit_seconds(trial: Trial) -> float:
+    """Estimate the seconds of training a trial's network again, in one process."""
+    return trial.stop * float(np.mean(trial.fold_seconds or (0.0,)))
 
-    Members for which there is no time are left out; the first is always there, its
-    learning rate brought down in time. Where none can be trained, the spare trials
-    take their place, one by one. Ctrl-C ends with what there is.
+
+def build_from_folds(
+    selection: Selection, trainer: Trainer, problem: Problem, device: str
+) -> Ensemble:
+    """Return the fold networks of the selected trials as an ensemble."""
+    indices = tuple(range(len(problem.folds)))
+    members = [
+        Member(t.architecture, trainer.to_networks(t), indices, weight, temperature)
+        for t, weight, temperature in zip(
+            selection.trials, selection.weights, selection.temperatures, strict=True
+        )
+    ]
+    return _ensemble(members, problem.folds, device, selection.temperature)
+
+
+def refit(
+    selection: Selection,
+    fallbacks: list[Trial],
+    space: Space,
+    problem: Problem,
+    context: RunContext,
+) -> RefitResult:
+    """Train the selected trials on all rows, the largest weight first.
+
+    Members for which there is no time are left out. The first one is always trained,
+    its learning rate annealed in the time that is left. If no member can be trained,
+    the fallbacks are tried one by one. Ctrl-C ends the refit with the members so far.
 
     Parameters
     ----------
-    chosen : Chosen
+    selection : Selection
         Trials, weights and temperatures.
-    spare : list of Trial
-        Others, the best first.
+    fallbacks : list of Trial
+        Other trials, the best first.
     space : Space
-        Builds their networks.
+        Builds the networks.
     problem : Problem
         Holds all rows, encoded.
+    context : RunContext
+        The device, the workers, and the time that is left.
 
     Raises
     ------
     SearchFailedError
         If no network can be trained.
     """
-    full = problem.full
-    assert full is not None
-    trainings = [_training(trial, space, problem, full) for trial in chosen.trials]
-    places = _in_time(chosen, trainings, problem)
-    trainings = [trainings[place] for place in places]
-    planned = chosen.kept(places)
-    on_all = replace(problem, folds=(full,))
-    seconds = sum(refit_seconds(trial) for trial in planned.trials)
-    outcomes: list[TrainedNetwork | str] = []
-    is_interrupted = False
-    try:
-        for outcome in _outcomes(trainings, on_all, seconds):
-            outcomes.append(outcome)
-    except KeyboardInterrupt:
-        is_interrupted = True
-        if not any(isinstance(outcome, TrainedNetwork) for outcome in outcomes):
-            hurried = replace(trainings[0], deadline=time.monotonic() + HURRY)
-            outcomes = [
-                _train_or_tell(replace(on_all, deadline=hurried.deadline), hurried)
-            ]
+    assert problem.full is not None
+    trainings = [_training(t, space, problem, context) for t in selection.trials]
+    indices = _in_time(selection, trainings, context)
+    planned = selection.take(indices)
+    full = replace(problem, folds=(problem.full,))
+    outcomes, is_interrupted = _train_all(
+        [trainings[i] for i in indices], planned, full, context
+    )
     members = _members(planned, outcomes)
     for trial in fallbacks:
         if members:
             break
-        training = _training(trial, space, problem, full)
-        outcomes.append(_train_or_tell(on_all, training))
+        training = _training(trial, space, problem, context)
+        outcomes.append(_train_or_fault(full, context, training))
         members = _members(Selection((trial,)), outcomes[-1:])
-    _warn_of_halves(outcomes)
-    failures = tuple(outcome for outcome in outcomes if isinstance(outcome, str))
+    _warn_of_micro_batches(outcomes)
+    failures = tuple(str(outcome) for outcome in outcomes if isinstance(outcome, Fault))
     if not members:
         raise SearchFailedError(
             f"No network could be trained on all rows: {'; '.join(failures)}."
         )
-    ensemble = _ensemble(members, [full], problem, chosen.temperature)
+    ensemble = _ensemble(members, full.folds, context.device, selection.temperature)
     return RefitResult(ensemble, failures, is_interrupted)
 
 
+def _training(
+    trial: Trial, space: Space, problem: Problem, context: RunContext
+) -> Training:
+    assert problem.full is not None
+    return make_training(
+        trial.proposal,
+        space,
+        problem.full,
+        problem,
+        context,
+        is_final=True,
+        stop=trial.stop,
+        n_micro_batches=trial.n_micro_batches,
+    )
+
+
+def _in_time(
+    selection: Selection, trainings: Sequence[Training], context: RunContext
+) -> list[int]:
+    """Return the indices of the members there is time for, at least one.
+
+    Members in the store take no time.
+    """
+    seconds_left = PLANNED_SHARE * context.seconds_left
+    indices: list[int] = []
+    seconds = 0.0
+    for index, training in enumerate(trainings):
+        if context.store.get(_key(training)) is None:
+            expected = refit_seconds(selection.trials[index])
+            seconds += expected / (context.n_jobs if index else 1)
+            if index and seconds >= seconds_left:
+                continue
+        indices.append(index)
+    return indices
+
+
+def _train_all(
+    trainings: Sequence[Training],
+    planned: Selection,
+    full: Problem,
+    context: RunContext,
+) -> tuple[list[TrainedNetwork | Fault], bool]:
+    """Return the outcomes in order, and True if Ctrl-C ended the training."""
+    outcomes: list[TrainedNetwork | Fault] = []
+    seconds = sum(refit_seconds(trial) for trial in planned.trials)
+    try:
+        for outcome in _outcomes(trainings, full, context, seconds):
+            outcomes.append(outcome)
+    except KeyboardInterrupt:
+        if not any(isinstance(outcome, TrainedNetwork) for outcome in outcomes):
+            soon = time.monotonic() + LAST_SECONDS
+            training = replace(trainings[0], deadline=soon)
+            outcomes = [
+                _train_or_fault(full, replace(context, deadline=soon), training)
+            ]
+        return outcomes, True
+    return outcomes, False
+
+
 def _outcomes(
-    trainings: Sequence[Training], problem: Problem, seconds: float
-) -> Iterator[TrainedNetwork | str]:
-    """What becomes of trainings, in order; what the journal holds is done already."""
-    store = problem.store
-    keys = [_key(training) for training in trainings]
-    states = [store.get(key) for key in keys]
-    left = zip(trainings, states, strict=True)
-    tasks = [(training,) for training, state in left if state is None]
-    fresh = iter(run_tasks(_train_or_tell, tasks, problem, seconds))
-    for training, key, state in zip(trainings, keys, states, strict=True):
-        if state is not None:
-            yield restored(training, state)
+    trainings: Sequence[Training], full: Problem, context: RunContext, seconds: float
+) -> Iterator[TrainedNetwork | Fault]:
+    """Yield the networks in order, those in the store without training them again."""
+    store = context.store
+    states = {key: store.get(key) for key in map(_key, trainings)}
+    tasks = [(t,) for t in trainings if states[_key(t)] is None]
+    trained = iter(run_tasks(_train_or_fault, tasks, full, context, seconds))
+    for training in trainings:
+        key = _key(training)
+        if states[key] is not None:
+            yield restore_network(training, states[key])
             continue
-        outcome = next(fresh)
-        if isinstance(outcome, TrainedNetwork) and not outcome.is_cut:
-            store.put(key, outcome.checkpoint.state)
+        outcome = next(trained)
+        if isinstance(outcome, TrainedNetwork) and not outcome.is_truncated:
+            store.put(key, outcome.state.parameters)
         yield outcome
 
 
 def _key(training: Training) -> str:
-    """Names a network of all rows in a journal."""
-    return f"refit:{training.seed}:{training.stop}"
+    return keys.refit(training.seed, training.stop)
 
 
-def _train_or_tell(problem: Problem, training: Training) -> TrainedNetwork | str:
-    """A network trained on the one fold of a problem, or why there is none.
-
-    Where memory runs out it is trained again, with each batch in two halves.
-    """
-    (full,) = problem.folds
-    # Its deadline is on the clock of the machine that trains it.
+def _train_or_fault(
+    full: Problem, context: RunContext, training: Training
+) -> TrainedNetwork | Fault:
+    """Train a network on the only fold; retry in micro-batches if memory runs out."""
+    (fold,) = full.folds
+    # The deadline of the context is on the clock of the machine that trains.
     training = replace(
         training,
-        device=problem.device,
-        deadline=training.deadline and problem.deadline,
+        device=context.device,
+        deadline=training.deadline and context.deadline,
     )
+    trainings = [training, replace(training, n_micro_batches=2)]
+    attempts = [
+        partial(train_network, each, fold.train)
+        for each in trainings[training.n_micro_batches - 1 :]
+    ]
     try:
-        return train_network(training, full.train)
+        return run_with_memory_retry(attempts, training.device)
     except Exception as error:
-        reason = failure_reason(error)
-    # Outside of the handler: the error holds on to all that filled the memory.
-    if reason != OUT_OF_MEMORY or training.is_halved:
-        return reason
-    free_memory(training.device)
-    return _train_or_tell(problem, replace(training, is_halved=True))
-
-
-def _warn_of_halves(outcomes: list[TrainedNetwork | str]) -> None:
-    nets = [o.net for o in outcomes if isinstance(o, TrainedNetwork)]
-    n_halved = sum(net.n_parts > 1 for net in nets)
-    if n_halved:
-        warn_user(
-            f"{n_halved} of {len(nets)} networks were trained on all rows in halves of "
-            "a batch, as memory ran out."
-        )
+        return fault_of(error)
 
 
 def _members(
-    planned: Selection, outcomes: list[TrainedNetwork | str]
+    planned: Selection, outcomes: list[TrainedNetwork | Fault]
 ) -> tuple[Member, ...]:
-    """Members of what was trained to the end, or at least the first one."""
+    """Return the trained networks as members; only the first may be truncated."""
     members: list[Member] = []
     for trial, weight, temperature, outcome in zip(
         planned.trials, planned.weights, planned.temperatures, outcomes, strict=False
     ):
-        if isinstance(outcome, str) or (members and outcome.is_cut):
+        if isinstance(outcome, Fault) or (members and outcome.is_truncated):
             continue
         nets = (outcome.net,)
         members.append(Member(trial.architecture, nets, (0,), weight, temperature))
@@ -204,26 +240,19 @@ def _members(
     return tuple(replace(m, weight=m.weight / total) for m in members)
 
 
-def _in_time(
-    chosen: Selection, trainings: Sequence[Training], problem: Problem
-) -> list[int]:
-    """Places of the members there is time for, at least one.
-
-    Those in the journal take none.
-    """
-    left = SAFE * problem.seconds_left
-    places: list[int] = []
-    seconds = 0.0
-    for place, training in enumerate(trainings):
-        if problem.store.get(_key(training)) is None:
-            usual = refit_seconds(chosen.trials[place])
-            seconds += usual / (problem.n_jobs if places else 1)
-            if places and seconds >= left:
-                continue
-        places.append(place)
-    return places
+def _ensemble(
+    members: Sequence[Member], folds: Sequence[Fold], device: str, temperature: float
+) -> Ensemble:
+    encodings = tuple((fold.encoder, fold.restore) for fold in folds)
+    kind, is_single = folds[0].task.kind, all(fold.is_single for fold in folds)
+    return Ensemble(tuple(members), encodings, kind, device, temperature, is_single)
 
 
-def _training(trial: Trial, space: Space, problem: Problem, full: Fold) -> Training:
-    told = {"stop": trial.stop, "is_halved": trial.reason == IN_HALVES}
-    return training_of(trial.proposal, space, full, problem, is_final=True, **told)
+def _warn_of_micro_batches(outcomes: list[TrainedNetwork | Fault]) -> None:
+    nets = [o.net for o in outcomes if isinstance(o, TrainedNetwork)]
+    n_split = sum(net.n_micro_batches > 1 for net in nets)
+    if n_split:
+        warn_user(
+            f"{n_split} of {len(nets)} networks were trained on all rows in "
+            "micro-batches, because memory ran out."
+        )

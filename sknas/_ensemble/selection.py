@@ -1,4 +1,4 @@
-"""Greedy selection of the trials that predict together."""
+"""Greedy selection of the trials of an ensemble."""
 
 from __future__ import annotations
 
@@ -11,35 +11,26 @@ import numpy as np
 from sknas._ensemble.calibration import apply_temperature, fit_temperature
 from sknas._history import History, Trial
 from sknas._problem import Problem
-from sknas._scoring.folds import score_many
 
-N_ROUNDS = 40  # members drawn, with replacement
-
-
-GREEDY_SHARE = 0.05  # of the time left that choosing members may take, with a refit
-
-
-CHOOSING_SHARE = 0.5  # and without one
-
-
-GREEDY_LOSS_SHARE = 0.5  # weight of the loss beside the score, in their deviations
-
-
-PATIENCE = 10  # draws without a better score after which no more are made
+MAX_DRAWS = 40  # draws of a trial, with replacement
+REFIT_TIME_SHARE = 0.05  # share of the time left to select, if a refit follows
+TIME_SHARE = 0.5  # share of the time left to select, without a refit
+LOSS_WEIGHT = 0.5  # weight of the loss relative to the score, both standardised
+PATIENCE = 10  # draws without a better value that end the selection
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What an ensemble is to be made of.
+    """The trials of an ensemble, with weights and temperatures.
 
     Parameters
     ----------
     trials : tuple of Trial
-        The heaviest first.
+        Sorted by weight, the largest first.
     weights, temperatures : tuple of float
-        One a trial.
+        One value per trial.
     temperature : float, default=1.0
-        Of the weighted mean.
+        Temperature of the weighted mean.
     """
 
     trials: tuple[Trial, ...]
@@ -49,39 +40,43 @@ class Selection:
 
     @property
     def has_networks(self) -> bool:
-        """Whether the networks of the folds are at hand."""
+        """True if all trials carry the networks of their folds."""
         return all(trial.networks for trial in self.trials)
 
-    def kept(self, places: Sequence[int]) -> Selection:
-        """The same without the trials at other places."""
+    def take(self, indices: Sequence[int]) -> Selection:
+        """Return the selection of some trials alone."""
         return replace(
             self,
-            trials=tuple(self.trials[place] for place in places),
-            weights=tuple(self.weights[place] for place in places),
-            temperatures=tuple(self.temperatures[place] for place in places),
+            trials=tuple(self.trials[i] for i in indices),
+            weights=tuple(self.weights[i] for i in indices),
+            temperatures=tuple(self.temperatures[i] for i in indices),
         )
 
 
-def choose_members(history: History, problem: Problem, size: int) -> Selection:
-    """Trials to combine and their weights, by greedy selection.
+def choose_members(
+    history: History, problem: Problem, size: int, seconds_left: float = np.inf
+) -> Selection:
+    """Select trials and their weights greedily.
 
-    The probabilities of each trial are calibrated first. Starts from the best trial and
-    adds, again and again and with replacement, the trial whose out-of-fold predictions
-    improve the score of the mean most; the best prefix of at most `size` different
-    trials wins, and is calibrated again.
+    The probabilities of each trial are calibrated first. The selection starts with the
+    best trial and adds, with replacement, the trial that improves the score of the mean
+    out-of-fold prediction most. The best prefix of at most `size` different trials
+    wins, and its mean is calibrated again.
 
     Parameters
     ----------
     history : History
-        With out-of-fold predictions; a trial without them is never combined.
+        Trials; those without out-of-fold predictions are never combined.
     problem : Problem
-        Its score judges.
+        Scores predictions.
     size : int
-        Most different trials.
+        Maximum number of different trials.
+    seconds_left : float, default=inf
+        Seconds until the end of the fit.
 
     References
     ----------
-    Caruana, Niculescu-Mizil, Executor, Ksikes: Ensemble Selection from Libraries of
+    Caruana, Niculescu-Mizil, Crew, Ksikes: Ensemble Selection from Libraries of
     Models. ICML 2004.
     """
     best = history.best
@@ -99,11 +94,10 @@ def choose_members(history: History, problem: Problem, size: int) -> Selection:
     def loss(predictions: np.ndarray) -> float:
         return float(mean_loss(predictions, rows))
 
-    # A refit needs what is left of the time, networks of the folds are there.
-    share = CHOOSING_SHARE if best.networks else GREEDY_SHARE
-    until = time.monotonic() + share * problem.seconds_left
+    share = TIME_SHARE if best.networks else REFIT_TIME_SHARE
+    deadline = time.monotonic() + share * seconds_left
     temperatures = [
-        fit_temperature(predicted, loss, kind) if time.monotonic() < until else 1.0
+        fit_temperature(predicted, loss, kind) if time.monotonic() < deadline else 1.0
         for predicted in library
     ]
     library = np.stack(
@@ -112,42 +106,42 @@ def choose_members(history: History, problem: Problem, size: int) -> Selection:
             for p, t in zip(library, temperatures, strict=True)
         ]
     )
-    counts = _greedy(library, rows, problem, size, until)
-    chosen = np.flatnonzero(counts)
-    by_weight = chosen[np.argsort(-counts[chosen], kind="stable")]
+    counts = _draw_greedily(library, rows, problem, size, deadline)
+    drawn = np.flatnonzero(counts)
+    by_weight = drawn[np.argsort(-counts[drawn], kind="stable")]
     weights = counts / counts.sum()
     mean = np.tensordot(weights, library, axes=1)  # (N, C)
     return Selection(
-        tuple(usable[place] for place in by_weight),
-        tuple(float(weights[place]) for place in by_weight),
-        tuple(temperatures[place] for place in by_weight),
+        tuple(usable[i] for i in by_weight),
+        tuple(float(weights[i]) for i in by_weight),
+        tuple(temperatures[i] for i in by_weight),
         fit_temperature(mean, loss, kind),
     )
 
 
-def _greedy(
-    library: np.ndarray, rows: np.ndarray, problem: Problem, size: int, until: float
+def _draw_greedily(
+    library: np.ndarray, rows: np.ndarray, problem: Problem, size: int, deadline: float
 ) -> np.ndarray:
-    """How often each trial is drawn; what is found by `until` is taken."""
+    """Return the number of draws of each trial, in the best prefix of all draws."""
     value = _value(library, rows, problem)
     counts = np.zeros(len(library))
     total = np.zeros(library.shape[1:])
     best_value, best_counts = -np.inf, np.eye(len(library))[0]
-    for n_drawn in range(1, N_ROUNDS + 1):
+    for n_drawn in range(1, MAX_DRAWS + 1):
         is_full = np.count_nonzero(counts) >= size
-        open_to = [j for j in range(len(library)) if counts[j] or not is_full]
+        allowed = [j for j in range(len(library)) if counts[j] or not is_full]
         if n_drawn == 1:
-            open_to = [0]  # the best trial is always in
-        values = value((total + library[open_to]) / n_drawn)
-        place = open_to[int(np.argmax(values))]
-        total = total + library[place]
+            allowed = [0]  # the best trial is always a member
+        values = value((total + library[allowed]) / n_drawn)
+        drawn = allowed[int(np.argmax(values))]
+        total = total + library[drawn]
         counts = counts.copy()
-        counts[place] += 1
+        counts[drawn] += 1
         if values.max() > best_value:
             best_value, best_counts = values.max(), counts
         elif n_drawn - best_counts.sum() >= PATIENCE:
             break
-        if time.monotonic() > until:
+        if time.monotonic() > deadline:
             break
     return best_counts
 
@@ -155,22 +149,24 @@ def _greedy(
 def _value(
     library: np.ndarray, rows: np.ndarray, problem: Problem
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """What predictions (K, N, C) are worth: the score, and a share of the loss.
+    """Return a function that rates predictions (K, N, C) by score and loss.
 
-    Scores such as accuracy have steps, on which a greedy search gets stuck; the loss
-    has none. Both are measured by how much they vary between the trials.
+    A greedy selection gets stuck on piecewise-constant scores such as accuracy; the
+    loss is smooth. Both are divided by their standard deviation over the trials.
     """
-    loss = problem.loss
-    assert loss is not None
-    scores = score_many(problem, library, rows)
+    scorer, loss = problem.scorer, problem.loss
+    assert scorer is not None and loss is not None
+    scores = scorer.score_many(library, rows)
     losses = loss(library, rows)
-    of_score = 1 / (np.nanstd(scores) or 1.0) if np.isfinite(scores).any() else 0.0
-    of_loss = GREEDY_LOSS_SHARE / (np.std(losses) or 1.0)
+    score_weight = 1 / (np.nanstd(scores) or 1.0) if np.isfinite(scores).any() else 0.0
+    loss_weight = LOSS_WEIGHT / (np.std(losses) or 1.0)
 
     def value(predictions: np.ndarray) -> np.ndarray:
         scored = np.zeros(len(predictions))
-        if of_score:
-            scored = score_many(problem, predictions, rows) * of_score
-        return np.nan_to_num(scored, nan=-np.inf) - of_loss * loss(predictions, rows)
+        if score_weight:
+            scored = scorer.score_many(predictions, rows) * score_weight
+        return np.nan_to_num(scored, nan=-np.inf) - loss_weight * loss(
+            predictions, rows
+        )
 
     return value

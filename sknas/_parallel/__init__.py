@@ -1,1 +1,1 @@
-"""Worker processes, without networks."""
+"""Run functions in worker processes."""

@@ -1,4 +1,4 @@
-"""Who works: processes that joblib starts, a Dask cluster or a Ray cluster."""
+"""Executors: processes that joblib starts, a Dask cluster or a Ray cluster."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
+from sknas._history import Cause, Fault
 from sknas._parallel.payload import Payload, Task, execute, make_task, pack, read_result
 from sknas._parallel.worker import ParentProcess, remove, worker_folder
-from sknas._problem import Problem
+from sknas._problem import Problem, RunContext
 
 Function = Callable[..., Any]
-Tasks = Iterable[tuple[int, tuple[Any, ...]]]  # with their places
-Results = Iterator[tuple[int, Any]]
+Tasks = Iterable[tuple[int, tuple[Any, ...]]]  # index and arguments
+Results = Iterator[tuple[int, Any]]  # index and result
 
-WORKER_LOST = "its worker process died, twice or more"  # why there is no result
-DASK, RAY = "DaskDistributedBackend", "RayBackend"  # as joblib names them
-GRACE = 5.0  # seconds after the deadline in which a cluster may answer
-LARGE = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
+DASK, RAY = "DaskDistributedBackend", "RayBackend"  # joblib's class names
+GRACE_TIME = 5.0  # seconds after the deadline in which a cluster may still answer
+DASK_OPTIONS = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
 
 
 class WorkerDiedError(Exception):
-    """A worker died, and with it all that was under way."""
+    """A worker died, and all tasks under way were lost with it."""
 
 
-def _patience(problem: Problem) -> float | None:
-    """Seconds in which a cluster must answer, which may have lost all its workers."""
-    seconds = problem.seconds_left
-    return max(0.0, seconds) + GRACE if np.isfinite(seconds) else None
+def _timeout(context: RunContext) -> float | None:
+    """Return the seconds in which a cluster must answer; it may have no workers."""
+    seconds = context.seconds_left
+    return max(0.0, seconds) + GRACE_TIME if np.isfinite(seconds) else None
 
 
 class Executor(ABC):
-    """Workers of one backend.
+    """The workers of one backend.
 
     Parameters
     ----------
     n_workers : int
-        Tasks that are under way at a time.
+        Tasks under way at a time.
     """
 
     def __init__(self, n_workers: int) -> None:
@@ -60,42 +60,41 @@ class Executor(ABC):
     @property
     @abstractmethod
     def key(self) -> str:
-        """The same for crews that can read what was sent to the other."""
+        """Equal for executors whose workers can read each other's payloads."""
 
     @abstractmethod
-    def send(self, problem: Problem) -> Payload:
-        """What is heavy in a problem, on its way to all workers."""
+    def send(self, problem: Problem, context: RunContext) -> Payload:
+        """Send the shared data of a problem to all workers."""
 
     @abstractmethod
-    def results(self, function: Function, problem: Problem, tasks: Tasks) -> Results:
-        """Places and results of ``function(problem, *task)``, as they are ready.
+    def results(
+        self, function: Function, problem: Problem, context: RunContext, tasks: Tasks
+    ) -> Results:
+        """Yield the index and result of each task as soon as it is ready.
 
-        Tasks are begun in their order. Where a cluster has tried one again by itself
-        and given it up, the result is `WORKER_LOST`.
+        Tasks start in their order. If a cluster retried a task by itself and gave up,
+        the result is a `Fault`.
 
         Raises
         ------
         WorkerDiedError
-            If all tasks without a result have to be begun again.
+            If all tasks without a result have to start again.
         """
 
-    def sent(self, problem: Problem) -> Payload:
-        """The parcel of a problem, made once for all its tasks."""
-        parts = (*problem.folds, problem.score, problem.loss)
-        key, known, payload = _sent.get(parts[0], ("", [], None))
-        is_other = key != self.key or [ref() for ref in known] != [*parts]
-        if payload is None or is_other or not payload.is_there:
-            payload = self.send(problem)
-            _sent[parts[0]] = self.key, [_reference(part) for part in parts], payload
+    def find_payload(self, problem: Problem, context: RunContext) -> Payload:
+        """Return the payload of a problem, which is sent once for all tasks."""
+        shared = (*problem.folds, problem.scorer, problem.loss)
+        key, known, payload = _payloads.get(shared[0], ("", [], None))
+        is_other = key != self.key or [ref() for ref in known] != [*shared]
+        if payload is None or is_other or not payload.exists:
+            payload = self.send(problem, context)
+            references = [_reference(part) for part in shared]
+            _payloads[shared[0]] = self.key, references, payload
         return payload
 
-    def forget(self, problem: Problem) -> None:
-        """Send the problem anew when it is needed: what was sent is lost."""
-        _sent.pop(problem.folds[0], None)
 
-
-# By the first fold: a parcel lasts as long as that does.
-_sent: weakref.WeakKeyDictionary[Any, tuple[str, list[Any], Payload]] = (
+# Weakly keyed by the first fold, so that a payload is freed with its problem.
+_payloads: weakref.WeakKeyDictionary[Any, tuple[str, list[Any], Payload]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -105,9 +104,9 @@ def _reference(part: Any) -> Callable[[], Any]:
 
 
 def find_executor(n_workers: int, n_devices: int = 0) -> Executor:
-    """The workers of the backend that is active in joblib."""
+    """Return an executor for joblib's active backend."""
     backend, _ = get_active_backend()
-    # By name: neither class is there where its package is not.
+    # By name: the classes can't be imported without their packages.
     name = type(backend).__name__
     if name == DASK:
         return DaskExecutor(n_workers, backend.client)
@@ -117,14 +116,14 @@ def find_executor(n_workers: int, n_devices: int = 0) -> Executor:
 
 
 class JoblibExecutor(Executor):
-    """Processes of this machine, or whatever another backend of joblib starts."""
+    """Processes on this machine, or the workers of any other backend of joblib."""
 
     def __init__(self, n_workers: int, backend: Any, n_devices: int = 0) -> None:
         super().__init__(n_workers)
         self.name = type(backend).__name__
         has_generator = getattr(backend, "supports_return_generator", False)
         self.return_as = "generator_unordered" if has_generator else "list"
-        # Others may be nobody's children, or those of a server that forks.
+        # Workers of other backends may not be our child processes (forkserver).
         self.parent = None
         if self.name == "LokyBackend":
             self.parent = ParentProcess(os.getpid(), worker_folder(), n_devices)
@@ -133,9 +132,9 @@ class JoblibExecutor(Executor):
     def key(self) -> str:
         return self.name
 
-    def send(self, problem: Problem) -> Payload:
+    def send(self, problem: Problem, context: RunContext) -> Payload:
         if self.name not in ("LokyBackend", "MultiprocessingBackend"):
-            return _in_memory(problem)
+            return _pack_in_memory(problem)
         handle, path = tempfile.mkstemp(dir=worker_folder())
         with os.fdopen(handle, "wb") as file:
             spans = pack(problem, file)
@@ -143,21 +142,23 @@ class JoblibExecutor(Executor):
         weakref.finalize(payload, remove, os.getpid(), path)
         return payload
 
-    def results(self, function: Function, problem: Problem, tasks: Tasks) -> Results:
-        payload = self.sent(problem)
-        calls = (
-            (place, make_task(function, problem, task, payload, self.parent))
-            for place, task in tasks
+    def results(
+        self, function: Function, problem: Problem, context: RunContext, tasks: Tasks
+    ) -> Results:
+        payload = self.find_payload(problem, context)
+        made = (
+            (i, make_task(function, problem, context, arguments, payload, self.parent))
+            for i, arguments in tasks
         )
-        work = joblib.delayed(_answered)
+        work = joblib.delayed(_execute_indexed)
         parallel = joblib.Parallel(
             n_jobs=self.n_workers, batch_size=1, return_as=self.return_as
         )
         found: Any = None
         try:
-            found = parallel(work(place, call, payload.data) for place, call in calls)
-            for place, content in found:
-                yield place, read_result(content)
+            found = parallel(work(index, task, payload.data) for index, task in made)
+            for index, content in found:
+                yield index, read_result(content)
         except TerminatedWorkerError:
             raise WorkerDiedError from None
         except BaseException as error:
@@ -166,23 +167,23 @@ class JoblibExecutor(Executor):
 
 
 def _close(found: Any, error: BaseException) -> None:
-    """End what nobody waits for any more, which joblib would warn of."""
+    """Close a generator of results before its end, without joblib's warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        # Ctrl-C may have come while joblib handed tasks out: then it has what is found.
+        # If Ctrl-C came while joblib dispatched tasks, its frames hold the generator.
         clear_frames(error.__traceback__)
         if isinstance(found, Generator):
             found.close()
 
 
-def _answered(place: int, call: Task, data: Any) -> tuple[int, bytes]:
-    return place, execute(call, data)
+def _execute_indexed(index: int, task: Task, data: Any) -> tuple[int, bytes]:
+    return index, execute(task, data)
 
 
 class DaskExecutor(Executor):
-    """A Dask cluster. It tries a task again by itself, as often as it is told to.
+    """A Dask cluster, which retries a task as often as it is configured to.
 
-    joblib would send the rows at each rung, and lose them with a worker.
+    joblib's own backend would send the data at each rung, and lose it with a worker.
     """
 
     def __init__(self, n_workers: int, client: Any) -> None:
@@ -195,56 +196,58 @@ class DaskExecutor(Executor):
     def key(self) -> str:
         return self.client.id
 
-    def send(self, problem: Problem) -> Payload:
-        payload = _in_memory(problem)
-        told: dict[str, Any] = {"broadcast": True, "hash": False}
-        if (seconds := _patience(problem)) is not None:
-            told["timeout"] = seconds
+    def send(self, problem: Problem, context: RunContext) -> Payload:
+        payload = _pack_in_memory(problem)
+        options: dict[str, Any] = {"broadcast": True, "hash": False}
+        if (seconds := _timeout(context)) is not None:
+            options["timeout"] = seconds
         try:
-            # To all workers: what one alone had would be lost with it.
-            data = self.client.scatter(payload.data, **told)
-        except TimeoutError:  # there is none
+            # To all workers: data on a single one would be lost with it.
+            data = self.client.scatter(payload.data, **options)
+        except TimeoutError:  # there is no worker
             raise WorkerDiedError from None
         return Payload(payload.key, payload.spans, data)
 
-    def results(self, function: Function, problem: Problem, tasks: Tasks) -> Results:
-        payload = self.sent(problem)
-        waiting, places = iter(tasks), {}
-        done = self.distributed.as_completed(timeout=_patience(problem))
+    def results(
+        self, function: Function, problem: Problem, context: RunContext, tasks: Tasks
+    ) -> Results:
+        payload = self.find_payload(problem, context)
+        waiting, indices = iter(tasks), {}
+        done = self.distributed.as_completed(timeout=_timeout(context))
 
         def start(n: int) -> None:
-            for place, task in islice(waiting, n):
-                call = make_task(function, problem, task, payload)
+            for index, arguments in islice(waiting, n):
+                task = make_task(function, problem, context, arguments, payload)
                 key = f"sknas-{uuid.uuid4().hex}"
-                with self.dask.config.set(LARGE):  # a call has the networks of a unit
-                    future = self.client.submit(execute, call, payload.data, key=key)
-                places[future] = place
+                with self.dask.config.set(DASK_OPTIONS):  # arguments may be large
+                    future = self.client.submit(execute, task, payload.data, key=key)
+                indices[future] = index
                 done.add(future)
 
         try:
             start(self.n_workers)
             for future in done:
-                yield places.pop(future), self._result(future, problem)
+                yield indices.pop(future), self._result(future, problem)
                 start(1)
         except TimeoutError:
             raise WorkerDiedError from None
         finally:
-            self.client.cancel(list(places))
+            self.client.cancel(list(indices))
 
     def _result(self, future: Any, problem: Problem) -> Any:
         try:
             return read_result(future.result())
         except self.distributed.KilledWorker:
-            return WORKER_LOST
-        except CancelledError:  # the result was lost with a worker, or what it reads
-            self.forget(problem)
+            return Fault(Cause.WORKER_LOST)
+        except CancelledError:  # the result or its payload was lost with a worker
+            _payloads.pop(problem.folds[0], None)  # the next task sends it again
             raise WorkerDiedError from None
 
 
 class RayExecutor(Executor):
-    """A Ray cluster. It tries a task once more by itself.
+    """A Ray cluster, which retries a task once.
 
-    Its backend of joblib would start and end all workers at each rung.
+    joblib's own backend would start and end all workers at each rung.
     """
 
     def __init__(self, n_workers: int, options: dict[str, Any]) -> None:
@@ -258,40 +261,43 @@ class RayExecutor(Executor):
     def key(self) -> str:
         return self.ray.get_runtime_context().get_worker_id()
 
-    def send(self, problem: Problem) -> Payload:
-        payload = _in_memory(problem)
+    def send(self, problem: Problem, context: RunContext) -> Payload:
+        payload = _pack_in_memory(problem)
         return Payload(payload.key, payload.spans, self.ray.put(payload.data))
 
-    def results(self, function: Function, problem: Problem, tasks: Tasks) -> Results:
-        payload = self.sent(problem)
-        waiting, places = iter(tasks), {}
+    def results(
+        self, function: Function, problem: Problem, context: RunContext, tasks: Tasks
+    ) -> Results:
+        payload = self.find_payload(problem, context)
+        waiting, indices = iter(tasks), {}
 
         def start(n: int) -> None:
-            for place, task in islice(waiting, n):
-                call = make_task(function, problem, task, payload)
-                places[self.execute.remote(call, payload.data)] = place
+            for index, arguments in islice(waiting, n):
+                task = make_task(function, problem, context, arguments, payload)
+                indices[self.execute.remote(task, payload.data)] = index
 
         try:
             start(self.n_workers)
-            while places:
-                ready, _ = self.ray.wait(list(places), timeout=_patience(problem))
+            while indices:
+                ready, _ = self.ray.wait(list(indices), timeout=_timeout(context))
                 if not ready:
                     raise WorkerDiedError
-                yield places.pop(ready[0]), self._result(ready[0])
+                yield indices.pop(ready[0]), self._result(ready[0])
                 start(1)
         finally:
-            for reference in places:
-                self.ray.cancel(reference)  # as Ctrl-C; by force Ray ends itself, too
+            for reference in indices:
+                # An interrupt, not a kill: Ray would end its own processes as well.
+                self.ray.cancel(reference)
 
     def _result(self, reference: Any) -> Any:
         try:
             return read_result(self.ray.get(reference))
         except self.deaths:
-            return WORKER_LOST
+            return Fault(Cause.WORKER_LOST)
 
 
-def _in_memory(problem: Problem) -> Payload:
-    """What is heavy in a problem, as an array."""
+def _pack_in_memory(problem: Problem) -> Payload:
+    """Return the shared data of a problem as an array of bytes."""
     file = io.BytesIO()
     spans = pack(problem, file)
     return Payload(uuid.uuid4().hex, spans, np.frombuffer(file.getbuffer(), np.uint8))

@@ -1,6 +1,6 @@
-"""What goes to workers: the rows of a problem once, and then light calls.
+"""Messages to workers: the large data of a problem once, then small tasks.
 
-Nothing is unpickled here but what a process of the same search has pickled.
+Only pickles of processes of the same search are loaded here.
 """
 
 from __future__ import annotations
@@ -18,29 +18,31 @@ import cloudpickle
 import numpy as np
 from torch import Tensor
 
-from sknas._parallel.worker import ParentProcess, claim_device, end_with
-from sknas._problem import Problem
+from sknas._parallel.devices import claim_device
+from sknas._parallel.worker import ParentProcess, exit_with_parent
+from sknas._problem import Problem, RunContext
 from sknas._training.isolation import one_thread
 
-HEAVY = ("folds", "score", "loss")  # of a problem; the rest goes with each call
-ALIGNED = 64  # bytes: where arrays begin, for the vector units of a core
-N_OPENED = 2  # parcels that a worker keeps, the latest ones
+SHARED = ("folds", "scorer", "loss")  # fields of a problem that are sent only once
+ALIGNMENT = 64  # bytes to which arrays are aligned, for vector instructions
+MAX_UNPACKED = 2  # payloads that a worker keeps unpacked, the latest ones
 
 Spans = tuple[tuple[int, int], ...]
+SharedData = dict[str, Any]  # fields of a problem by name
 
 
 @dataclass(frozen=True, eq=False)
 class Payload:
-    """What is heavy in a problem, pickled once.
+    """The shared data of a problem, pickled once.
 
     Parameters
     ----------
     key : str
-        Names it in all processes.
+        Unique name, the same in all processes.
     spans : tuple of (int, int)
-        Where in the bytes the pickle stands, and then each of its arrays.
+        Start and stop of the pickle, and then of each of its arrays, in the bytes.
     data : str or object
-        The bytes: the path of a file, or what a cluster makes an array of.
+        The bytes: the path of a file, or an object that a cluster turns into an array.
     """
 
     key: str
@@ -48,109 +50,109 @@ class Payload:
     data: Any
 
     @property
-    def is_there(self) -> bool:
-        """Whether its file, if it has one, was not removed."""
+    def exists(self) -> bool:
+        """False if its file was removed."""
         return not isinstance(self.data, str) or os.path.exists(self.data)
 
 
 def pack(problem: Problem, file: BinaryIO) -> Spans:
-    """Write what is heavy into a file; where the pickle and each of its arrays stand.
+    """Write the shared data of a problem to a file, and return the spans.
 
-    Arrays stand there as they are: a worker that maps the file, or the store of a
-    cluster, has no copy of its own.
+    Arrays are written as they are: a worker that maps the file, or the object store of
+    a cluster, needs no copy of its own.
     """
     buffers: list[pickle.PickleBuffer] = []
     head = io.BytesIO()
-    heavy = {name: getattr(problem, name) for name in HEAVY}
-    cloudpickle.Pickler(head, 5, buffers.append).dump(heavy)
+    shared = {name: getattr(problem, name) for name in SHARED}
+    cloudpickle.Pickler(head, 5, buffers.append).dump(shared)
     spans = []
     for part in (head.getbuffer(), *(buffer.raw() for buffer in buffers)):
-        start = -(-file.tell() // ALIGNED) * ALIGNED
+        start = -(-file.tell() // ALIGNMENT) * ALIGNMENT
         file.seek(start)
         file.write(part)
         spans.append((start, start + part.nbytes))
     return tuple(spans)
 
 
-def unpack(spans: Spans, data: Any) -> dict[str, Any]:
-    """What was packed; its arrays are views into the bytes."""
-    view = memoryview(data).toreadonly()  # all calls read the same
+def unpack(spans: Spans, data: Any) -> SharedData:
+    """Return the data that `pack` wrote; arrays are read-only views of the bytes."""
+    view = memoryview(data).toreadonly()  # all tasks share it
     head, *buffers = (view[start:stop] for start, stop in spans)
     return pickle.loads(head, buffers=buffers)
 
 
-_opened: dict[str, dict[str, Any]] = {}  # by key, the latest last
-_opening = threading.Lock()
+_unpacked: dict[str, SharedData] = {}  # by key, the latest last
+_unpacking = threading.Lock()
 
 
-def _open(payload: Payload, data: Any) -> dict[str, Any]:
-    """What is in a parcel, unpickled once a process."""
-    with _opening:
-        heavy = _opened.pop(payload.key, None)
-        if heavy is None:
+def _unpack_once(payload: Payload, data: Any) -> SharedData:
+    """Unpack a payload once per process."""
+    with _unpacking:
+        shared = _unpacked.pop(payload.key, None)
+        if shared is None:
             if isinstance(data, str):
                 data = np.memmap(data, np.uint8, "r")
-            heavy = unpack(payload.spans, data)
-        _opened[payload.key] = heavy
-        for old in list(_opened)[:-N_OPENED]:
-            del _opened[old]
-        return heavy
+            shared = unpack(payload.spans, data)
+        _unpacked[payload.key] = shared
+        for oldest in list(_unpacked)[:-MAX_UNPACKED]:
+            del _unpacked[oldest]
+        return shared
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A call of a function, ready to go to another process.
+    """A function call for another process.
 
     Parameters
     ----------
-    parcel : Payload
-        What it reads; the bytes go beside the call, each backend has its own way.
+    payload : Payload
+        The shared data, without its bytes: each backend sends those in its own way.
     content : bytes
-        The function, the rest of the problem, and the task.
-    end : float
-        The deadline as a time of day: machines agree on that, but not on where their
-        clocks begin.
-    home : Home or None
+        The pickled function, rest of the problem, context and arguments.
+    deadline : float
+        Deadline as wall-clock time: monotonic clocks of machines start differently.
+    parent : ParentProcess or None
         The process that searches, for workers that are its children.
     """
 
     payload: Payload
     content: bytes
-    end: float
+    deadline: float
     parent: ParentProcess | None
 
 
 def make_task(
     function: Callable[..., Any],
     problem: Problem,
-    task: tuple[Any, ...],
+    context: RunContext,
+    arguments: tuple[Any, ...],
     payload: Payload,
     parent: ParentProcess | None = None,
 ) -> Task:
-    """The call ``function(problem, *task)`` without what is in the parcel."""
-    light = replace(problem.for_worker(), folds=(), score=None, loss=None)
-    content = _dumped((function, light, task))
-    end = time.time() + problem.seconds_left
-    return Task(replace(payload, data=None), content, end, parent)
+    """Return the task ``function(problem, context, *arguments)``."""
+    light = replace(problem.for_worker(), folds=(), scorer=None, loss=None)
+    content = _dump((function, light, context.for_worker(), arguments))
+    deadline = time.time() + context.seconds_left
+    return Task(replace(payload, data=None), content, deadline, parent)
 
 
-def execute(call: Task, data: Any) -> bytes:
-    """What a worker does: the result of a call, pickled."""
-    changes: dict[str, Any] = {}
-    if call.parent is not None:
-        end_with(call.parent.process, call.parent.folder)
-        if call.parent.n_devices:
-            changes["device"] = claim_device(call.parent.folder, call.parent.n_devices)
-    if np.isfinite(call.end):
-        changes["deadline"] = time.monotonic() + call.end - time.time()
+def execute(task: Task, data: Any) -> bytes:
+    """Return the pickled result of a task; this runs in the worker."""
+    changes: dict[str, Any] = {}  # to the context
+    if task.parent is not None:
+        exit_with_parent(task.parent.pid, task.parent.folder)
+        if task.parent.n_devices:
+            changes["device"] = claim_device(task.parent.folder, task.parent.n_devices)
+    if np.isfinite(task.deadline):
+        changes["deadline"] = time.monotonic() + task.deadline - time.time()
     with one_thread():
-        function, light, task = pickle.loads(call.content)
-        problem = replace(light, **_open(call.payload, data), **changes)
-        return _dumped(function(problem, *task))
+        function, light, context, arguments = pickle.loads(task.content)
+        problem = replace(light, **_unpack_once(task.payload, data))
+        return _dump(function(problem, replace(context, **changes), *arguments))
 
 
 class _Pickler(cloudpickle.Pickler):
-    """Takes tensors from the device that they are on: another process has another."""
+    """Moves tensors to the CPU: the other process may have another device."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Tensor) and obj.device.type != "cpu":
@@ -158,12 +160,12 @@ class _Pickler(cloudpickle.Pickler):
         return super().reducer_override(obj)
 
 
-def _dumped(value: Any) -> bytes:
+def _dump(value: Any) -> bytes:
     file = io.BytesIO()
     _Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
     return file.getvalue()
 
 
 def read_result(content: bytes) -> Any:
-    """The result that a worker sent."""
+    """Return the result that a worker sent."""
     return pickle.loads(content)

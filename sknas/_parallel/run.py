@@ -1,4 +1,4 @@
-"""Tasks in this process, or in worker processes where that pays."""
+"""Run tasks in this process, or in worker processes if that is faster."""
 
 from __future__ import annotations
 
@@ -9,56 +9,57 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from joblib.parallel import get_active_backend
 
-from sknas._history import OUT_OF_TIME
+from sknas._history import Cause, Fault
+from sknas._parallel.devices import count_gpus
 from sknas._parallel.executors import (
     DASK,
     RAY,
-    WORKER_LOST,
     Executor,
     WorkerDiedError,
     find_executor,
 )
-from sknas._problem import Problem
+from sknas._problem import Problem, RunContext
 
-# Workers start once, in about 3 s, and in up to 10 s on a busy machine.
-WORTH_WORKERS = 8.0  # seconds of work from which they are used
-ROOM_FOR_WORKERS = 12.0  # seconds that must be left
+# Starting workers takes about 3 s, and up to 10 s on a busy machine.
+WORTH_WORKERS = 8.0  # seconds of work from which starting workers pays off
+ROOM_FOR_WORKERS = 12.0  # seconds until the deadline that starting workers needs
 
-_HOME = os.getpid()  # of the process that imported this; a fork has another
+_IMPORTING_PID = os.getpid()  # a fork has another process id
 
 
 def count_workers(n_jobs: int | None) -> int:
-    """Workers for a value of `n_jobs`.
+    """Return the number of workers for a value of `n_jobs`.
 
-    None takes what `joblib.parallel_config` says, else all workers of its backend: of
-    the usual one, those are the cores that affinity and cgroup allow. A number is read
-    as joblib reads it. Whoever is a worker gets one: a child process would not end
-    before the workers that it starts, in a fork of a process that has used workers
-    none can be started, and a worker of a cluster would wait for itself. Threads get
-    one, too: a process trains one network after the other.
+    None is the number in `joblib.parallel_config`, else all workers of the backend: for
+    the default one, the cores that affinity and cgroup allow. A number is read as
+    joblib reads it. Inside a worker, `n_jobs` is 1: a child process would not end
+    before its own workers, a fork of a process with workers can't start any, and a
+    worker of a cluster would wait for itself. In threads it is 1, too: networks of
+    different threads are trained one after another.
     """
-    backend, told = get_active_backend()
+    backend, configured = get_active_backend()
     if _is_worker() or getattr(backend, "uses_threads", False):
         return 1
     if n_jobs is None:
-        n_jobs = told
+        n_jobs = configured
     if n_jobs is None:
         n_jobs = 1 if (backend.nesting_level or 0) > 0 else -1
     n_workers = max(1, backend.effective_n_jobs(n_jobs))
-    # Dask tells of all that it has, whatever it is asked for.
+    # Dask returns all of its workers, whatever `n_jobs` is.
     return min(n_workers, n_jobs) if n_jobs > 0 else n_workers
 
 
 def _is_worker() -> bool:
-    """Whether this is the child of a process, or a worker of a cluster."""
-    if multiprocessing.parent_process() is not None or os.getpid() != _HOME:
+    """Return True in a child process, and in a worker of a cluster."""
+    if multiprocessing.parent_process() is not None or os.getpid() != _IMPORTING_PID:
         return True
     ray, distributed = sys.modules.get("ray"), sys.modules.get("distributed")
-    if ray is not None and ray.is_initialized() and _is_ray_worker(ray):
-        return True
+    if ray is not None and ray.is_initialized():
+        mode = ray.get_runtime_context().worker.mode
+        if mode == ray.WORKER_MODE:
+            return True
     if distributed is None:
         return False
     try:
@@ -68,110 +69,104 @@ def _is_worker() -> bool:
     return True
 
 
-def _is_ray_worker(ray: Any) -> bool:
-    mode: int = ray.get_runtime_context().worker.mode
-    return mode == ray.WORKER_MODE
+def count_useful_workers(context: RunContext, n_tasks: int) -> int:
+    """Return how many workers can be busy with `n_tasks`: at most one for each GPU."""
+    return max(1, min(_count_processes(context), n_tasks))
 
 
-def count_useful_workers(problem: Problem, n_tasks: int) -> int:
-    """Workers that some tasks can keep busy: one process serves a whole GPU."""
-    return max(1, min(_count_places(problem), n_tasks))
+def _count_processes(context: RunContext) -> int:
+    """Return how many processes may work at a time.
 
-
-def _count_places(problem: Problem) -> int:
-    """Processes that may work at a time.
-
-    A worker of a cluster has the GPU that it is shown; here each takes one.
+    Workers on this machine claim one GPU each; those of a cluster are assigned theirs.
     """
     backend, _ = get_active_backend()
-    if problem.device == "cpu" or type(backend).__name__ in (DASK, RAY):
-        return problem.n_jobs
-    return min(problem.n_jobs, count_gpus(problem.device))
-
-
-def count_gpus(device: str) -> int:
-    """GPUs to spread work over: all that are visible, where none is named."""
-    return torch.cuda.device_count() if device == "cuda" else 1
+    if context.device == "cpu" or type(backend).__name__ in (DASK, RAY):
+        return context.n_jobs
+    return min(context.n_jobs, count_gpus(context.device))
 
 
 def run_tasks(
     function: Callable[..., Any],
     tasks: Sequence[tuple[Any, ...]],
     problem: Problem,
+    context: RunContext,
     seconds: float,
 ) -> Iterator[Any]:
-    """Results of ``function(problem, *task)``, in order, as they are ready.
+    """Return results of ``function(problem, context, *task)``, in order, when ready.
 
-    A task that was under way when a worker died is tried again, alone; if its worker
-    dies again, the reason, a str, takes the place of the result.
+    Tasks that were under way when a worker died are retried one at a time. A task whose
+    worker dies again has a `Fault` as its result.
 
     Parameters
     ----------
     function : callable
-        Pure: its result depends on its task alone.
+        Its result depends on its arguments alone.
     tasks : sequence of tuple
-        Arguments of each call.
+        The other arguments of each task.
     problem : Problem
-        Goes to each worker once; says how many may be used, and until when.
+        The data, sent to each worker once.
+    context : RunContext
+        The number of workers, and the deadline.
     seconds : float
-        About how long all tasks take in one process; short work stays in this one.
+        Estimated seconds of all tasks in one process; little work stays in this one.
     """
-    is_worth = seconds >= WORTH_WORKERS and problem.seconds_left >= ROOM_FOR_WORKERS
-    if count_useful_workers(problem, len(tasks)) == 1 or not is_worth:
-        for_worker = problem.for_worker()
-        return (function(for_worker, *task) for task in tasks)
-    # As many for few tasks, too: the same workers serve all rungs.
-    n_gpus = 0 if problem.device == "cpu" else count_gpus(problem.device)
-    executor = find_executor(_count_places(problem), n_gpus)
-    return _insisting(function, dict(enumerate(tasks)), problem, executor)
+    is_worth = seconds >= WORTH_WORKERS and context.seconds_left >= ROOM_FOR_WORKERS
+    if count_useful_workers(context, len(tasks)) == 1 or not is_worth:
+        problem, context = problem.for_worker(), context.for_worker()
+        return (function(problem, context, *task) for task in tasks)
+    # The same number for few tasks, too: all rungs use the same workers.
+    executor = find_executor(_count_processes(context), count_gpus(context.device))
+    left = dict(enumerate(tasks))
+    return _run_with_retries(function, left, problem, context, executor)
 
 
-def _insisting(
+def _run_with_retries(
     function: Callable[..., Any],
     left: dict[int, tuple[Any, ...]],
     problem: Problem,
+    context: RunContext,
     executor: Executor,
 ) -> Iterator[Any]:
-    """Results in order, whatever happens to workers."""
+    """Yield results in order, and retry tasks whose workers died.
+
+    `left` holds the arguments of the tasks without a result, by index.
+    """
     n_deaths: Counter[int] = Counter()
     ready: dict[int, Any] = {}
-    next_place = 0
+    next_index = 0
     while left:
-        # Alone: nothing else dies with what may have killed a worker, and it has all
-        # of the memory.
-        suspects = [place for place in left if n_deaths[place]]
+        # A task that may have killed a worker runs alone: it takes no others with it,
+        # and has all of the memory.
+        suspects = [index for index in left if n_deaths[index]]
         chosen = suspects[:1] or list(left)
-        tasks = ((place, left[place]) for place in chosen)
+        tasks = ((index, left[index]) for index in chosen)
         n_open = len(chosen)
         try:
-            for place, result in executor.results(function, problem, tasks):
-                del left[place]
-                ready[place] = result
+            for index, result in executor.results(function, problem, context, tasks):
+                del left[index]
+                ready[index] = result
                 n_open -= 1
-                # The last is handed out when the crew has ended: joblib kills workers
-                # of which something is still asked when nobody listens any more.
-                while n_open and next_place in ready:
-                    yield ready.pop(next_place)
-                    next_place += 1
+                # Yield the last result only after the executor has ended: joblib kills
+                # its workers if its generator is closed before its end.
+                while n_open and next_index in ready:
+                    yield ready.pop(next_index)
+                    next_index += 1
         except WorkerDiedError:
-            under_way = [place for place in chosen if place in left][
-                : executor.n_workers
-            ]
-            n_deaths.update(under_way)
-            ready |= _given_up(left, n_deaths, problem)
-    while next_place in ready:
-        yield ready.pop(next_place)
-        next_place += 1
+            unfinished = [index for index in chosen if index in left]
+            n_deaths.update(unfinished[: executor.n_workers])  # they were under way
+            ready |= _give_up(left, n_deaths, context)
+    while next_index in ready:
+        yield ready.pop(next_index)
+        next_index += 1
 
 
-def _given_up(
-    left: dict[int, tuple[Any, ...]], n_deaths: Counter[int], problem: Problem
-) -> dict[int, str]:
-    """The reasons of tasks that are not tried again; they are left no more."""
-    is_late = problem.seconds_left < ROOM_FOR_WORKERS  # new workers have to start
-    reasons = {place: WORKER_LOST for place in left if n_deaths[place] > 1}
-    if is_late:
-        reasons = {place: reasons.get(place, OUT_OF_TIME) for place in left}
-    for place in reasons:
-        del left[place]
-    return reasons
+def _give_up(
+    left: dict[int, tuple[Any, ...]], n_deaths: Counter[int], context: RunContext
+) -> dict[int, Fault]:
+    """Remove the tasks that are not retried from `left`, and return their faults."""
+    is_late = context.seconds_left < ROOM_FOR_WORKERS  # new workers have to start
+    faults = {index: Fault(Cause.OUT_OF_TIME) for index in left if is_late}
+    faults |= {index: Fault(Cause.WORKER_LOST) for index in left if n_deaths[index] > 1}
+    for index in faults:
+        del left[index]
+    return faults

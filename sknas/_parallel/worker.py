@@ -1,4 +1,4 @@
-"""Worker processes on the machine that searches: they end with it, each has a GPU."""
+"""Workers on the machine of the search: their temporary files and their end."""
 
 from __future__ import annotations
 
@@ -12,87 +12,66 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
-
-POLL = 0.3  # seconds between two looks at whether the parent lives
+POLL_INTERVAL = 0.3  # seconds between two checks that the parent is alive
 
 
 @dataclass(frozen=True)
 class ParentProcess:
-    """The process that searches, as its workers on the same machine know it.
+    """The process that searches, for its workers on the same machine.
 
     Parameters
     ----------
-    process : int
-        Its number.
+    pid : int
+        Process id.
     folder : str
-        Where its files are; they are gone when it ends.
+        Its temporary files, removed when it ends.
     n_devices : int, default=0
-        GPUs to spread work over; 0 where all work is on one device.
+        GPUs to spread work over; 0 if all work is on one device.
     """
 
-    process: int
+    pid: int
     folder: str
     n_devices: int = 0
 
 
-_folders: dict[int, str] = {}  # by process: a fork has one of its own
+_folders: dict[int, str] = {}  # by process id: a fork has a folder of its own
 
 
 def worker_folder() -> str:
-    """The folder of this process, made when it is first asked for."""
-    process = os.getpid()
-    if not os.path.isdir(_folders.get(process, "")):  # or somebody has tidied up
+    """Return the temporary folder of this process, created on first use."""
+    pid = os.getpid()
+    if not os.path.isdir(_folders.get(pid, "")):  # it may have been cleaned up
         root = os.environ.get("JOBLIB_TEMP_FOLDER")
         if root:
             os.makedirs(root, exist_ok=True)
-        _folders[process] = tempfile.mkdtemp(prefix="sknas-", dir=root)
-        atexit.register(remove, process, _folders[process])
-    return _folders[process]
+        _folders[pid] = tempfile.mkdtemp(prefix="sknas-", dir=root)
+        atexit.register(remove, pid, _folders[pid])
+    return _folders[pid]
 
 
-def remove(process: int, path: str) -> None:
-    """Remove what a process has written; its forks leave it alone."""
-    if os.getpid() == process:
+def remove(pid: int, path: str) -> None:
+    """Remove a file or folder if this process is `pid`, not a fork of it."""
+    if os.getpid() == pid:
         shutil.rmtree(path, ignore_errors=True)
-        with suppress(OSError):  # a folder, which is gone by now
+        with suppress(OSError):  # raised for a folder, which is gone by now
             os.unlink(path)
 
 
 @cache
-def end_with(process: int, folder: str) -> None:
-    """From now on, end this process as soon as its parent is gone, in midst of work.
+def exit_with_parent(pid: int, folder: str) -> None:
+    """Exit as soon as the parent process dies, even in the middle of a task.
 
-    Ctrl-C of a terminal, which workers get as well, is left to the parent: a worker
-    that it met in the middle of an answer would let the parent wait for the rest.
+    Ctrl-C in a terminal reaches workers, too. They ignore it: a worker interrupted
+    while it sends a result would leave the parent waiting for the rest.
     """
 
     def watch() -> None:
-        while os.getppid() == process:
-            time.sleep(POLL)
+        while os.getppid() == pid:
+            time.sleep(POLL_INTERVAL)
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, name="sknas-watch", daemon=True).start()
-
-
-@cache
-def claim_device(folder: str, n_devices: int) -> str:
-    """A GPU that no other worker of the same process has, until this one ends."""
-    for number in range(n_devices if fcntl else 0):
-        # Never closed: the lock lasts as long as this process.
-        file = os.open(Path(folder, f"cuda-{number}"), os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(file)
-        else:
-            return f"cuda:{number}"
-    return f"cuda:{os.getpid() % n_devices}"  # some are still held by workers that end

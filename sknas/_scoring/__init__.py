@@ -1,1 +1,1 @@
-"""From predictions to numbers."""
+"""Scores and losses of predictions."""

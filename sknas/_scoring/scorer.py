@@ -1,4 +1,4 @@
-"""Scores of predictions that are already there, by any scikit-learn scorer."""
+"""Scores of predictions by any scikit-learn scorer, and their loss."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,19 @@ from sklearn.dummy import DummyClassifier
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
 
-from sknas._data import TargetReader
 from sknas._data.prepare import Data
-from sknas._scoring.metrics import MAX_REPEATED, find_metric
+from sknas._data.target import TargetReader
+from sknas._problem import PredictionScorer, Score
+from sknas._scoring.metrics import Metric, count_repetitions, find_metric
 from sknas._validation import did_you_mean, reject
 
-MIN_SHARE = 1e-7  # probability of the right class that the log-loss still tells
+MIN_PROBABILITY = 1e-7  # lower bound in the log-loss, to keep it finite
 
 
 def find_scorer(
     caller_name: str, scoring: Any, is_classifier: bool
 ) -> Callable[..., float]:
-    """The scorer of a name or a callable; accuracy or R2 for None.
+    """Return the scorer of a name or a callable; accuracy or R2 for None.
 
     Raises
     ------
@@ -37,10 +39,9 @@ def find_scorer(
         scoring = "accuracy" if is_classifier else "r2"
     if isinstance(scoring, str):
         if scoring not in get_scorer_names():
+            allowed = "a scikit-learn scorer name"
             advice = did_you_mean(scoring, get_scorer_names())
-            reject(
-                caller_name, "scoring", scoring, "a scikit-learn scorer name", advice
-            )
+            reject(caller_name, "scoring", scoring, allowed, advice)
         return get_scorer(scoring)
     if not callable(scoring):
         reject(caller_name, "scoring", scoring, "a scorer name, a callable or None")
@@ -48,19 +49,20 @@ def find_scorer(
 
 
 def reads_probabilities(scorer: Callable[..., float]) -> bool:
-    """Whether a scorer asks for probabilities or decision values."""
-    # The repr names the response method; scorers have no public attribute for it.
+    """Return True if a scorer calls for probabilities or decision values."""
+    # No version of scikit-learn has a public attribute for the response method, but
+    # every supported one names it in the repr of a scorer.
     return "response_method=" in repr(scorer) and "'predict'" not in repr(scorer)
 
 
 def takes_weight(scorer: Callable[..., float]) -> bool:
-    """Whether a scorer's metric accepts `sample_weight`."""
+    """Return True if a scorer's metric has the parameter `sample_weight`."""
     function = getattr(scorer, "_score_func", scorer)
     return "sample_weight" in inspect.signature(function).parameters
 
 
-class _Predicted(BaseEstimator, ABC):
-    """An estimator that has already predicted: what scorers are handed."""
+class _FixedPredictor(BaseEstimator, ABC):
+    """A fitted estimator with given predictions, to call a scorer with."""
 
     def __init__(self, predictions: np.ndarray, classes: Any) -> None:
         self.predictions = predictions
@@ -71,145 +73,128 @@ class _Predicted(BaseEstimator, ABC):
 
     @abstractmethod
     def predict(self, X: Any) -> np.ndarray:
-        """What a label scorer reads."""
+        """Return labels or values, whatever X is."""
 
 
-class _PredictedClasses(ClassifierMixin, _Predicted):
+class _FixedClassifier(ClassifierMixin, _FixedPredictor):
     def predict(self, X: Any) -> np.ndarray:
         return labels(self.predictions, self.classes_)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        shares = self.predictions.astype(np.float64)
-        if isinstance(self.classes_, list):  # one probability a label
-            return shares
-        return shares / shares.sum(axis=1, keepdims=True)  # 1 in double precision too
+        probabilities = self.predictions.astype(np.float64)
+        if isinstance(self.classes_, list):  # one probability per label
+            return probabilities
+        # Rows must sum to 1 in double precision, too.
+        return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
-class _PredictedValues(RegressorMixin, _Predicted):
+class _FixedRegressor(RegressorMixin, _FixedPredictor):
     def predict(self, X: Any) -> np.ndarray:
-        single = self.predictions.shape[1] == 1
-        return self.predictions[:, 0] if single else self.predictions
+        is_column = self.predictions.shape[1] == 1
+        return self.predictions[:, 0] if is_column else self.predictions
 
 
 def labels(probabilities: np.ndarray, classes: Any) -> np.ndarray:
-    """The most probable class of each row, or 0 and 1 for each label."""
+    """Return the most probable class of each row, or 0 or 1 for each label."""
     if isinstance(classes, list):
         return (probabilities > 0.5).astype(int)
     return classes[probabilities.argmax(axis=1)]
 
 
-class RowScorer:
-    """Scores predictions for some rows of a table.
+@dataclass(eq=False)
+class RowScorer(PredictionScorer):
+    """Scores predictions for rows of a table with a scikit-learn scorer.
 
     Parameters
     ----------
     scorer : callable
         (estimator, X, y[, sample_weight]) -> float, greater is better.
     X : array-like of shape (N, F) or None
-        The rows a scorer of the user's own may want to see; None for named scorers.
+        Rows for a scorer that reads them; None for named scorers, which don't.
     y : ndarray of shape (N,) or (N, C)
         Targets: class labels, 0/1 labels or values.
     weight : ndarray of shape (N,)
         How often each row counts.
     classes : ndarray, list of ndarray or None
         The classes; a list for multi-label targets, None for regression.
-    metric : callable or None, default=None
-        The scorer for several networks at once, see `sknas._scoring.metrics`.
-    codes : ndarray of shape (N,) or (N, C), default=None
-        Targets as it reads them.
+    metric : Metric or None, default=None
+        The same scorer for several networks at once, see `sknas._scoring.metrics`.
+    codes : ndarray of shape (N,) or (N, C) or None, default=None
+        Targets that `metric` reads, None for `y`.
     """
 
-    def __init__(
-        self,
-        scorer: Callable[..., float],
-        X: Any,
-        y: np.ndarray,
-        weight: np.ndarray,
-        classes: Any,
-        metric: Any = None,
-        codes: np.ndarray | None = None,
-    ) -> None:
-        self._metric, self._codes = metric, y if codes is None else codes
-        # Of labels by a metric of scikit-learn; one of the user's own has any scale.
-        module = getattr(getattr(scorer, "_score_func", None), "__module__", "")
-        is_known = module.startswith("sklearn.") and classes is not None
-        self.is_piecewise_constant = is_known and not reads_probabilities(scorer)
-        self.scorer = scorer
-        self.X = X
-        self.y = y
-        self.weight = weight
-        self.classes = classes
-        self.reason = ""  # why the last score was undefined
-        self._takes_weight = takes_weight(scorer)
+    scorer: Callable[..., float]
+    X: Any
+    y: np.ndarray
+    weight: np.ndarray
+    classes: Any
+    metric: Metric | None = None
+    codes: np.ndarray | None = None
 
-    def __call__(
+    def __post_init__(self) -> None:
+        self.takes_weight = takes_weight(self.scorer)
+        # Only metrics of scikit-learn: the user's own may have any scale.
+        module = getattr(getattr(self.scorer, "_score_func", None), "__module__", "")
+        is_known = module.startswith("sklearn.") and self.classes is not None
+        self.is_piecewise_constant = is_known and not reads_probabilities(self.scorer)
+
+    def score(
         self,
         predictions: np.ndarray,
         rows: np.ndarray,
         weight: np.ndarray | None = None,
-    ) -> float:
-        """Score of predictions (N', C) for the given row numbers, NaN if undefined.
-
-        `weight` says how often each counts, if not as often as in the whole table.
-        """
-        self.reason = ""
+    ) -> Score:
         weight = self.weight[rows] if weight is None else weight
-        weight = np.round(weight, 9)  # shares of whole weights are whole again
+        weight = np.round(weight, 9)  # undo rounding errors: whole weights stay whole
         if len(rows) == 1:
-            # R2 wants two rows; where there are others, it has all of them together.
+            # R2 needs two rows, and a table of one row has no others to pool with.
             n_times = 2 if len(self.y) == 1 else 1
             return self._score(predictions.repeat(n_times, 0), rows.repeat(n_times), {})
-        is_whole = bool(np.all(weight % 1 == 0))
         if np.all(weight == 1):
             return self._score(predictions, rows, {})
-        if self._takes_weight:
+        if self.takes_weight:
             score = self._score(predictions, rows, {"sample_weight": weight})
-            # Some metrics take weights only to refuse them.
-            if not (np.isnan(score) and "sample_weight" in self.reason):
+            if not np.isnan(score.value):  # some metrics reject every weight
                 return score
-        repeats = _repeats(weight) if is_whole else np.ones(len(rows), dtype=int)
+        repeats = count_repetitions(weight)
         return self._score(predictions.repeat(repeats, 0), rows.repeat(repeats), {})
 
-    def many(
+    def score_many(
         self,
         predictions: np.ndarray,
         rows: np.ndarray,
         weight: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Scores (K,) of the predictions (K, N', C) of several networks."""
-        if self._metric is not None and len(rows) > 1:
-            weight = self.weight[rows] if weight is None else weight
-            told = (predictions, self._codes[rows], np.round(weight, 9))
-            return self._metric(*map(torch.from_numpy, told)).numpy()
-        return np.array([self(each, rows, weight) for each in predictions])
+        if self.metric is None or len(rows) < 2:
+            return super().score_many(predictions, rows, weight)
+        weight = self.weight[rows] if weight is None else weight
+        y = self.y if self.codes is None else self.codes
+        arrays = (predictions, y[rows], np.round(weight, 9))
+        return self.metric(*map(torch.from_numpy, arrays)).numpy()
 
     def _score(
         self, predictions: np.ndarray, rows: np.ndarray, options: dict[str, Any]
-    ) -> float:
-        cls = _PredictedValues if self.classes is None else _PredictedClasses
+    ) -> Score:
+        cls = _FixedRegressor if self.classes is None else _FixedClassifier
+        estimator = cls(predictions, self.classes)
         X = np.empty((len(rows), 1))
         if self.X is not None:
             X = _safe_indexing(self.X, rows)
         with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # Undefined metrics are NaN here, and what else a metric has to say it
-            # would say for each fold of each trial.
+            # A metric would repeat its warnings for each fold of each trial.
             warnings.simplefilter("ignore", UserWarning)
             try:
-                return float(
-                    self.scorer(
-                        cls(predictions, self.classes), X, self.y[rows], **options
-                    )
-                )
-            except Exception as error:
-                # A fold may lack a class that the metric needs; see `score_folds`.
-                is_usual = isinstance(error, ValueError)
-                kind = "" if is_usual else f"{type(error).__name__}: "
-                self.reason = kind + " ".join(str(error).split())
-                return float("nan")
+                return Score(float(self.scorer(estimator, X, self.y[rows], **options)))
+            except Exception as error:  # for example, a fold lacks a class
+                is_expected = isinstance(error, ValueError)
+                kind = "" if is_expected else f"{type(error).__name__}: "
+                reason = kind + " ".join(str(error).split())
+                return Score(float("nan"), reason)
 
 
+@dataclass(frozen=True, eq=False)
 class RowLoss:
-    """Log-loss or squared error, up to a factor, of predictions for some rows.
+    """Mean log-loss, or squared error up to a factor, of predictions for rows.
 
     Parameters
     ----------
@@ -221,10 +206,9 @@ class RowLoss:
         The kind of target.
     """
 
-    def __init__(self, y: np.ndarray, weight: np.ndarray, kind: str) -> None:
-        self.y = y
-        self.weight = weight
-        self.kind = kind
+    y: np.ndarray
+    weight: np.ndarray
+    kind: str
 
     def __call__(
         self,
@@ -232,33 +216,25 @@ class RowLoss:
         rows: np.ndarray,
         weight: np.ndarray | None = None,
     ) -> Any:
-        """Mean loss of predictions (..., N', C) for the given row numbers."""
+        """Return the loss (...) of predictions (..., N', C) for the given rows."""
         y = self.y[rows]
         weight = self.weight[rows] if weight is None else weight
         if self.kind == "regression":
-            unit = np.abs(self.y).max() or 1.0  # squares of huge values are finite
-            losses = ((predictions / unit - y / unit) ** 2).mean(axis=-1)
+            scale = np.abs(self.y).max() or 1.0  # squares of huge values overflow
+            losses = ((predictions / scale - y / scale) ** 2).mean(axis=-1)
         elif self.kind == "multilabel":
-            right = np.where(y > 0, predictions, 1 - predictions)
-            losses = -np.log(np.maximum(right, MIN_SHARE)).mean(axis=-1)
+            likelihood = np.where(y > 0, predictions, 1 - predictions)
+            losses = -np.log(np.maximum(likelihood, MIN_PROBABILITY)).mean(axis=-1)
         else:
-            right = predictions[..., np.arange(len(rows)), y]
-            losses = -np.log(np.maximum(right, MIN_SHARE))
+            likelihood = predictions[..., np.arange(len(rows)), y]
+            losses = -np.log(np.maximum(likelihood, MIN_PROBABILITY))
         return np.average(losses, weights=weight, axis=-1)
-
-
-def _repeats(weight: np.ndarray) -> np.ndarray:
-    """How often to repeat rows for a metric without weights, within memory."""
-    repeats = weight.astype(np.int64)
-    repeats = repeats // max(int(np.gcd.reduce(repeats)), 1)
-    excess = repeats.sum() / MAX_REPEATED
-    return np.maximum(repeats / excess, 1).astype(int) if excess > 1 else repeats
 
 
 def make_scorer(
     scorer: Callable[..., float], scoring: Any, X: Any, data: Data, target: TargetReader
 ) -> RowScorer:
-    """A scorer of predictions for rows of the data."""
+    """Return a scorer of predictions for rows of the data."""
     y = data.y
     if target.kind_ in ("binary", "multiclass"):
         y = target.classes_[y]
@@ -266,15 +242,13 @@ def make_scorer(
         y = y.astype(int)
     elif target.is_column_:
         y = y[:, 0]
-    # The user's own function may look at X; scikit-learn's scorers do not.
-    seen = _safe_indexing(X, data.first) if callable(scoring) else None
     codes = data.y.astype(np.float64) if target.kind_ == "multilabel" else data.y
-    # Class weights say what an error of a class costs, in the score too.
     return RowScorer(
         scorer,
-        seen,
+        # Only a user's function may read X.
+        _safe_indexing(X, data.source_rows) if callable(scoring) else None,
         y,
-        data.loss_weight,
+        data.loss_weight,  # class weights count in the score, too
         target.classes_,
         metric=find_metric(scorer, target.kind_, target.classes_),
         codes=codes,

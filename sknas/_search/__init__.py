@@ -1,1 +1,1 @@
-"""The loop of a search and what wraps it."""
+"""The loop of a search, with its constraints, records, progress and signals."""

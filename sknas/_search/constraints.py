@@ -1,4 +1,4 @@
-"""What may be tried: constraints as a question about an architecture."""
+"""Constraints of the user, as a function of an architecture."""
 
 from __future__ import annotations
 
@@ -9,49 +9,50 @@ import numpy as np
 
 from sknas._history import Architecture
 from sknas._problem import TaskSpec
-from sknas._validation import as_float, brief, did_you_mean, reject, warn_user
+from sknas._validation import as_float, did_you_mean, reject, short_repr, warn_user
 from sknas.spaces import Space
 
-MAX_FAILED = 20  # answers that a function of the user may owe before it gives one
+MAX_FAILURES = 20  # calls of a user's function that may fail before one succeeds
 
 
 def make_feasible(
     caller_name: str, constraints: Any, space: Space, task: TaskSpec | None
 ) -> Callable[[Architecture], bool]:
-    """Whether an architecture can be built and keeps the constraints of a user.
+    """Return a function that is True for buildable architectures within constraints.
 
     Parameters
     ----------
-    owner : str
-        Whose parameter they are, for messages.
+    caller_name : str
+        Name of the estimator or function, for messages.
     constraints : mapping of str to float, callable or None
-        Upper bounds, or the answer itself.
+        Upper bounds by name, or a function of an architecture.
     space : Space
-        Where the architectures come from.
+        The architectures.
     task : TaskSpec or None
-        What networks are built for, whose costs are bounded; without one the numbers
-        of the architecture are.
+        With a task, bounds apply to costs of the network; without one, to numeric
+        choices of the architecture.
 
     Raises
     ------
     InvalidParameterError
-        If the constraints are none.
+        If `constraints` has the wrong type, an unknown name or a bound that is not
+        finite.
     """
-    keeps = _keeps(caller_name, constraints, space, task)
+    is_within = _make_constraint(caller_name, constraints, space, task)
     if task is None:
-        return keeps
-    # What can't be built has no costs to bound.
-    return lambda a: space.is_buildable(a, task) and keeps(a)
+        return is_within
+    # An architecture that can't be built has no costs to bound.
+    return lambda a: space.is_buildable(a, task) and is_within(a)
 
 
-def _keeps(
+def _make_constraint(
     caller_name: str, constraints: Any, space: Space, task: TaskSpec | None
 ) -> Callable[[Architecture], bool]:
-    """Whether an architecture keeps the constraints, after a check of them."""
+    """Check the constraints and return them as a function of an architecture."""
     if constraints is None:
         return lambda architecture: True
     if callable(constraints):
-        return _Answer(caller_name, constraints)
+        return _UserConstraint(caller_name, constraints)
     if not isinstance(constraints, Mapping):
         reject(
             caller_name,
@@ -59,29 +60,29 @@ def _keeps(
             constraints,
             "a dict of bounds, a callable or None",
         )
-    known = _known(space, task)
+    known = _bounded_names(space, task)
     for name, bound in constraints.items():
         if name not in known:
             allowed = f"a dict of bounds of {known}"
-            question = did_you_mean(name, known)
-            reject(caller_name, "constraints", dict(constraints), allowed, question)
+            advice = did_you_mean(name, known)
+            reject(caller_name, "constraints", dict(constraints), allowed, advice)
         number = float("nan") if isinstance(bound, bool) else as_float(bound)
-        is_cost = task is not None  # of a network: above zero
+        is_cost = task is not None  # costs of a network are above zero
         if not np.isfinite(number) or (is_cost and number <= 0):
             allowed = "a finite number" + " > 0" * is_cost
             reject(caller_name, f"constraints[{name!r}]", bound, allowed)
     return _Bounds(constraints, space, task)
 
 
-def _known(space: Space, task: TaskSpec | None) -> list[str]:
-    """What may be bounded: numbers of an architecture, or costs of its network."""
+def _bounded_names(space: Space, task: TaskSpec | None) -> list[str]:
+    """Return the names that may be bounded: costs of a network, or numeric choices."""
     if task is not None:
         return list(space.costs)
     return [name for name, choice in space.choices.items() if choice.is_numeric]
 
 
-class _Answer:
-    """What a function of the user says of an architecture."""
+class _UserConstraint:
+    """A function of the user that allows or refuses architectures."""
 
     def __init__(self, caller_name: str, allows: Callable[[Architecture], Any]) -> None:
         self.caller_name, self.allows = caller_name, allows
@@ -94,31 +95,31 @@ class _Answer:
         except Exception as error:
             if not self.has_warned:
                 self.failures.append((architecture, error))
-            if self.has_answered or len(self.failures) < MAX_FAILED:
+            if self.has_answered or len(self.failures) < MAX_FAILURES:
                 self._warn()
                 return False
             allowed = "a function of an architecture that returns True or False"
-            advice = f"it ended in {type(error).__name__}: {brief(error)}"
+            advice = f"it raised {type(error).__name__}: {short_repr(error)}"
             reject(self.caller_name, "constraints", self.allows, allowed, advice)
         self.has_answered = True
         self._warn()
         return answer
 
     def _warn(self) -> None:
-        """Say once what it failed for, as soon as it has answered for others."""
+        """Warn once of the first failure, as soon as another call has succeeded."""
         if self.has_answered and self.failures and not self.has_warned:
             architecture, error = self.failures[0]
             self.failures, self.has_warned = [], True
             warn_user(
-                "The function of 'constraints' ended in "
-                f"{type(error).__name__}: {brief(error)} for "
-                f"{brief(dict(architecture))}: this and others like it are left out; "
-                "mend the function if they are allowed."
+                "The function of 'constraints' raised "
+                f"{type(error).__name__}: {short_repr(error)} for "
+                f"{short_repr(dict(architecture))}: this and others like it are not "
+                "allowed; fix the function if they should be."
             )
 
 
 class _Bounds:
-    """Upper bounds, asked in their order; what was measured is kept."""
+    """Upper bounds of costs, checked in order; each cost is measured once."""
 
     def __init__(
         self, bounds: Mapping[str, float], space: Space, task: TaskSpec | None
@@ -128,20 +129,21 @@ class _Bounds:
 
     def __call__(self, architecture: Architecture) -> bool:
         return all(
-            self._cost(name, architecture) <= most for name, most in self.bounds.items()
+            self._cost(name, architecture) <= bound
+            for name, bound in self.bounds.items()
         )
 
     def _cost(self, name: str, architecture: Architecture) -> float:
         if self.task is None:
             return architecture.get(name, -np.inf)
-        # A cost that a space of the user adds may depend on anything.
-        is_usual = name in Space.costs
-        structure = self.space.structure(architecture) if is_usual else architecture.key
+        # Our costs depend on the structure; a user's cost may depend on any choice.
+        is_ours = name in Space.costs
+        structure = self.space.structure(architecture) if is_ours else architecture.key
         key = name, structure
         if key not in self.measured:
             try:
                 cost = getattr(self.space, name)(architecture, self.task)
-            except Exception:  # what can't be built fails where it is trained
+            except Exception:  # a network that can't be built fails when it is trained
                 cost = -np.inf
             self.measured[key] = cost
         return self.measured[key]

@@ -1,4 +1,4 @@
-"""Search over a Python function instead of a network."""
+"""Search with a Python function instead of networks: `sknas.search`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any
 import numpy as np
 
 from sknas._history import (
-    INTERRUPTED,
-    OUT_OF_TIME,
     Architecture,
+    Cause,
     History,
     Proposal,
+    Status,
     Trial,
 )
-from sknas._problem import Problem
+from sknas._problem import Problem, RunContext
 from sknas._resolve import draw_seed, find_part
 from sknas._search.constraints import make_feasible
-from sknas._search.loop import N_REEVALUATED, Search, _not_begun, initial_design
-from sknas._training.isolation import failure_reason
+from sknas._search.loop import Search
+from sknas._search.proposals import initial_design
+from sknas._search.reevaluate import TOP_K
+from sknas._training.isolation import fault_of
 from sknas._validation import check_integer, check_positive, reject
 from sknas.spaces import DictSpace, Space
 from sknas.strategies import STRATEGIES, Strategy
@@ -50,17 +52,19 @@ def search(
         both are int, else of reals; ``(low, high, "log")`` the same on a logarithmic
         scale; a `Choice` may have a condition.
     strategy : str or Strategy, default="bayesian"
-        What to try next: "bayesian", "evolution", "local", "reinforce" or "random".
+        Proposes architectures: "bayesian", "evolution", "local", "reinforce", "random",
+        or an object of `sknas.strategies`.
     max_trials : int
-        Evaluations of new architectures.
+        Maximum number of architectures to evaluate.
     max_time : float or None, default=None
-        Seconds after which no evaluation is begun.
+        Seconds after which no evaluation starts.
     constraints : mapping of str to float, callable or None, default=None
-        Upper bounds of numbers of an architecture, or whether it is allowed.
+        Upper bounds of numeric choices, or a function that returns True for each
+        architecture that is allowed.
     noisy : bool, default=False
-        Whether the same architecture scores differently each time: then the 5 that the
-        strategy expects most of are evaluated once more at the end, beyond
-        `max_trials`, and the best mean is recommended; `History.best` has that score.
+        True if scores of the same architecture vary. The 5 that the strategy ranks
+        highest are then evaluated once more at the end, beyond `max_trials`, and the
+        one with the best mean is recommended; `History.best` has that mean as score.
     random_state : int, RandomState or None, default=None
         Seeds the strategy.
 
@@ -72,7 +76,7 @@ def search(
     Raises
     ------
     InvalidParameterError
-        If a parameter is wrong.
+        If a parameter is invalid.
 
     Examples
     --------
@@ -97,17 +101,17 @@ def search(
     deadline = None if max_time is None else time.monotonic() + max_time
     seed = draw_seed(random_state)
     feasible = make_feasible(caller_name, constraints, space, None)
-    problem = Problem(feasible=feasible, deadline=deadline)
+    problem = Problem(feasible=feasible, seed=seed)
     trainer = FunctionTrainer(objective)
     search = Search(
         space=space,
         strategy=find_part(caller_name, "strategy", strategy, STRATEGIES, Strategy),
         trainer=trainer,
         problem=problem,
-        seed=seed,
+        context=RunContext(deadline=deadline),
         max_trials=n_trials,
         deadline=lambda history: deadline,
-        n_reevaluated=N_REEVALUATED if noisy else 0,
+        n_reevaluated=TOP_K if noisy else 0,
     )
     return search.run(initial_design(space, None, feasible))
 
@@ -121,26 +125,26 @@ class FunctionTrainer(Trainer):
         Architecture -> score.
     """
 
-    n_proposals = 1  # one after another: each proposal knows all scores before it
-    is_cut = False
+    n_proposals = 1  # so that each proposal is based on all earlier scores
+    truncates_trainings = False
 
     def __init__(self, objective: Callable[[Mapping[str, Any]], float]) -> None:
         self.objective = objective
 
-    def setup(self, space: Space) -> None:
-        """Nothing to prepare."""
+    def setup(self, space: Space, problem: Problem, context: RunContext) -> None:
+        self.context_ = context
 
-    def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
+    def train(self, proposals: Sequence[Proposal]) -> list[Trial]:
         trials: list[Trial] = []
         for proposal in proposals:
-            if problem.seconds_left <= 0:
+            if self.context_.seconds_left <= 0:
                 left = proposals[len(trials) :]
-                return trials + [_not_begun(p, OUT_OF_TIME) for p in left]
+                return trials + [_not_started(p, Cause.OUT_OF_TIME) for p in left]
             try:
                 trials.append(self._score(proposal))
             except KeyboardInterrupt:
                 left = proposals[len(trials) :]
-                trials += [_not_begun(p, INTERRUPTED) for p in left]
+                trials += [_not_started(p, Cause.INTERRUPTED) for p in left]
                 break
         return trials
 
@@ -149,7 +153,16 @@ class FunctionTrainer(Trainer):
         try:
             score = float(self.objective(proposal.architecture))
         except Exception as error:
-            told = {"status": "failed", "reason": failure_reason(error)}
-            seconds = time.monotonic() - started
-            return Trial(proposal, seconds=seconds, **told)  # type: ignore[arg-type]
+            fault = fault_of(error)
+            return Trial(
+                proposal,
+                status=Status.FAILED,
+                cause=fault.cause,
+                reason=str(fault),
+                seconds=time.monotonic() - started,
+            )
         return Trial(proposal, score=score, seconds=time.monotonic() - started)
+
+
+def _not_started(proposal: Proposal, cause: Cause) -> Trial:
+    return Trial(proposal, status=Status.STOPPED, cause=cause, reason=cause.value)

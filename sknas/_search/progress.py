@@ -12,16 +12,16 @@ from sknas._history import History
 
 
 class Progress:
-    """Shows trials or seconds, the best score so far, elapsed and remaining time.
+    """A bar of trials or seconds, with the best score and the remaining time.
 
     Parameters
     ----------
     verbose : int
-        0 shows nothing.
+        0 for no bar.
     max_trials : int or None
-        Counted if given; otherwise seconds are.
+        Length of the bar in trials.
     max_time : float or None
-        Seconds.
+        Length of the bar in seconds, without `max_trials`.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Progress:
             self.bar.close()
 
     def show(self, history: History) -> None:
-        """Show how far a search has come."""
+        """Show the trials so far."""
         if self.bar is None:
             return
         elapsed = time.monotonic() - self.started
@@ -61,6 +61,6 @@ class Progress:
         self.bar.refresh()
 
     def note(self, text: str) -> None:
-        """Say what comes after the trials."""
+        """Show the step that follows the trials, such as the refit."""
         if self.bar is not None:
             self.bar.set_description_str(text)

@@ -1,4 +1,4 @@
-"""What Ctrl-C and the end of a machine mean to a fit."""
+"""Handlers of Ctrl-C and SIGTERM during a fit."""
 
 from __future__ import annotations
 
@@ -10,26 +10,25 @@ from typing import Any
 
 
 class Stop(BaseException):
-    """A second Ctrl-C: nothing that finishes quietly after the first may hold it."""
+    """A second Ctrl-C, which no handler of KeyboardInterrupt catches."""
 
 
 class Signals:
-    """Ctrl-C once ends a search, twice ends the fit; SIGTERM ends the process.
+    """Handle signals: one Ctrl-C ends the search, two end the fit.
 
-    In the main thread alone, where Python hears of signals, and only in place of the
-    handlers that Python itself sets: those of others stay. SIGTERM is left to the
-    system in a child of another process.
+    Handlers are set in the main thread only, and only in place of Python's own: those
+    of other libraries stay.
 
     Parameters
     ----------
-    is_kept : bool
-        Whether the search is kept in a checkpoint. Then SIGTERM ends the process by
-        SystemExit, which frees the checkpoint and ends workers; all that was done is
-        on disk already.
+    has_checkpoint : bool
+        True if there is a checkpoint. SIGTERM then raises SystemExit, which releases
+        its lock and ends the workers; finished results are already on disk. In a child
+        process, SIGTERM is left alone.
     """
 
-    def __init__(self, is_kept: bool) -> None:
-        self.is_kept = is_kept
+    def __init__(self, has_checkpoint: bool) -> None:
+        self.has_checkpoint = has_checkpoint
         self._before: dict[int, Any] = {}
         self._n_stops = 0
 
@@ -37,8 +36,8 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             return self
         self._replace(signal.SIGINT, signal.default_int_handler, self._interrupt)
-        # A worker would hand SystemExit on to the process that asked it.
-        if self.is_kept and multiprocessing.parent_process() is None:
+        # A worker would pass SystemExit on to its parent.
+        if self.has_checkpoint and multiprocessing.parent_process() is None:
             self._replace(signal.SIGTERM, signal.SIG_DFL, self._terminate)
         return self
 
@@ -53,8 +52,8 @@ class Signals:
         if isinstance(error, Stop):
             raise KeyboardInterrupt from None
 
-    def _replace(self, number: int, usual: Any, handler: Any) -> None:
-        if signal.getsignal(number) == usual:
+    def _replace(self, number: int, default: Any, handler: Any) -> None:
+        if signal.getsignal(number) == default:
             self._before[number] = signal.signal(number, handler)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:

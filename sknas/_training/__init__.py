@@ -1,1 +1,1 @@
-"""Training with torch, without search."""
+"""Building blocks of training with torch, independent of search."""

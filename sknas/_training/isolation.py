@@ -1,25 +1,32 @@
-"""Work with torch that leaves it as it was found."""
+"""Isolation of torch's global state, and recovery when memory runs out."""
 
 from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from sknas._history import OUT_OF_MEMORY
+from sknas._history import Cause, Fault
+from sknas._training.seeds import set_seed
+
+T = TypeVar("T")
+
+# torch's global RNG is per process: hold this lock while forking it, so that other
+# threads don't draw from it.
+RNG_LOCK = threading.RLock()
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Use one thread of the CPU, and as many as before in the end.
+    """Run torch on one CPU thread, and restore the number of threads on exit.
 
-    Networks of this size gain little from more, and threads that wait for each other
-    on a machine that is busy made predictions ten times as slow. torch counts them for
-    each thread of Python by itself.
+    Networks of this size gain little from more threads, and on a busy machine threads
+    that wait for each other made predictions ten times slower. torch keeps the number
+    separately for each Python thread.
     """
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -31,14 +38,14 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def isolated(seed: int, device: str) -> Iterator[None]:
-    """Seed torch, use one thread and single precision; leave all as it was.
+    """Seed torch and use one thread and single precision; restore everything on exit.
 
-    torch has one random state a process; the lock keeps fits in different threads from
-    drawing each other's numbers. More threads would change the order of sums.
+    Fits in several threads are serialised by `RNG_LOCK`. More than one thread would
+    change the order of summation, and with it the last bits of the results.
     """
     devices = [torch.device(device)] if device.startswith("cuda") else []
     with (
-        ONE_AT_A_TIME,
+        RNG_LOCK,
         torch.random.fork_rng(devices=devices),
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -53,61 +60,55 @@ def isolated(seed: int, device: str) -> Iterator[None]:
             torch.set_default_dtype(dtype)
 
 
-def set_seed(seed: int, device: torch.device | str) -> None:
-    """Seed the generators that work on a device draws from, and no other.
+def run_with_memory_retry(attempts: Sequence[Callable[[], T]], device: str) -> T:
+    """Return the result of the first attempt that does not run out of memory.
 
-    `torch.manual_seed` seeds every device there could be, and writes down the stack
-    for each one that is not in use yet: a fifth of the time of a small fit.
+    Parameters
+    ----------
+    attempts : sequence of callable
+        Called in order, each less demanding than the one before. An attempt must not
+        keep references to its tensors anywhere that outlives its call.
+    device : str
+        Its memory is freed between two attempts.
+
+    Raises
+    ------
+    Exception
+        Any other error of an attempt, and whatever the last attempt raises.
     """
-    torch.default_generator.manual_seed(seed)
-    device = torch.device(device)
-    if device.type == "cuda":
-        with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
-
-
-def random_state(device: torch.device | str) -> Tensor:
-    """The state of the generator that a device draws from."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.get_rng_state(device)
-    return torch.get_rng_state()
-
-
-def set_random_state(device: torch.device | str, state: Tensor) -> None:
-    """Let a device draw on from a state."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
+    *earlier, last = attempts
+    for attempt in earlier:
+        try:
+            return attempt()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Retry outside the except block: the exception still references the tensors.
+        free_memory(device)
+    return last()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
-    is_told = isinstance(error, MemoryError | torch.OutOfMemoryError)
-    return is_told or "can't allocate memory" in str(error)
+    """Return True if an error means that memory ran out."""
+    is_known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return is_known or "can't allocate memory" in str(error)
 
 
 def free_memory(device: str) -> None:
-    """Give back what is held of a device's memory without need."""
+    """Collect garbage, and return cached blocks of a GPU to its driver."""
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
 
 
-# torch has one random state a process: who sets it back keeps others from drawing.
-ONE_AT_A_TIME = threading.RLock()
-
-
 class DivergedError(ArithmeticError):
-    """The loss or the output of a network is not finite any more."""
+    """Raised when the loss or the output of a network is no longer finite."""
 
 
-def failure_reason(error: Exception) -> str:
-    """An error as the reason of a failed trial."""
+def fault_of(error: Exception) -> Fault:
+    """Return an error as the fault of a training."""
     if isinstance(error, DivergedError):
-        return str(error)
+        return Fault(Cause.DIVERGED)
     if is_out_of_memory(error):
-        return OUT_OF_MEMORY
-    return f"{type(error).__name__}: {error}"
+        return Fault(Cause.OUT_OF_MEMORY)
+    return Fault(Cause.ERROR, f"{type(error).__name__}: {error}")

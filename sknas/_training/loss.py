@@ -1,4 +1,4 @@
-"""The loss that networks are trained on."""
+"""The training loss."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch.nn import functional
 
 
 class WeightedLoss(nn.Module):
-    """Mean of weighted row losses, summed over the K networks.
+    """Weighted mean of the row losses, summed over the K networks.
 
-    A sum leaves the gradient of each network what it would be alone.
+    The sum gives each network the gradient that it would have alone.
 
     Parameters
     ----------
     kind : {"binary", "multiclass", "multilabel", "regression"}
         Cross-entropy, binary cross-entropy or squared error.
     label_smoothing : sequence of float, default=(0.0,)
-        Share of a class label spread over all classes, one a network, or one for all.
+        Share of a label that is spread over all classes, for each network or for all.
 
     Notes
     -----
-    **Shape**: output (K, M * N, C), of M copies of each network; y (N,) classes or
+    **Shape**: output (K, M * N, C) of the M members of each network; y (N,) classes or
     (N, C), or (G, N) and (G, N, C) for G tables, of which network k reads table k
     modulo G; weight (N,) or (G, N) -> ().
     """
@@ -47,13 +47,13 @@ class WeightedLoss(nn.Module):
         return (self._row_losses(output.float(), y) * weight).mean(dim=1).sum()
 
     def _row_losses(self, output: Tensor, y: Tensor) -> Tensor:
-        """Loss of each row, (K, M * N)."""
+        """Return the loss of each row, (K, M * N)."""
         if self.kind in ("binary", "multiclass"):
-            log_shares = functional.log_softmax(output, dim=2)
-            losses = -log_shares.gather(2, y[..., None]).squeeze(2)
+            log_probabilities = functional.log_softmax(output, dim=2)
+            losses = -log_probabilities.gather(2, y[..., None]).squeeze(2)
             if self.is_smooth:
-                even = -log_shares.mean(dim=2)
-                losses = losses + self.smoothing * (even - losses)
+                uniform = -log_probabilities.mean(dim=2)
+                losses = losses + self.smoothing * (uniform - losses)
             return losses
         if self.kind == "multilabel":
             return functional.binary_cross_entropy_with_logits(

@@ -1,5 +1,7 @@
-"""Networks for several architectures at once; they know nothing of search."""
+"""Networks that compute several architectures at once, independent of the search."""
 
+from sknas._training.parameter_groups import GroupedModule, LRGroup
+from sknas.nets._base import HalfPrecisionModule, InitializedModule
 from sknas.nets._conv import (
     HEADS,
     IMAGE_ACTIVATIONS,
@@ -9,7 +11,7 @@ from sknas.nets._conv import (
     ConvNet,
 )
 from sknas.nets._image import ImageInput
-from sknas.nets._init import STARTS, initialize_weights
+from sknas.nets._init import INITS, initialize_weights
 from sknas.nets._inputs import (
     NUMERIC_EMBEDDINGS,
     NUMERIC_SCALES,
@@ -30,7 +32,7 @@ from sknas.nets._layers import (
     ParametricActivation,
 )
 from sknas.nets._supernet import MixedChoice, MixedOperation, MixtureWeights, Supernet
-from sknas.nets._table import BLOCKS, UNIT_KINDS, Side, TableModule, TableNet
+from sknas.nets._table import BLOCKS, TABLE_ACTIVATIONS, TableModule, TableNet
 
 __all__ = [
     "ACTIVATIONS",
@@ -39,20 +41,24 @@ __all__ = [
     "IMAGE_ACTIVATIONS",
     "IMAGE_BLOCKS",
     "IMAGE_NORMALISATIONS",
+    "INITS",
     "NORMALISATIONS",
     "NUMERIC_EMBEDDINGS",
     "NUMERIC_SCALES",
     "POOLINGS",
-    "STARTS",
-    "UNIT_KINDS",
+    "TABLE_ACTIVATIONS",
     "Activation",
     "BatchNorm",
     "ConvNet",
     "Dropout",
     "Features",
+    "GroupedModule",
+    "HalfPrecisionModule",
     "ImageInput",
+    "InitializedModule",
     "InputLinear",
     "Inputs",
+    "LRGroup",
     "LayerNorm",
     "Layout",
     "Linear",
@@ -60,7 +66,6 @@ __all__ = [
     "MixedOperation",
     "MixtureWeights",
     "ParametricActivation",
-    "Side",
     "Supernet",
     "TableInput",
     "TableModule",

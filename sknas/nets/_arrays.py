@@ -1,4 +1,4 @@
-"""Networks that hold plain arrays instead of tensors, to be kept in a file."""
+"""Networks that hold NumPy arrays instead of tensors, to be stored in a file."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from torch import nn
 
 
 @dataclass(frozen=True, eq=False)
-class Values:
-    """A parameter or a buffer of a network.
+class StoredTensor:
+    """A parameter or a buffer of a network, as a NumPy array.
 
     Parameters
     ----------
     array : ndarray
-        Its values, as bytes: numpy does not know all types of torch.
+        The values as bytes: NumPy does not have all dtypes of torch.
     dtype : str
-        Their type in torch.
+        Name of the torch dtype.
     shape, stride : tuple of int
-        How they lay in memory: results depend on it in their last bits.
-    is_parameter, is_trained : bool
-        What it is, and whether it has a gradient.
+        Memory layout: the last bits of results depend on it.
+    is_parameter : bool
+        True for a parameter, False for a buffer.
+    is_trained : bool
+        True if it requires a gradient.
     """
 
     array: np.ndarray
@@ -36,40 +38,40 @@ class Values:
 
 
 def to_numpy_shell(module: nn.Module) -> nn.Module:
-    """A copy of a network that holds values wherever it held tensors."""
+    """Return a copy of a network with a `StoredTensor` in place of each tensor."""
     tensors = [*module.parameters(), *module.buffers()]
-    # What copy finds in its memory it does not copy.
-    return copy.deepcopy(module, {id(tensor): _values(tensor) for tensor in tensors})
+    # deepcopy returns an object's entry in its memo as the copy.
+    return copy.deepcopy(module, {id(tensor): _store(tensor) for tensor in tensors})
 
 
 def from_numpy_shell(shell: nn.Module) -> nn.Module:
-    """A network that holds the tensors again, the same where it held the same."""
-    held: list[Any] = []
-    for part in shell.modules():
-        held += [*part._parameters.values(), *part._buffers.values()]
-    tensors = {id(value): _tensor(value) for value in held if value is not None}
+    """Return a copy of a shell with its tensors; shared ones are shared again."""
+    stored: list[Any] = []
+    for module in shell.modules():
+        stored += [*module._parameters.values(), *module._buffers.values()]
+    tensors = {id(value): _restore(value) for value in stored if value is not None}
     return copy.deepcopy(shell, tensors)
 
 
-def _values(tensor: torch.Tensor) -> Values:
+def _store(tensor: torch.Tensor) -> StoredTensor:
     content = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return Values(
+    return StoredTensor(
         content.numpy(),
         str(tensor.dtype).partition(".")[2],
         tuple(tensor.shape),
-        # Of what is no view: values that are repeated are written once each.
+        # Strides of a copy: the stored values of an expanded view are repeated.
         tuple(torch.empty_like(tensor, device="meta").stride()),
         isinstance(tensor, nn.Parameter),
         tensor.requires_grad,
     )
 
 
-def _tensor(value: Values) -> torch.Tensor:
-    plain = torch.empty(value.shape, dtype=getattr(torch, value.dtype))
-    # A copy: the array may be a part of a file that can't be written to.
-    plain.flatten().view(torch.uint8).copy_(torch.tensor(value.array))
-    tensor = torch.empty_strided(value.shape, value.stride, dtype=plain.dtype)
-    tensor.copy_(plain)
-    if not value.is_parameter:
+def _restore(stored: StoredTensor) -> torch.Tensor:
+    contiguous = torch.empty(stored.shape, dtype=getattr(torch, stored.dtype))
+    # torch.tensor copies: the array may be a memory map of a read-only file.
+    contiguous.flatten().view(torch.uint8).copy_(torch.tensor(stored.array))
+    tensor = torch.empty_strided(stored.shape, stored.stride, dtype=contiguous.dtype)
+    tensor.copy_(contiguous)
+    if not stored.is_parameter:
         return tensor
-    return nn.Parameter(tensor, requires_grad=value.is_trained)
+    return nn.Parameter(tensor, requires_grad=stored.is_trained)

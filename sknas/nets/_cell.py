@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -12,52 +12,51 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sknas.nets._image import ImageInput, means
+from sknas.nets._image import ImageInput, global_average_pool
 from sknas.nets._operations import FactorizedReduce, ReluConv, ResidualReduce
-from sknas.nets._supernet import MixtureWeights
+from sknas.nets._supernet import Mix
 
 CELL_KINDS = ("nas-bench-201", "darts")
-NODES = {"nas-bench-201": range(1, 4), "darts": range(2, 6)}  # those that are computed
+NODES = {"nas-bench-201": range(1, 4), "darts": range(2, 6)}  # inputs excluded
 CELLS = {"nas-bench-201": ("edge",), "darts": ("normal", "reduction")}
-N_KEPT = 2  # inputs of a node of DARTS
-MIN_SIDE = 2  # pixels that a reduction leaves of a side
+N_NODE_INPUTS = 2  # edges into a node of a DARTS cell
+MIN_MAP_SIZE = 2  # minimum height and width of a map after a reduction, in pixels
 
-# (name of the cell, from, to, channels, stride) -> what an edge does, None for nothing
+# (name of the cell, start, end, channels, stride) -> operation, None for no edge
 MakeEdge = Callable[[str, int, int, int, int], nn.Module | None]
-Mix = Mapping[str, MixtureWeights]
 
 
 def edge_name(cell: str, start: int, end: int) -> str:
-    """The name of an edge in an architecture or a relaxed network."""
+    """Return the name of an edge, in an architecture or a supernet."""
     return f"{cell}_{start}_{end}"
 
 
 def inputs_name(cell: str, node: int) -> str:
-    """The name of the choice of a node's inputs."""
+    """Return the name of the choice of a node's inputs."""
     return f"{cell}_{node}_inputs"
 
 
-def operation_name(cell: str, node: int, place: int) -> str:
-    """The name of the operation on one of a node's two inputs."""
-    return f"{cell}_{node}_{('first', 'second')[place]}"
+def operation_name(cell: str, node: int, index: int) -> str:
+    """Return the name of the operation on one of a node's two inputs."""
+    return f"{cell}_{node}_{('first', 'second')[index]}"
 
 
-class Graph(nn.Module):
-    """Nodes that are sums of edges from nodes before them.
+class CellGraph(nn.Module):
+    """The nodes of a cell, each the sum of its edges from earlier nodes.
 
     Parameters
     ----------
     name : str
-        Begins the names of its decisions.
+        Prefix of the names of its edges.
     nodes : range
-        Numbers of the nodes; those below are inputs.
+        Indices of the nodes; smaller indices are the inputs of the cell.
     make_edge : callable
-        Called with start and end of each edge; None for an edge that is not there.
+        (start, end) -> operation on an edge, None if there is no edge.
 
     Notes
     -----
-    **Shape**: maps (N, H, height, width), one an input -> maps of all nodes, inputs
-    too.
+    **Shape**: maps (N, H, height, width), one per input -> maps of all nodes, the
+    inputs included.
     """
 
     def __init__(
@@ -81,14 +80,14 @@ class Graph(nn.Module):
     def forward(self, inputs: list[Tensor], weights: Mix | None) -> list[Tensor]:
         states = list(inputs)
         for end, starts in self.starts.items():
-            parts = [self._along(states, start, end, weights) for start in starts]
-            states.append(reduce(add, parts))
+            edges = [self._edge(states, start, end, weights) for start in starts]
+            states.append(reduce(add, edges))
         return states
 
-    def _along(
+    def _edge(
         self, states: list[Tensor], start: int, end: int, weights: Mix | None
     ) -> Tensor:
-        """What comes along an edge; in a relaxed network by its weights."""
+        """Return the output of an edge; in a supernet, of its mixture."""
         name = edge_name(self.name, start, end)
         if weights is None:
             return self.edges[name](states[start])
@@ -98,7 +97,7 @@ class Graph(nn.Module):
 
 
 class BenchCell(nn.Module):
-    """A cell of NAS-Bench-201: four nodes, an edge between each two of them.
+    """A cell of NAS-Bench-201: four nodes, with an edge between every two.
 
     Notes
     -----
@@ -112,7 +111,7 @@ class BenchCell(nn.Module):
 
     def __init__(self, channels: int, make_edge: MakeEdge) -> None:
         super().__init__()
-        self.graph = Graph(
+        self.graph = CellGraph(
             "edge",
             NODES["nas-bench-201"],
             lambda start, end: make_edge("edge", start, end, channels, 1),
@@ -123,22 +122,24 @@ class BenchCell(nn.Module):
 
 
 class DartsCell(nn.Module):
-    """A cell of DARTS: four nodes that read two earlier cells and each other.
+    """A cell of DARTS: four nodes that read earlier nodes and the two preceding cells.
 
     Parameters
     ----------
     n_inputs : (int, int)
-        Channels of the cell before the last one, and of the last.
+        Channels of the two preceding cells, the earlier one first.
     channels : int
         Channels of each node (H).
-    is_late : bool
-        Whether maps of the cell before the last one are larger than those of the last.
-    is_reduction : bool
-        Which of the two kinds of cells it is.
-    stride : {1, 2}
-        Whether it halves its maps.
     make_edge : callable
-        Makes its edges.
+        See `CellNet`.
+    follows_reduction : bool
+        True if the later of the two preceding cells halved its maps.
+    is_reduction : bool
+        True for a reduction cell, False for a normal one.
+    stride : {1, 2}
+        Stride of edges from the inputs; 2 halves the maps.
+    is_affine : bool
+        Whether normalisations learn a scale.
 
     Notes
     -----
@@ -155,21 +156,20 @@ class DartsCell(nn.Module):
         channels: int,
         make_edge: MakeEdge,
         *,
-        is_late: bool,
+        follows_reduction: bool,
         is_reduction: bool,
         stride: int,
         is_affine: bool,
     ) -> None:
         super().__init__()
-        told = {"is_affine": is_affine}
         self.first = (
-            FactorizedReduce(n_inputs[0], channels, **told)
-            if is_late
-            else ReluConv(n_inputs[0], channels, 1, **told)
+            FactorizedReduce(n_inputs[0], channels, is_affine=is_affine)
+            if follows_reduction
+            else ReluConv(n_inputs[0], channels, 1, is_affine=is_affine)
         )
-        self.second = ReluConv(n_inputs[1], channels, 1, **told)
+        self.second = ReluConv(n_inputs[1], channels, 1, is_affine=is_affine)
         name = "reduction" if is_reduction else "normal"
-        self.graph = Graph(
+        self.graph = CellGraph(
             name,
             NODES["darts"],
             lambda start, end: make_edge(
@@ -184,18 +184,18 @@ class DartsCell(nn.Module):
 
 @dataclass(frozen=True)
 class Skeleton:
-    """How cells are stacked.
+    """The macro-architecture of a network: how its cells are stacked.
 
     Parameters
     ----------
     kind : {"nas-bench-201", "darts"}
-        The kind of cells.
+        Kind of the cells.
     cells : int
-        Cells; maps are halved, and channels doubled, at one and at two thirds of them.
+        Number of cells; maps are halved and channels doubled after one and two thirds.
     channels : int
         Channels of the first cells.
     stem_pool : int, default=1
-        Factor by which maps get smaller before them.
+        Factor by which the stem pools the maps, before the first cell.
     """
 
     kind: str
@@ -205,36 +205,36 @@ class Skeleton:
 
     @property
     def reductions(self) -> set[int]:
-        """Numbers of the cells that reduce, or before which a block does."""
+        """Indices of the cells at which maps are halved."""
         return {self.cells // 3, 2 * self.cells // 3} - {0} or {0}
 
 
 class CellNet(nn.Module):
-    """Images -> stem -> cells -> global average -> linear layer.
+    """Stem, cells, global average pooling and a linear layer.
 
-    A reduction that would leave less than 2 x 2 pixels keeps the size of its maps, and
-    doubles the channels all the same.
+    A reduction that would leave less than 2 x 2 pixels keeps the size of its maps, but
+    still doubles the channels.
 
     Parameters
     ----------
     inputs : ImageInput
-        Brings images to one scale.
+        Standardises and augments the images.
     shape : (int, int, int)
         Channels, height and width of an image.
     n_outputs : int
-        Columns of the answer (C).
+        Number of outputs (C).
     skeleton : Skeleton
-        How cells are stacked.
+        The stack of cells.
     make_edge : callable
-        (name of the cell, start, end, channels, stride) -> what an edge does, None for
-        an edge that is not there.
+        (name of the cell, start, end, channels, stride) -> operation on an edge, None
+        if there is no edge.
     dropout : float, default=0.0
-        Probability with which features before the last layer are dropped.
+        Dropout probability before the last layer.
     is_affine : bool, default=True
         Whether normalisations in cells learn a scale.
     is_channels_last : bool, default=True
-        Whether maps lie in memory channels last: quicker, unless operations work on
-        parts of the channels.
+        Whether maps have the channels-last memory format: faster, unless operations
+        work on a part of the channels.
 
     Notes
     -----
@@ -268,13 +268,13 @@ class CellNet(nn.Module):
         x = self.inputs(x)
         if self.is_channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        h = means(self.stack(x, weights))  # (N, H)
+        h = global_average_pool(self.stack(x, weights))  # (N, H)
         h = functional.dropout(h, self.dropout, self.training)
         return self.head(h)[None]
 
 
 class BenchStack(nn.Module):
-    """Cells of NAS-Bench-201, with residual blocks that reduce between them.
+    """Cells of NAS-Bench-201, with residual blocks at the reductions.
 
     Notes
     -----
@@ -290,12 +290,12 @@ class BenchStack(nn.Module):
     ) -> None:
         super().__init__()
         channels, pool = skeleton.channels, skeleton.stem_pool
-        self.stem = stem(shape[0], channels, pool)
-        sides = pooled(shape[1], pool), pooled(shape[2], pool)
+        self.stem = make_stem(shape[0], channels, pool)
+        size = ceil_divide(shape[1], pool), ceil_divide(shape[2], pool)
         self.parts = nn.ModuleList()
         for number in range(skeleton.cells):
             if number in skeleton.reductions:
-                stride, sides = halved(sides)
+                stride, size = halve_map(size)
                 self.parts.append(ResidualReduce(channels, 2 * channels, stride))
                 channels *= 2
             self.parts.append(BenchCell(channels, make_edge))
@@ -310,7 +310,7 @@ class BenchStack(nn.Module):
 
 
 class DartsStack(nn.Module):
-    """Cells of DARTS, each of which reads the two before it.
+    """Cells of DARTS, each reading the two before it.
 
     Notes
     -----
@@ -327,27 +327,27 @@ class DartsStack(nn.Module):
         super().__init__()
         channels, pool = skeleton.channels, skeleton.stem_pool
         before, last = 3 * channels, 3 * channels
-        self.stem = stem(shape[0], last, pool)
-        sides = pooled(shape[1], pool), pooled(shape[2], pool)
+        self.stem = make_stem(shape[0], last, pool)
+        size = ceil_divide(shape[1], pool), ceil_divide(shape[2], pool)
         self.cells = nn.ModuleList()
-        is_late = False
+        follows_reduction = False
         for number in range(skeleton.cells):
             stride, is_reduction = 1, number in skeleton.reductions
             if is_reduction:
-                stride, sides = halved(sides)
+                stride, size = halve_map(size)
                 channels *= 2
             self.cells.append(
                 DartsCell(
                     (before, last),
                     channels,
                     make_edge,
-                    is_late=is_late,
+                    follows_reduction=follows_reduction,
                     is_reduction=is_reduction,
                     stride=stride,
                     is_affine=is_affine,
                 )
             )
-            before, last, is_late = last, 4 * channels, stride > 1
+            before, last, follows_reduction = last, 4 * channels, stride > 1
         self.n_outputs = last
 
     def forward(self, x: Tensor, weights: Mix | None) -> Tensor:
@@ -357,19 +357,19 @@ class DartsStack(nn.Module):
         return second
 
 
-def stem(n_inputs: int, n_outputs: int, pool: int) -> nn.Sequential:
-    """The first convolution and its normalisation, of maps that are pooled between."""
+def make_stem(n_inputs: int, n_outputs: int, pool: int) -> nn.Sequential:
+    """Return the first convolution, pooling by a factor, and a normalisation."""
     conv = nn.Conv2d(n_inputs, n_outputs, 3, padding=1, bias=False)
     pooling = [nn.MaxPool2d(pool, ceil_mode=True)] if pool > 1 else []
     return nn.Sequential(conv, *pooling, nn.BatchNorm2d(n_outputs))
 
 
-def pooled(side: int, pool: int) -> int:
-    """What pooling leaves of a side, in pixels."""
-    return -(-side // pool)
+def ceil_divide(n: int, divisor: int) -> int:
+    """Return n / divisor, rounded up."""
+    return -(-n // divisor)
 
 
-def halved(sides: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    """The stride of a reduction and the sides after it; 1 where they are too small."""
-    after = (pooled(sides[0], 2), pooled(sides[1], 2))
-    return (2, after) if min(after) >= MIN_SIDE else (1, sides)
+def halve_map(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """Return the stride of a reduction and the map size after it."""
+    after = (ceil_divide(size[0], 2), ceil_divide(size[1], 2))
+    return (2, after) if min(after) >= MIN_MAP_SIZE else (1, size)

@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from sknas._problem import ImageSpec
 from sknas._validation import check_word, reject
-from sknas.nets._image import ImageInput, means
+from sknas.nets._image import ImageInput, global_average_pool
 from sknas.nets._layers import NORMALISATIONS, Dropout, Linear
+
+Layers = list[nn.Module]
 
 IMAGE_ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -24,19 +26,19 @@ IMAGE_ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
-# Factors on the deviation of weights by which the activations keep their variance.
+# Gain of the initial weights that preserves the variance through an activation.
 GAINS = {"selu": 1.0, "tanh": 5 / 3, "sigmoid": 4.0}
 DEFAULT_GAIN = math.sqrt(2)
-RISING = ("relu", "selu", "tanh", "sigmoid")  # the others fall below zero for a while
-HEAD_GAIN = 0.1
+MONOTONIC = ("relu", "selu", "tanh", "sigmoid")
+HEAD_GAIN = 0.1  # factor on the initial weights of the last layer
 
-EXPANSION = 4  # of the channels inside an inverted bottleneck
-N_HIDDEN = 128  # units of a dense head
-MAX_DENSE_SIDE = 4  # of the map that a dense head reads, in pixels
+EXPANSION = 4  # channels inside an inverted bottleneck, relative to those outside
+DENSE_WIDTH = 128  # hidden units of a dense head
+MAX_DENSE_SIZE = 4  # maximum height and width of the map of a dense head, in pixels
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Normalises each channel over a batch; a single number by what was learnt."""
+    """Batch normalisation that uses running statistics for one value per channel."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() > x.shape[1]:
@@ -52,31 +54,31 @@ IMAGE_NORMALISATIONS: dict[str, Callable[[int], nn.Module] | None] = {
     "batch": BatchNorm2d,
     "group": lambda n_channels: nn.GroupNorm(1, n_channels),
 }
-# That of the means of channels, which vary little and would be learnt from slowly.
+# Normalisation of the channel means: they vary little, which slows down learning.
 MEAN_NORMALISATIONS = {"none": "none", "batch": "batch", "group": "layer"}
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """What the layers of a network have in common."""
+class _LayerFactory:
+    """Makes layers with the options that the layers of a network share."""
 
     kernel_size: int
     activation: str
     normalisation: str
 
-    def bend(self) -> nn.Module:
-        """An activation."""
+    def make_activation(self) -> nn.Module:
+        """Return an activation."""
         return IMAGE_ACTIVATIONS[self.activation]()
 
-    def placed(self, pool: list[nn.Module]) -> tuple[list[nn.Module], list[nn.Module]]:
-        """What of pooling stands before the last normalisation of a block, and after.
+    def split_pooling(self, pool: Layers) -> tuple[Layers, Layers]:
+        """Return the pooling layers before and after the last normalisation.
 
-        The largest pixel is the same before an activation that only rises and after
-        it, and before it pooling leaves less to do: a step takes two thirds of the
-        time. A normalisation in between has the statistics of the largest pixels then.
+        Max pooling and a monotonic activation commute, and pooling first is cheaper: a
+        step takes two thirds of the time. A normalisation in between then uses the
+        statistics of the pooled maps.
         """
         is_max = any(isinstance(layer, nn.MaxPool2d) for layer in pool)
-        is_early = is_max and self.activation in RISING
+        is_early = is_max and self.activation in MONOTONIC
         return (pool, []) if is_early else ([], pool)
 
     def convolution(
@@ -85,42 +87,41 @@ class _Parts:
         n_out: int,
         size: int,
         *,
-        is_deep: bool = False,
+        is_depthwise: bool = False,
         stride: int = 1,
         pool: Sequence[nn.Module] = (),
-    ) -> list[nn.Module]:
-        """A convolution that keeps the size of the map, and its normalisation.
+    ) -> Layers:
+        """Return a convolution that keeps the size of the map, and its normalisation.
 
-        `is_deep` gives each channel a filter of its own, `stride` is that of pooling,
-        `pool` stands in between.
+        A stride > 1 pools by convolution; `pool` goes before the normalisation.
         """
         normalise = IMAGE_NORMALISATIONS[self.normalisation]
-        groups = n_in if is_deep else 1
-        is_shifted = normalise is None  # else the normalisation shifts
+        groups = n_in if is_depthwise else 1
+        has_bias = normalise is None  # a normalisation has its own shift
         padding = (size - 1) // 2 if stride == 1 else 0
-        told = (n_in, n_out, size, stride, padding, 1, groups, is_shifted)
-        layers: list[nn.Module] = [nn.Conv2d(*told)]
-        if stride == 1 and size % 2 == 0:  # an even filter reads one pixel more
+        options = (n_in, n_out, size, stride, padding, 1, groups, has_bias)
+        layers: Layers = [nn.Conv2d(*options)]
+        if stride == 1 and size % 2 == 0:  # an even filter needs one more pixel
             layers = [nn.ZeroPad2d((0, 1, 0, 1)), *layers]
         layers += pool
         return layers if normalise is None else [*layers, normalise(n_out)]
 
 
 class Residual(nn.Module):
-    """What a branch adds to its input, at first nothing if it is not normalised.
+    """Adds a branch to its input.
 
     Parameters
     ----------
     branch : sequence of nn.Module
-        Layers. A convolution that is the last one starts at zero, so that sums don't
-        grow with depth; a normalisation, which bounds them, does not: short trainings
-        would pay for it.
+        Layers. If the last one is a convolution, it is initialised to zero, so that
+        sums don't grow with depth. A normalisation bounds them itself; starting it at
+        zero would slow down short trainings.
     shortcut : sequence of nn.Module
-        What brings the input to the shape of the branch; nothing if it has it.
+        Layers that give the input the shape of the branch; empty if they agree.
 
     Notes
     -----
-    **Shape**: (N, channels, height, width) -> the same of other channels.
+    **Shape**: (N, channels, height, width) -> the same, with other channels.
 
     References
     ----------
@@ -138,39 +139,39 @@ class Residual(nn.Module):
         return self.shortcut(x) + self.branch(x)
 
 
-def _plain(parts: _Parts, n_in: int, n_out: int, pool: list[nn.Module]) -> nn.Module:
-    inside, after = parts.placed(pool)
-    layers = parts.convolution(n_in, n_out, parts.kernel_size, pool=inside)
-    return nn.Sequential(*layers, parts.bend(), *after)
+def _plain(factory: _LayerFactory, n_in: int, n_out: int, pool: Layers) -> nn.Module:
+    inside, after = factory.split_pooling(pool)
+    layers = factory.convolution(n_in, n_out, factory.kernel_size, pool=inside)
+    return nn.Sequential(*layers, factory.make_activation(), *after)
 
 
-def _residual(parts: _Parts, n_in: int, n_out: int, pool: list[nn.Module]) -> nn.Module:
-    size = parts.kernel_size
+def _residual(factory: _LayerFactory, n_in: int, n_out: int, pool: Layers) -> nn.Module:
+    size = factory.kernel_size
     branch = [
-        *(parts.bend(), *parts.convolution(n_in, n_out, size)),
-        *(parts.bend(), *parts.convolution(n_out, n_out, size)),
+        *(factory.make_activation(), *factory.convolution(n_in, n_out, size)),
+        *(factory.make_activation(), *factory.convolution(n_out, n_out, size)),
     ]
-    shortcut = [] if n_in == n_out else parts.convolution(n_in, n_out, 1)
+    shortcut = [] if n_in == n_out else factory.convolution(n_in, n_out, 1)
     return nn.Sequential(Residual(branch, shortcut), *pool)
 
 
 def _separable(
-    parts: _Parts, n_in: int, n_out: int, pool: list[nn.Module]
+    factory: _LayerFactory, n_in: int, n_out: int, pool: Layers
 ) -> nn.Module:
-    inside, after = parts.placed(pool)
+    inside, after = factory.split_pooling(pool)
     return nn.Sequential(
-        *parts.convolution(n_in, n_in, parts.kernel_size, is_deep=True),
-        *(parts.bend(), *parts.convolution(n_in, n_out, 1, pool=inside)),
-        *(parts.bend(), *after),
+        *factory.convolution(n_in, n_in, factory.kernel_size, is_depthwise=True),
+        *(factory.make_activation(), *factory.convolution(n_in, n_out, 1, pool=inside)),
+        *(factory.make_activation(), *after),
     )
 
 
-def _inverted(parts: _Parts, n_in: int, n_out: int, pool: list[nn.Module]) -> nn.Module:
+def _inverted(factory: _LayerFactory, n_in: int, n_out: int, pool: Layers) -> nn.Module:
     inside = EXPANSION * n_in
     branch = [
-        *(*parts.convolution(n_in, inside, 1), parts.bend()),
-        *parts.convolution(inside, inside, parts.kernel_size, is_deep=True),
-        *(parts.bend(), *parts.convolution(inside, n_out, 1)),
+        *(*factory.convolution(n_in, inside, 1), factory.make_activation()),
+        *factory.convolution(inside, inside, factory.kernel_size, is_depthwise=True),
+        *(factory.make_activation(), *factory.convolution(inside, n_out, 1)),
     ]
     block = Residual(branch) if n_in == n_out else nn.Sequential(*branch)
     return nn.Sequential(block, *pool)
@@ -187,31 +188,31 @@ POOLINGS = ("max", "average", "stride")
 HEADS = ("average", "dense")
 
 
-def _pool(parts: _Parts, pooling: str, size: int, n: int) -> list[nn.Module]:
+def _pool(factory: _LayerFactory, pooling: str, size: int, n: int) -> Layers:
     if pooling == "stride":
-        return parts.convolution(n, n, size, stride=size)
+        return factory.convolution(n, n, size, stride=size)
     return [nn.MaxPool2d(size) if pooling == "max" else nn.AvgPool2d(size)]
 
 
 class Head(nn.Module):
-    """Maps of one network -> its answers.
+    """The last layers of a network.
 
     Parameters
     ----------
     n_channels : int
         Channels of the maps.
-    side : (int, int)
-        Height and width of the maps.
+    size : (int, int)
+        Height and width of the maps, in pixels.
     n_outputs : int
-        Columns of the answer (C).
+        Number of outputs (C).
     kind : {"average", "dense"}
         Mean of each channel; or a hidden layer on maps of at most 4 x 4 pixels.
     activation : str
-        Of the hidden layer.
+        Activation of the hidden layer.
     normalisation : {"none", "batch", "group"}
-        Of the means.
+        Normalisation of the means.
     dropout : float
-        Probability that an input of a layer is dropped.
+        Dropout probability before each layer.
 
     Notes
     -----
@@ -221,7 +222,7 @@ class Head(nn.Module):
     def __init__(
         self,
         n_channels: int,
-        side: tuple[int, int],
+        size: tuple[int, int],
         n_outputs: int,
         kind: str,
         activation: str,
@@ -229,14 +230,14 @@ class Head(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        most = MAX_DENSE_SIDE if kind == "dense" else 1
-        self.side = (min(side[0], most), min(side[1], most))
-        width = n_channels * self.side[0] * self.side[1]
-        layers: list[nn.Module] = []
+        max_size = MAX_DENSE_SIZE if kind == "dense" else 1
+        self.size = (min(size[0], max_size), min(size[1], max_size))
+        width = n_channels * self.size[0] * self.size[1]
+        layers: Layers = []
         if kind == "dense":
-            bend = IMAGE_ACTIVATIONS[activation]()
-            layers += [Dropout([dropout]), Linear(1, width, N_HIDDEN), bend]
-            width = N_HIDDEN
+            activate = IMAGE_ACTIVATIONS[activation]()
+            layers += [Dropout([dropout]), Linear(1, width, DENSE_WIDTH), activate]
+            width = DENSE_WIDTH
         else:
             name = MEAN_NORMALISATIONS[normalisation]
             layers += [NORMALISATIONS[name](1, width)]
@@ -244,60 +245,60 @@ class Head(nn.Module):
         self.output = Linear(1, width, n_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.side == (1, 1):
-            pooled = means(x)
+        if self.size == (1, 1):
+            h = global_average_pool(x)
         else:
-            pooled = functional.adaptive_avg_pool2d(x, self.side).flatten(1)
-        return self.output(self.layers(pooled[None]))  # (1, N, C)
+            h = functional.adaptive_avg_pool2d(x, self.size).flatten(1)
+        return self.output(self.layers(h[None]))  # (1, N, C)
 
 
 class ConvNet(nn.Module):
     """A convolutional network: stages of blocks, with pooling between stages.
 
-    All blocks but plain ones follow a first convolution, which may be all of the first
-    stage.
+    Blocks other than plain ones follow a first convolution, which may be the whole
+    first stage.
 
     Parameters
     ----------
     image : ImageSpec
         Shape and statistics of the images.
     n_outputs : int
-        Columns of the answer (C).
+        Number of outputs (C).
     blocks : sequence of int, default=(1, 1, 1)
-        Blocks of each stage; none in the first one where a convolution goes before.
+        Blocks of each stage; the first may have 0 if a convolution precedes it.
     channels : sequence of int, default=(32, 64, 128)
         Channels of each stage.
     kernel_size : int, default=3
-        Side of a filter, in pixels.
+        Height and width of a filter, in pixels.
     block : {"plain", "residual", "separable", "inverted"}, default="plain"
-        A convolution; two convolutions and a shortcut; a filter for each channel and a
-        mixture of channels (MobileNet); or that in between of more channels, with a
-        shortcut (MobileNetV2).
+        A convolution; two convolutions and a shortcut; a depthwise and a pointwise
+        convolution (MobileNet); or an inverted bottleneck (MobileNetV2).
     pooling : {"max", "average", "stride"}, default="max"
-        What makes maps smaller; "stride" is a convolution whose filters do not overlap.
+        Reduction of maps between stages; "stride" is a convolution whose filters do not
+        overlap.
     pool_size : int, default=2
-        Factor by which they get smaller.
+        Factor of the reduction.
     activation : str, default="relu"
         "relu", "silu", "selu", "gelu", "mish", "tanh" or "sigmoid".
     normalisation : {"none", "batch", "group"}, default="batch"
-        After each convolution; "group" is that of all channels of an image together.
+        Normalisation after each convolution; "group" takes all channels of an image
+        as one group.
     head : {"average", "dense"}, default="average"
         The mean of each channel, normalised as convolutions are; or a hidden layer of
         128 units on maps of at most 4 x 4 pixels.
     dropout : float, default=0.0
-        Probability that an input of a layer of the head is dropped.
+        Dropout probability before each layer of the head.
     flip : bool, default=False
         Whether half of the images are mirrored in training, left to right.
     shift : int, default=0
-        Most pixels by which images are moved in training.
+        Maximum shift of images in training, in pixels.
     cutout : bool, default=False
         Whether a square of each image is blanked in training.
 
     Raises
     ------
     InvalidParameterError
-        If a word is unknown, a stage has no channels, or maps would get smaller than a
-        pixel.
+        If a value is unknown, a stage has no blocks, or no pixel of the maps is left.
 
     Notes
     -----
@@ -311,7 +312,8 @@ class ConvNet(nn.Module):
     Sandler et al.: MobileNetV2: Inverted Residuals and Linear Bottlenecks.
     arXiv:1801.04381.
     Wu, He: Group Normalization. arXiv:1803.08494.
-    He, Zhang, Ren, Sun: Delving Deep into Rectifiers. arXiv:1502.01852 (first weights).
+    He, Zhang, Ren, Sun: Delving Deep into Rectifiers. arXiv:1502.01852
+    (initial weights).
 
     Examples
     --------
@@ -325,14 +327,13 @@ class ConvNet(nn.Module):
     ...     def choices(self):
     ...         blocks = Integer(1, 5, default=2)
     ...         return {"first": blocks, "second": blocks}
-    ...     def build(self, architectures, task):
-    ...         (a,) = architectures
+    ...     def build(self, a, task):
     ...         sizes = {"blocks": (a["first"], a["second"]), "channels": (32, 16)}
     ...         return ConvNet(task.image, task.n_outputs, **sizes)
     >>> space = Narrowing()
     >>> image = ImageSpec((1, 28, 28), mean=np.zeros(1), deviation=np.ones(1))
     >>> task = TaskSpec("multiclass", n_outputs=10, n_rows=500, image=image)
-    >>> net = space.build([space.default_architecture()], task)
+    >>> net = space.build(space.default_architecture(), task)
     >>> net(torch.zeros(5, 1, 28, 28)).shape
     torch.Size([1, 5, 10])
     """
@@ -363,15 +364,15 @@ class ConvNet(nn.Module):
         check_word("ConvNet", "normalisation", normalisation, IMAGE_NORMALISATIONS)
         check_word("ConvNet", "head", head, HEADS)
         has_first = block != "plain"
-        side = _checked_side(image, blocks, channels, pool_size, has_first)
-        self.inputs = ImageInput(image, is_flipped=flip, shift=shift, is_cut=cutout)
-        parts = _Parts(kernel_size, activation, normalisation)
+        size = _check_map_size(image, blocks, channels, pool_size, has_first)
+        self.inputs = ImageInput(image, flip=flip, shift=shift, cutout=cutout)
+        factory = _LayerFactory(kernel_size, activation, normalisation)
         pool = (pooling, pool_size)
-        layers = _body(parts, block, image.shape[0], blocks, channels, pool)
+        layers = _body(factory, block, image.shape[0], blocks, channels, pool)
         self.body = nn.Sequential(*layers)
-        told = (head, activation, normalisation, dropout)
-        self.head = Head(channels[-1], side, n_outputs, *told)
-        start_convolutions(self, GAINS.get(activation, DEFAULT_GAIN))
+        options = (head, activation, normalisation, dropout)
+        self.head = Head(channels[-1], size, n_outputs, *options)
+        init_convolutions(self, GAINS.get(activation, DEFAULT_GAIN))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -380,71 +381,77 @@ class ConvNet(nn.Module):
         return self.head(self.body(x))
 
 
-def _checked_side(
+def _check_map_size(
     image: ImageSpec,
     blocks: Sequence[int],
     channels: Sequence[int],
     pool_size: int,
     has_first: bool,
 ) -> tuple[int, int]:
-    """Height and width of the maps of the last stage, of stages that are right."""
-    least = [0 if has_first and not stage else 1 for stage in range(len(channels))]
-    is_right = len(blocks) == len(channels) > 0
-    if not is_right or any(n < low for n, low in zip(blocks, least, strict=True)):
+    """Check the stages; return height and width of the last stage's maps."""
+    lowest = [0 if has_first and not stage else 1 for stage in range(len(channels))]
+    is_valid = len(blocks) == len(channels) > 0
+    if not is_valid or any(n < low for n, low in zip(blocks, lowest, strict=True)):
         allowed = f"an int >= 1 for each of {len(channels)} stages"
         reject("ConvNet", "blocks", blocks, allowed)
-    side = map_side(image.shape, len(blocks), pool_size)
-    if not all(side):
+    size = map_size(image.shape, len(blocks), pool_size)
+    if not all(size):
         height, width = image.shape[1:]
-        allowed = f"so few stages that maps of {height} x {width} keep a pixel"
+        allowed = f"few enough stages for maps of {height} x {width} to keep a pixel"
         reject("ConvNet", "blocks", blocks, allowed)
-    return side
+    return size
 
 
-def map_side(
+def map_size(
     shape: tuple[int, int, int], n_stages: int, pool_size: int
 ) -> tuple[int, int]:
-    """Height and width of the maps of the last stage; 0 where none is left."""
+    """Return height and width of the last stage's maps; 0 if no pixel is left."""
     factor = pool_size ** (n_stages - 1)
     return shape[1] // factor, shape[2] // factor
 
 
 def _body(
-    parts: _Parts,
+    factory: _LayerFactory,
     block: str,
     n_in: int,
     blocks: Sequence[int],
     channels: Sequence[int],
     pool: tuple[str, int],
-) -> list[nn.Module]:
-    """The layers between images and the head."""
-    layers: list[nn.Module] = []
+) -> Layers:
+    """Return the layers between images and the head."""
+    layers: Layers = []
     last = len(blocks) - 1
     if block != "plain":
         is_stage = not blocks[0] and last > 0
-        pooling = _pool(parts, *pool, channels[0]) if is_stage else []
-        inside, after = parts.placed(pooling)
-        layers += parts.convolution(n_in, channels[0], parts.kernel_size, pool=inside)
-        if block in ("separable", "inverted"):  # residual branches begin with one
-            layers.append(parts.bend())
+        pooling = _pool(factory, *pool, channels[0]) if is_stage else []
+        inside, after = factory.split_pooling(pooling)
+        layers += factory.convolution(
+            n_in, channels[0], factory.kernel_size, pool=inside
+        )
+        if block in ("separable", "inverted"):  # a residual branch begins with one
+            layers.append(factory.make_activation())
         layers += after
         n_in = channels[0]
     for stage, (n_blocks, n_out) in enumerate(zip(blocks, channels, strict=True)):
         for number in range(1, n_blocks + 1):
             is_end = number == n_blocks and stage < last
-            pooling = _pool(parts, *pool, n_out) if is_end else []
-            layers.append(_BLOCKS[block](parts, n_in, n_out, pooling))
+            pooling = _pool(factory, *pool, n_out) if is_end else []
+            layers.append(_BLOCKS[block](factory, n_in, n_out, pooling))
             n_in = n_out
-    # Sums of branches are not bent, so that gradients pass through shortcuts alone.
-    return layers if block in ("plain", "separable") else [*layers, parts.bend()]
+    # No activation after the sum of branches: gradients pass the shortcuts unchanged.
+    return (
+        layers
+        if block in ("plain", "separable")
+        else [*layers, factory.make_activation()]
+    )
 
 
 @torch.no_grad()
-def start_convolutions(net: nn.Module, gain: float) -> None:
-    """Draw first weights by torch's random state.
+def init_convolutions(net: nn.Module, gain: float) -> None:
+    """Draw initial weights from torch's global generator.
 
-    Weights have a deviation of `gain` over the root of their inputs, biases are zero.
-    Residual branches without normalisation start at zero, and the last layer near it.
+    Weights have a standard deviation of gain / sqrt(inputs), biases are zero. The last
+    convolution of a branch without normalisation is zero, the last layer scaled down.
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):

@@ -1,24 +1,26 @@
-"""What columns of a table become: codes that are fixed, and vectors that are learnt."""
+"""Encodings of table columns: fixed codes, and learnt embeddings."""
 
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
+from sknas._training.parameter_groups import GroupedModule, LRGroup
 from sknas.nets._layers import uniform
 
 
 class PiecewiseLinear(nn.Module):
-    """Piecewise-linear codes of numeric columns.
+    """Piecewise-linear encoding of numeric columns.
 
     The code of a bin is -1 below it, +1 above it and linear within.
 
     Parameters
     ----------
     edges : Tensor of shape (F, n_bins + 1)
-        Ascending edges of the bins of each column.
+        Ascending bin edges of each column.
 
     Notes
     -----
@@ -36,7 +38,7 @@ class PiecewiseLinear(nn.Module):
     def __init__(self, edges: Tensor) -> None:
         super().__init__()
         width = edges[:, 1:] - edges[:, :-1]
-        # Columns with ties have empty bins, whose code is constant.
+        # Columns with ties have empty bins; their codes are constant.
         slope = torch.where(width > 1e-6, 1 / width.clamp(min=1e-6), 0.0)
         self.register_buffer("low", edges[:, :-1].contiguous())
         self.register_buffer("slope", slope)
@@ -47,7 +49,7 @@ class PiecewiseLinear(nn.Module):
 
 
 class QuantileNormal(nn.Module):
-    """Numeric columns on the scale of a normal distribution, by their quantiles.
+    """Maps numeric columns to a normal distribution by their quantiles.
 
     Parameters
     ----------
@@ -66,13 +68,13 @@ class QuantileNormal(nn.Module):
         self.register_buffer("n_filled", filled.clamp(min=1).to(edges.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        passed = (self.codes(x) + 1) / 2
-        share = passed.sum(dim=-1) / self.n_filled  # of the bins below a value
-        return torch.special.ndtri(share.clamp(0.005, 0.995))
+        passed = (self.codes(x) + 1) / 2  # 1 for a bin below x: (..., N, F, n_bins)
+        probability = passed.sum(dim=-1) / self.n_filled
+        return torch.special.ndtri(probability.clamp(0.005, 0.995))
 
 
 class OneHot(nn.Module):
-    """One-hot columns of category codes; code 0 is all zeros.
+    """One-hot encoding of category codes; code 0 is all zeros.
 
     Notes
     -----
@@ -88,22 +90,22 @@ class OneHot(nn.Module):
         self.register_buffer("offsets", torch.tensor(starts, dtype=torch.long))
 
     def forward(self, codes: Tensor, dtype: torch.dtype) -> Tensor:
-        # Level 1 of column j is place offsets[j]; code 0 goes to a spare last place.
-        place = torch.where(codes > 0, codes - 1 + self.offsets, self.total)
+        # Level 1 of column j has index offsets[j]; code 0 the last index.
+        indices = torch.where(codes > 0, codes - 1 + self.offsets, self.total)
         shape = (*codes.shape[:-1], self.total + 1)
         hot = torch.zeros(shape, dtype=dtype, device=codes.device)
-        return hot.scatter_(-1, place, 1.0)[..., : self.total]
+        return hot.scatter_(-1, indices, 1.0)[..., : self.total]
 
 
-class Embedding(nn.Module):
-    """K tables of vectors for category codes; code 0 starts at zero.
+class Embedding(GroupedModule):
+    """K embeddings of category codes; the vector of code 0 starts at zero.
 
     Parameters
     ----------
     k : int
         Number of networks.
     cardinalities : list of int
-        Levels of each column.
+        Number of levels of each column.
     size : int
         Length of a vector (E).
 
@@ -114,37 +116,39 @@ class Embedding(nn.Module):
 
     offsets: Tensor
 
+    lr_groups = MappingProxyType({"vectors": LRGroup.PLAIN})
+
     def __init__(self, k: int, cardinalities: list[int], size: int) -> None:
         super().__init__()
         starts = [sum(cardinalities[:j]) + j for j in range(len(cardinalities))]
         offsets = torch.tensor(starts, dtype=torch.long)
         self.register_buffer("offsets", offsets, persistent=False)  # no axis K
-        n_slots = sum(cardinalities) + len(cardinalities)
-        self.vectors = nn.Parameter(torch.randn(k, n_slots, size))
+        n_vectors = sum(cardinalities) + len(cardinalities)
+        self.vectors = nn.Parameter(torch.randn(k, n_vectors, size))
         with torch.no_grad():
             self.vectors.index_fill_(1, torch.tensor(starts), 0.0)
 
     def forward(self, codes: Tensor) -> Tensor:
         k = len(self.vectors)
-        place = codes + self.offsets
-        network = torch.arange(k, device=place.device)[:, None, None]
-        place = place[network.flatten() % len(place)]  # (K, N, columns)
-        return self.vectors[network, place].flatten(-2)
+        indices = codes + self.offsets
+        network = torch.arange(k, device=indices.device)[:, None, None]
+        indices = indices[network.flatten() % len(indices)]  # (K, N, columns)
+        return self.vectors[network, indices].flatten(-2)
 
 
-class Periodic(nn.Module):
-    """K learnt periodic vectors for each numeric column, the column itself among them.
+class Periodic(GroupedModule):
+    """K learnt periodic embeddings of each numeric column, with the column itself.
 
     Parameters
     ----------
     k : int
         Number of networks.
     n_columns : int
-        Numeric columns (F).
+        Number of numeric columns (F).
     sigma : float, default=0.1
-        Deviation of the frequencies at the start.
+        Standard deviation of the initial frequencies.
     n_frequencies : int, default=16
-        Frequencies a column.
+        Number of frequencies of each column.
     size : int, default=4
         Length of a vector (E), the column itself included.
 
@@ -158,6 +162,8 @@ class Periodic(nn.Module):
     Learning. arXiv:2203.05556.
     Holzmüller, Grinsztajn, Steinwart: Better by Default. arXiv:2407.04491 (PBLD).
     """
+
+    lr_groups = dict.fromkeys(("frequency", "phase", "mixing", "shift"), LRGroup.SLOW)
 
     def __init__(
         self,
@@ -182,15 +188,15 @@ class Periodic(nn.Module):
         return torch.cat([x[..., None], vectors], dim=-1).flatten(-2)
 
 
-class Projected(nn.Module):
-    """K learnt vectors for each numeric column, from its piecewise-linear codes.
+class Projected(GroupedModule):
+    """K learnt embeddings of each numeric column, from its piecewise-linear codes.
 
     Parameters
     ----------
     k : int
         Number of networks.
     n_columns, n_bins : int
-        Numeric columns (F), and codes of each.
+        Number of numeric columns (F), and of codes of each.
     size : int, default=16
         Length of a vector (E).
 
@@ -204,16 +210,20 @@ class Projected(nn.Module):
     Parameter-Efficient Ensembling. arXiv:2410.24210 (piecewise-linear embeddings).
     """
 
+    lr_groups = MappingProxyType(
+        {"slope": LRGroup.PLAIN, "shift": LRGroup.SLOW, "mixing": LRGroup.SLOW}
+    )
+
     def __init__(self, k: int, n_columns: int, n_bins: int, size: int = 16) -> None:
         super().__init__()
         bound = 1 / math.sqrt(size)
         shape = (k, 1, n_columns, size)
         self.slope = uniform(shape, bound)
         self.shift = uniform(shape, bound)
-        # The codes start at zero, so that a column starts as a straight line.
+        # Weights of codes start at zero, so a column starts as a straight line.
         self.mixing = nn.Parameter(torch.zeros(k, n_columns, n_bins, size))
 
     def forward(self, x: Tensor, codes: Tensor) -> Tensor:
         bins = codes.unflatten(-1, (x.shape[-1], -1)).transpose(1, 2)  # (K, F, N, bins)
-        bent = (bins @ self.mixing).transpose(1, 2)  # (K, N, F, E)
-        return (x[..., None] * self.slope + self.shift + bent).flatten(-2)
+        curve = (bins @ self.mixing).transpose(1, 2)  # (K, N, F, E)
+        return (x[..., None] * self.slope + self.shift + curve).flatten(-2)

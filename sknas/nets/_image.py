@@ -1,30 +1,31 @@
-"""Images as a network reads them: one scale, and other views of them in training."""
+"""Standardisation and augmentation of images."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from sknas._problem import ImageSpec
-from sknas.nets._microbatch import BatchRNG
+from sknas.nets._microbatch import BatchRNG, RandomModule
 
-CUTOUT_SHARE = 0.5  # of the side of an image, that of the square cut out of it
+CUTOUT_SHARE = 0.5  # side of the blanked square, relative to the shorter side
 
 
-class ImageInput(nn.Module):
-    """Images of any scale -> images of mean 0 and deviation 1, augmented in training.
+class ImageInput(RandomModule):
+    """Scales images to mean 0 and standard deviation 1; augments them in training.
 
     Parameters
     ----------
     image : ImageSpec
         Shape and statistics of the images.
-    is_flipped : bool, default=False
+    flip : bool, default=False
         Whether half of the images are mirrored, left to right.
     shift : int, default=0
-        Most pixels by which an image is moved along each side; what comes in is 0.
-    is_cut : bool, default=False
-        Whether a square of each image, up to half a side, is made 0.
+        Maximum number of pixels by which an image is moved along each axis; pixels
+        moved in are 0.
+    cutout : bool, default=False
+        Whether a square of each image, of up to half its shorter side, is set to 0.
 
     Notes
     -----
@@ -43,72 +44,71 @@ class ImageInput(nn.Module):
         self,
         image: ImageSpec,
         *,
-        is_flipped: bool = False,
+        flip: bool = False,
         shift: int = 0,
-        is_cut: bool = False,
+        cutout: bool = False,
     ) -> None:
         super().__init__()
         n_channels = image.shape[0]
-        for name in ("mean", "deviation"):
-            numbers = torch.tensor(getattr(image, name), dtype=torch.float32)
+        for name, values in (("mean", image.mean), ("deviation", image.deviation)):
+            numbers = torch.tensor(values, dtype=torch.float32)
             self.register_buffer(name, numbers.view(1, n_channels, 1, 1))
-        self.is_flipped = is_flipped
+        self.flip = flip
         self.shift = shift
-        self.is_cut = is_cut
-        self.draws = BatchRNG()
+        self.cutout = cutout
 
     def forward(self, x: Tensor) -> Tensor:
         x = (x.to(self.mean.dtype) - self.mean) / self.deviation
         if not self.training:
             return x
-        if self.is_flipped:
-            x = torch.where(_drawn(x, self.draws) < 0.5, x.flip(3), x)
+        if self.flip:
+            x = torch.where(_draw_uniform(x, self.rng) < 0.5, x.flip(3), x)
         if self.shift:
-            x = shifted(x, self.shift, self.draws)
-        return cut_out(x, self.draws) if self.is_cut else x
+            x = random_shift(x, self.shift, self.rng)
+        return random_cutout(x, self.rng) if self.cutout else x
 
 
-def means(x: Tensor) -> Tensor:
-    """The mean of each channel (N, H) of maps (N, H, height, width).
+def global_average_pool(x: Tensor) -> Tensor:
+    """Return the mean of each channel (N, H) of maps (N, H, height, width).
 
-    Its gradient lies in memory as the maps do: any other order slows down the layer
-    before several times.
+    The gradient keeps the memory format of the maps: another one would make the
+    preceding layer several times slower.
     """
     if not x.is_contiguous(memory_format=torch.channels_last):
         return x.mean(dim=(2, 3))
     return x.permute(0, 2, 3, 1).flatten(1, 2).mean(dim=1)
 
 
-def _drawn(x: Tensor, draws: BatchRNG) -> Tensor:
-    """A number for each image, (N, 1, 1, 1)."""
-    return draws(len(x), lambda n: torch.rand(n, 1, 1, 1, device=x.device))
+def _draw_uniform(x: Tensor, rng: BatchRNG) -> Tensor:
+    """Draw a number from [0, 1) for each image, (N, 1, 1, 1)."""
+    return rng(len(x), lambda n: torch.rand(n, 1, 1, 1, device=x.device))
 
 
-def shifted(x: Tensor, most: int, draws: BatchRNG) -> Tensor:
-    """Images moved by up to `most` pixels along each side, each its own way."""
+def random_shift(x: Tensor, max_shift: int, rng: BatchRNG) -> Tensor:
+    """Move each image by up to `max_shift` pixels along both axes."""
     n, _, height, width = x.shape
-    padded = functional.pad(x, [most] * 4)
+    padded = functional.pad(x, [max_shift] * 4)
 
-    def moves(n: int) -> Tensor:
-        return torch.randint(2 * most + 1, (n, 1), device=x.device)
+    def draw(n: int) -> Tensor:
+        return torch.randint(2 * max_shift + 1, (n, 1), device=x.device)
 
-    tops, lefts = draws(n, moves), draws(n, moves)
+    tops, lefts = rng(n, draw), rng(n, draw)
     rows = tops + torch.arange(height, device=x.device)  # (N, height)
     columns = lefts + torch.arange(width, device=x.device)  # (N, width)
     images = torch.arange(n, device=x.device)
-    # Indices beside a slice: the channels come last.
+    # Indexing on both sides of a slice puts the channels last.
     moved = padded[images[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2).contiguous()
 
 
-def cut_out(x: Tensor, draws: BatchRNG) -> Tensor:
-    """Images without a square around a random place, which may hang over the edge."""
+def random_cutout(x: Tensor, rng: BatchRNG) -> Tensor:
+    """Blank a square around a random pixel of each image; it may cross the border."""
     height, width = x.shape[2:]
     half = CUTOUT_SHARE * min(height, width) / 2
     inside = []
     for size in (height, width):
-        centres = _drawn(x, draws).flatten(1) * size
-        places = torch.arange(size, device=x.device) + 0.5
-        inside.append((places - centres).abs() < half)  # (N, size)
+        centres = _draw_uniform(x, rng).flatten(1) * size
+        pixels = torch.arange(size, device=x.device) + 0.5
+        inside.append((pixels - centres).abs() < half)  # (N, size)
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return x.masked_fill(square, 0.0)

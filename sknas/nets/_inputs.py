@@ -1,4 +1,4 @@
-"""From encoded rows to what the first layer reads."""
+"""Inputs of the first layer, from encoded rows."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from sknas.nets._embeddings import (
     QuantileNormal,
 )
 
-MAX_ONE_HOT = 8  # categories of at most so many levels are one-hot
-PERIODIC_SIZE, PROJECTED_SIZE = 4, 16  # of the vectors of a number
-MAX_BIN_COLUMNS = 512  # columns of all codes together, above which bins are halved
+MAX_ONE_HOT = 8  # maximum number of levels of a one-hot column
+PERIODIC_SIZE, PROJECTED_SIZE = 4, 16  # length of the embedding of a number
+MAX_CODES = 512  # codes of all columns together; with more, there are fewer bins
 NUMERIC_EMBEDDINGS = ("none", "piecewise", "projected", "periodic")
 NUMERIC_SCALES = ("robust", "normal")
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which features stand where: numbers, their codes, pairs, one-hot, other codes.
+    """Order of the features: numbers, their codes, binary, one-hot, category codes.
 
     Parameters
     ----------
     n_numeric, n_bins, n_binary : int
-        Numeric columns, codes of each (0 for none), two-valued columns.
-    few, many : tuple of (int, int)
-        Place and levels of the categories that are one-hot, and of those embedded.
+        Number of numeric columns, codes of each (0 for none), and two-valued columns.
+    one_hot, embedded : tuple of (int, int)
+        Index and number of levels of each one-hot, and of each embedded column.
     """
 
     n_numeric: int
     n_bins: int
     n_binary: int
-    few: tuple[tuple[int, int], ...]
-    many: tuple[tuple[int, int], ...]
+    one_hot: tuple[tuple[int, int], ...]
+    embedded: tuple[tuple[int, int], ...]
 
     @classmethod
     def of(
@@ -52,10 +52,10 @@ class Layout:
         n_bins: int | None,
         embedding_size: int,
     ) -> Layout:
-        """A layout with room for each of some tasks.
+        """Return a layout that fits each of several tasks.
 
-        The folds of a table may differ in a column that is constant, or in a level
-        that is rare, on the training rows of one of them.
+        The folds of a table may differ: in the training rows of one of them a column
+        may be constant, or a rare level missing.
         """
         n_numeric = max(task.n_numeric for task in tasks)
         is_coded = numeric_embedding in ("piecewise", "projected") and n_numeric > 0
@@ -64,41 +64,46 @@ class Layout:
             max((t.cardinalities[j] if j < len(t.cardinalities) else 0) for t in tasks)
             for j in range(max(len(task.cardinalities) for task in tasks))
         ]
-        places = list(enumerate(sizes))
-        few = [p for p in places if not embedding_size or p[1] <= MAX_ONE_HOT]
-        many = [p for p in places if p not in few]
+        categories = list(enumerate(sizes))
+        one_hot = [c for c in categories if not embedding_size or c[1] <= MAX_ONE_HOT]
+        embedded = [c for c in categories if c not in one_hot]
         n_binary = max(task.n_binary for task in tasks)
-        return cls(n_numeric, n_bins, n_binary, tuple(few), tuple(many))
+        return cls(n_numeric, n_bins, n_binary, tuple(one_hot), tuple(embedded))
 
     @property
     def n_one_hot(self) -> int:
-        """One-hot columns."""
-        return sum(size for _, size in self.few)
+        """Number of one-hot features."""
+        return sum(size for _, size in self.one_hot)
 
     @property
     def n_fixed(self) -> int:
-        """Features before the codes of embedded categories."""
+        """Number of features before the codes of embedded columns."""
         return self.n_numeric * (1 + self.n_bins) + self.n_binary + self.n_one_hot
+
+    @property
+    def n_features(self) -> int:
+        """Number of all features."""
+        return self.n_fixed + len(self.embedded)
 
 
 class Features(nn.Module):
-    """Encoded rows -> features, by rules that are fixed before training.
+    """Fixed features of encoded rows, which need no training.
 
-    Numbers, their piecewise-linear codes, two-valued columns, one-hot categories, and
-    last the codes of categories that have an embedding.
+    They are numbers, their piecewise-linear codes, two-valued columns, one-hot
+    columns, and the category codes of embedded columns.
 
     Parameters
     ----------
     task : TaskSpec
-        The layout of the encoded table.
+        Columns of the encoded table.
     layout : Layout
-        The layout of the features; what the table lacks is zero.
+        Order of the features; those that the table lacks are zero.
     numeric_scale : {"robust", "normal"}, default="robust"
-        Numbers as they are encoded, or on the scale of a normal distribution.
+        Numbers as they are encoded, or mapped to a normal distribution.
 
     Notes
     -----
-    **Shape**: (..., N, F) -> (..., N, n_fixed + embedded categories).
+    **Shape**: (..., N, F) -> (..., N, layout.n_features).
     """
 
     def __init__(
@@ -114,51 +119,50 @@ class Features(nn.Module):
             self.codes = PiecewiseLinear(edges[:, ::step])
         is_normal = numeric_scale == "normal" and task.n_numeric > 0
         self.scale = QuantileNormal(edges) if is_normal else nn.Identity()
-        self.one_hot = OneHot([size for _, size in layout.few])
-        self.n_categories = len(task.cardinalities)
+        self.one_hot = OneHot([size for _, size in layout.one_hot])
 
     def forward(self, x: Tensor) -> Tensor:
         layout = self.layout
         n_plain = self.n_numeric + self.n_binary
         numeric, binary = x[..., : self.n_numeric], x[..., self.n_numeric : n_plain]
-        categories = _padded(
-            x[..., n_plain:], len(layout.few) + len(layout.many)
+        categories = _pad(
+            x[..., n_plain:], len(layout.one_hot) + len(layout.embedded)
         )  # (..., N, categories)
-        parts = [_padded(self.scale(numeric), layout.n_numeric)]
+        features = [_pad(self.scale(numeric), layout.n_numeric)]
         if self.codes is not None:
             codes = self.codes(numeric).flatten(-2)  # (..., N, n_numeric * n_bins)
-            parts.append(_padded(codes, layout.n_numeric * layout.n_bins))
-        parts.append(_padded(binary, layout.n_binary))
-        if layout.few:
-            places = [place for place, _ in layout.few]
-            parts.append(self.one_hot(categories[..., places].long(), x.dtype))
-        if layout.many:
-            parts.append(categories[..., [place for place, _ in layout.many]])
-        return torch.cat(parts, dim=-1)
+            features.append(_pad(codes, layout.n_numeric * layout.n_bins))
+        features.append(_pad(binary, layout.n_binary))
+        if layout.one_hot:
+            indices = [index for index, _ in layout.one_hot]
+            features.append(self.one_hot(categories[..., indices].long(), x.dtype))
+        if layout.embedded:
+            features.append(categories[..., [index for index, _ in layout.embedded]])
+        return torch.cat(features, dim=-1)
 
 
 class Inputs(nn.Module):
-    """Features -> what the first layer of K networks reads: embeddings are learnt here.
+    """Learnt embeddings of features, for the first layers of K networks.
 
     Parameters
     ----------
     k : int
         Number of networks.
     layout : Layout
-        The layout of the features.
+        Order of the features.
     numeric_embedding : {"none", "piecewise", "projected", "periodic"}, default="none"
-        Numbers as they are or with their codes, or a learnt vector for each number.
+        Numbers as they are, with their codes, or as learnt vectors.
     embedding_size : int, default=8
-        Length of the vectors of categories that are not one-hot.
+        Length of the vectors of categories that are not one-hot (E).
 
     Attributes
     ----------
     n_outputs : int
-        Width of the result.
+        Width of the output.
 
     Notes
     -----
-    **Shape**: (G, N, features), G a divisor of K -> (G or K, N, n_outputs).
+    **Shape**: (G, N, n_features), G a divisor of K -> (G or K, N, n_outputs).
     """
 
     def __init__(
@@ -171,24 +175,21 @@ class Inputs(nn.Module):
         super().__init__()
         self.k = k
         self.layout = layout
-        n_numeric, n_coded = layout.n_numeric, layout.n_numeric * (1 + layout.n_bins)
+        n_numeric = layout.n_numeric
         self.numeric: nn.Module | None = None
-        self.n_outputs = layout.n_fixed
         if numeric_embedding == "periodic" and n_numeric:
             self.numeric = Periodic(k, n_numeric, size=PERIODIC_SIZE)
-            self.n_outputs += n_numeric * PERIODIC_SIZE - n_coded
         elif numeric_embedding == "projected" and n_numeric:
             self.numeric = Projected(k, n_numeric, layout.n_bins, PROJECTED_SIZE)
-            self.n_outputs += n_numeric * PROJECTED_SIZE - n_coded
         self.embedding: Embedding | None = None
-        if layout.many:
-            sizes = [size for _, size in layout.many]
+        if layout.embedded:
+            sizes = [size for _, size in layout.embedded]
             self.embedding = Embedding(k, sizes, embedding_size)
-            self.n_outputs += len(sizes) * embedding_size
         self.columns = self._columns(embedding_size)
+        self.n_outputs = len(self.columns)
 
     def _columns(self, embedding_size: int) -> list[int]:
-        """The column of the table that each output comes from."""
+        """Return the column of the table that each output comes from."""
         layout = self.layout
         numbers = list(range(layout.n_numeric))
         if self.numeric is None:
@@ -197,68 +198,59 @@ class Inputs(nn.Module):
             is_periodic = isinstance(self.numeric, Periodic)
             size = PERIODIC_SIZE if is_periodic else PROJECTED_SIZE
             columns = [j for j in numbers for _ in range(size)]
-        at = layout.n_numeric
-        columns += range(at, at + layout.n_binary)
-        at += layout.n_binary
-        columns += [
-            at + j for j, (_, size) in enumerate(layout.few) for _ in range(size)
-        ]
-        at += len(layout.few)
-        n_many = len(layout.many)
-        return columns + [at + j for j in range(n_many) for _ in range(embedding_size)]
+        sizes = [1] * layout.n_binary + [size for _, size in layout.one_hot]
+        sizes += [embedding_size] * len(layout.embedded)
+        others = enumerate(sizes, start=layout.n_numeric)
+        return columns + [column for column, size in others for _ in range(size)]
 
     def forward(self, features: Tensor) -> Tensor:
         if self.numeric is None and self.embedding is None:
             return features
         layout = self.layout
         fixed = features[..., : layout.n_fixed]
-        places = torch.arange(self.k, device=features.device) % len(features)
-        fixed = fixed[places]  # (K, N, n_fixed)
-        parts = []
-        n_coded = layout.n_numeric * (1 + layout.n_bins)
-        numbers, codes = fixed.split(
-            [layout.n_numeric, fixed.shape[-1] - layout.n_numeric], -1
-        )
+        tables = torch.arange(self.k, device=features.device) % len(features)
+        fixed = fixed[tables]  # (K, N, n_fixed)
+        n_numeric = layout.n_numeric
+        n_coded = n_numeric * (1 + layout.n_bins)
+        numbers, codes = fixed[..., :n_numeric], fixed[..., n_numeric:n_coded]
         if isinstance(self.numeric, Periodic):
-            parts.append(self.numeric(numbers))
+            numeric = self.numeric(numbers)
         elif isinstance(self.numeric, Projected):
-            n_codes = layout.n_numeric * layout.n_bins
-            parts.append(self.numeric(numbers, codes[..., :n_codes]))
+            numeric = self.numeric(numbers, codes)
         else:
-            parts.append(fixed[..., :n_coded])
-        parts.append(fixed[..., n_coded:])
+            numeric = fixed[..., :n_coded]
+        outputs = [numeric, fixed[..., n_coded:]]
         if self.embedding is not None:
-            parts.append(self.embedding(features[..., layout.n_fixed :].long()))
-        return torch.cat(parts, dim=-1)
+            outputs.append(self.embedding(features[..., layout.n_fixed :].long()))
+        return torch.cat(outputs, dim=-1)
 
 
 class TableInput(nn.Module):
-    """Encoded rows -> features of K networks, in one module: for spaces of your own.
+    """Inputs of K networks from encoded rows, in one module for custom spaces.
 
-    Two-valued columns and categories of few levels pass as they are, larger ones have
-    an embedding.
+    Two-valued columns are passed on as they are, categorical columns of up to 8 levels
+    are one-hot, and those with more levels have an embedding.
 
     Parameters
     ----------
     k : int
         Number of networks.
     task : TaskSpec
-        The layout of the encoded table.
+        Columns of the encoded table.
     numeric_embedding : {"none", "piecewise", "projected", "periodic"}, default="none"
-        Numbers as they are, or with piecewise-linear codes, or a learnt vector for
-        each number.
+        Numbers as they are, with piecewise-linear codes, or as learnt vectors.
     n_bins : int or None, default=None
-        Bins of the codes, a divisor of 48.
+        Number of bins of the codes, a divisor of 48; None for 8.
     embedding_size : int, default=8
-        Length of the vectors of categories with more than 8 levels; 0 makes all of
-        them one-hot.
+        Length of the vectors of columns with more than 8 levels; with 0, all columns
+        are one-hot.
     numeric_scale : {"robust", "normal"}, default="robust"
-        Numbers as they are encoded, or on the scale of a normal distribution.
+        Numbers as they are encoded, or mapped to a normal distribution.
 
     Attributes
     ----------
     n_features : int
-        Width of the result.
+        Width of the output.
 
     Notes
     -----
@@ -286,14 +278,14 @@ class TableInput(nn.Module):
         return features.expand(self.learnt.k, -1, -1)
 
 
-def _padded(x: Tensor, width: int) -> Tensor:
-    """x with columns of zeros up to a width."""
+def _pad(x: Tensor, width: int) -> Tensor:
+    """Append columns of zeros up to a width."""
     missing = width - x.shape[-1]
     return functional.pad(x, (0, missing)) if missing else x
 
 
 def _fitting_bins(n_bins: int, n_numeric: int) -> int:
-    """Halve the bins until all columns together are not too many; 3 at the least."""
-    while n_bins % 2 == 0 and n_bins * n_numeric > MAX_BIN_COLUMNS:
+    """Halve the number of bins until codes are at most `MAX_CODES`, or it is odd."""
+    while n_bins % 2 == 0 and n_bins * n_numeric > MAX_CODES:
         n_bins //= 2
     return n_bins

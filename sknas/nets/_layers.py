@@ -1,7 +1,7 @@
 """Layers for K networks of the same shape, the network axis first: (K, N, F).
 
-Axes: K architectures, N rows, F features, H hidden units, C outputs. Where G tables
-are read by K networks, network k reads table k modulo G.
+Axes: K architectures, N rows, F features, H hidden units, C outputs. Where K networks
+read G tables, network k reads table k modulo G.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sknas.nets._microbatch import BatchRNG
+from sknas._training.parameter_groups import GroupedModule, LRGroup
+from sknas.nets._microbatch import RandomModule
 
 T = TypeVar("T")
 
@@ -29,7 +31,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-class Linear(nn.Module):
+class Linear(GroupedModule):
     """K linear layers side by side.
 
     Parameters
@@ -50,21 +52,47 @@ class Linear(nn.Module):
     torch.Size([3, 7, 2])
     """
 
+    lr_groups = MappingProxyType({"weight": LRGroup.WEIGHT, "bias": LRGroup.SLOW})
+
     def __init__(self, k: int, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
         self.weight, self.bias = _uniform(k, n_inputs, n_outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        # The products run in the precision of x, the weights are kept in their own.
+        # Multiply in the precision of x; the weights keep their own.
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         return torch.baddbmm(bias, x, weight)  # (K, N, n_outputs)
 
 
-class InputLinear(nn.Module):
-    """The first linear layers, each with a scale for every feature.
+class Heads(GroupedModule):
+    """A last layer for each of the M members of K networks.
 
-    The scale is multiplied into the weights, which are fewer than the rows of a
-    batch; and a wide table that several networks read is not copied for each.
+    Notes
+    -----
+    **Shape**: (K, M * N, H) -> (K, M * N, C).
+    """
+
+    lr_groups = MappingProxyType({"weight": LRGroup.WEIGHT, "bias": LRGroup.SLOW})
+
+    def __init__(self, k: int, m: int, n_inputs: int, n_outputs: int) -> None:
+        super().__init__()
+        single = Linear(k * m, n_inputs, n_outputs)
+        self.weight = nn.Parameter(single.weight.detach().unflatten(0, (k, m)))
+        self.bias = nn.Parameter(single.bias.detach().unflatten(0, (k, m)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, m = self.weight.shape[:2]
+        weight, bias = self.weight.flatten(0, 1), self.bias.flatten(0, 1)
+        rows = x.unflatten(1, (m, -1)).flatten(0, 1)  # (K * M, N, H)
+        outputs = torch.baddbmm(bias.to(x.dtype), rows, weight.to(x.dtype))
+        return outputs.unflatten(0, (k, m)).flatten(1, 2)
+
+
+class InputLinear(GroupedModule):
+    """K first linear layers, each with a scale for every feature.
+
+    The scale is multiplied into the weights, which are smaller than a batch, and a wide
+    table that several networks read is not copied for each of them.
 
     Parameters
     ----------
@@ -83,22 +111,24 @@ class InputLinear(nn.Module):
     Boosted Trees on Tabular Data. arXiv:2407.04491 (scaling layer).
     """
 
+    lr_groups = MappingProxyType(
+        {**Linear.lr_groups, "input_scale": LRGroup.INPUT_SCALE}
+    )
+
     def __init__(self, k: int, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
         self.weight, self.bias = _uniform(k, n_inputs, n_outputs)
         self.input_scale = nn.Parameter(torch.ones(k, n_inputs, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        weight, bias = (
-            (self.weight * self.input_scale).to(x.dtype),
-            self.bias.to(x.dtype),
-        )
+        weight = (self.weight * self.input_scale).to(x.dtype)
+        bias = self.bias.to(x.dtype)
         k, g = len(weight), len(x)
         if g < k and weight.shape[1] <= weight.shape[2]:
-            x = x.repeat(k // g, 1, 1)  # less to copy than the outputs below
+            x = x.repeat(k // g, 1, 1)  # copies less than stacking the outputs
         if len(x) == k:
             return torch.baddbmm(bias, x, weight)
-        # (A, G, ...) -> G times (A, ...): a batch of networks for each table
+        # (A, G, ...) -> G times (A, ...), a batch of A = K / G networks per table
         weights = weight.unflatten(0, (k // g, g)).unbind(1)
         biases = bias.unflatten(0, (k // g, g)).unbind(1)
         outputs = [
@@ -110,8 +140,8 @@ class InputLinear(nn.Module):
         return torch.stack(outputs, dim=1).flatten(0, 1)  # (K, N, n_outputs)
 
 
-class LayerNorm(nn.Module):
-    """Normalises the features of each row, with a scale and a shift a network.
+class LayerNorm(GroupedModule):
+    """Normalises the features of each row; each network has its own scale and shift.
 
     Parameters
     ----------
@@ -129,6 +159,8 @@ class LayerNorm(nn.Module):
     Ba, Kiros, Hinton: Layer Normalization. arXiv:1607.06450.
     """
 
+    lr_groups = MappingProxyType({"scale": LRGroup.PLAIN, "shift": LRGroup.SLOW})
+
     def __init__(self, k: int, n_features: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(k, 1, n_features))
@@ -139,8 +171,8 @@ class LayerNorm(nn.Module):
         return torch.addcmul(self.shift.to(x.dtype), normal, self.scale.to(x.dtype))
 
 
-class BatchNorm(nn.Module):
-    """Normalises each feature over the rows of a batch, per network.
+class BatchNorm(GroupedModule):
+    """Normalises each feature over the rows of a batch, for each network.
 
     Parameters
     ----------
@@ -149,7 +181,7 @@ class BatchNorm(nn.Module):
     n_features : int
         Features of a row (H).
     momentum : float, default=0.1
-        Share of a batch in the running statistics.
+        Weight of a batch in the running statistics.
 
     Notes
     -----
@@ -163,6 +195,8 @@ class BatchNorm(nn.Module):
     mean: Tensor
     variance: Tensor
 
+    lr_groups = MappingProxyType({"scale": LRGroup.PLAIN, "shift": LRGroup.SLOW})
+
     def __init__(self, k: int, n_features: int, momentum: float = 0.1) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(k, 1, n_features))
@@ -172,7 +206,7 @@ class BatchNorm(nn.Module):
         self.momentum = momentum
 
     def forward(self, x: Tensor) -> Tensor:
-        h = x.to(self.mean.dtype)  # sums of squares want its precision
+        h = x.to(self.mean.dtype)  # half precision is too coarse for variances
         if self.training and x.shape[1] > 1:
             variance, mean = torch.var_mean(h, dim=1, keepdim=True, correction=0)
             with torch.no_grad():
@@ -192,12 +226,12 @@ NORMALISATIONS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 class Activation(nn.Module):
-    """Applies an activation, each network its own.
+    """Applies its own activation to each network.
 
     Parameters
     ----------
     names : sequence of str
-        Keys of `ACTIVATIONS`, one a network; neighbours alike are computed together.
+        Keys of `ACTIVATIONS`, one per network; equal neighbours are computed together.
 
     Notes
     -----
@@ -216,21 +250,23 @@ class Activation(nn.Module):
         return torch.cat([ACTIVATIONS[name](part) for (name, _), part in pairs])
 
 
-class ParametricActivation(nn.Module):
-    """Mixes an activation with its input, by a share that each unit learns.
+class ParametricActivation(GroupedModule):
+    """Mixes an activation with its input, by a share that each hidden unit learns.
 
     Parameters
     ----------
     names : sequence of str
-        Keys of `ACTIVATIONS`, one a network.
+        Keys of `ACTIVATIONS`, one per network.
     width : int
-        Units (H).
+        Hidden units (H).
 
     References
     ----------
     Holzmüller, Grinsztajn, Steinwart: Better by Default: Strong Pre-Tuned MLPs and
     Boosted Trees on Tabular Data. arXiv:2407.04491 (parametric activations).
     """
+
+    lr_groups = MappingProxyType({"share": LRGroup.SLOW})
 
     def __init__(self, names: Sequence[str], width: int) -> None:
         super().__init__()
@@ -242,23 +278,16 @@ class ParametricActivation(nn.Module):
         return x + share * (self.plain(x) - x)
 
 
-class Dropout(nn.Module):
-    """Drops units, each network with a probability of its own.
+class Dropout(RandomModule):
+    """Drops hidden units, for each network with its own probability.
 
     The networks share the random numbers: those of the same probability drop the same
-    units, and what a network drops does not depend on the others.
+    units, and no network depends on the others.
 
     Parameters
     ----------
     p : sequence of float
         Probability of each of the K networks, in [0, 1).
-
-    Attributes
-    ----------
-    strength : float
-        Factor on all probabilities, for schedules.
-    generator : torch.Generator or None
-        Draws the units; None for torch's own.
 
     Notes
     -----
@@ -269,41 +298,48 @@ class Dropout(nn.Module):
         super().__init__()
         self.runs = _runs(p)
         self.is_active = any(p)
-        self.strength = 1.0
-        self.generator: torch.Generator | None = None
-        self.draws = BatchRNG()
+        self._strength = 1.0
+        self._generator: torch.Generator | None = None
+
+    def set_strength(self, strength: float) -> None:
+        """Multiply all probabilities by a factor in [0, 1], for schedules."""
+        self._strength = strength
+
+    def set_generator(self, generator: torch.Generator) -> None:
+        """Draw from the given generator, not from torch's global one."""
+        self._generator = generator
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and self.is_active and self.strength):
+        if not (self.training and self.is_active and self._strength):
             return x
         n, width = x.shape[1:]
-        told: Any = {"generator": self.generator, "device": x.device}
-        draw = self.draws(n, lambda n: torch.rand(n, width, **told))
+        options: Any = {"generator": self._generator, "device": x.device}
+        drawn = self.rng(n, lambda n: torch.rand(n, width, **options))  # (N, H)
         parts = x.split([count for _, count in self.runs])
         pairs = zip(self.runs, parts, strict=True)
-        kept = [part * self._mask(draw, p).to(x.dtype) for (p, _), part in pairs]
-        return kept[0] if len(kept) == 1 else torch.cat(kept)
+        outputs = [part * self._mask(drawn, p).to(x.dtype) for (p, _), part in pairs]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _mask(self, draw: Tensor, p: float) -> Tensor:
-        """Zero for what is dropped, else what makes up for it: (N, H)."""
-        keep = 1 - p * self.strength
-        return (draw < keep) * (1 / keep)
+    def _mask(self, drawn: Tensor, p: float) -> Tensor:
+        """Return 0 where a unit is dropped, else 1 / (1 - probability): (N, H)."""
+        keep = 1 - p * self._strength
+        return (drawn < keep) * (1 / keep)
 
 
 def uniform(shape: tuple[int, ...], bound: float) -> nn.Parameter:
-    """A parameter drawn evenly from -bound to bound."""
-    # In place: arithmetic on sizes alone imports torch's compiler, which takes seconds.
+    """Return a parameter drawn uniformly from [-bound, bound]."""
+    # In place: arithmetic on the meta device imports torch's compiler, which is slow.
     return nn.Parameter(nn.init.uniform_(torch.empty(shape), -bound, bound))
 
 
 def _uniform(
     k: int, n_inputs: int, n_outputs: int
 ) -> tuple[nn.Parameter, nn.Parameter]:
-    """Weights (K, inputs, outputs) and biases, drawn as `torch.nn.Linear` does."""
+    """Return weights (K, inputs, outputs) and biases, drawn as by `torch.nn.Linear`."""
     bound = 1 / math.sqrt(max(n_inputs, 1))
     return uniform((k, n_inputs, n_outputs), bound), uniform((k, 1, n_outputs), bound)
 
 
 def _runs(values: Sequence[T]) -> list[tuple[T, int]]:
-    """Runs of equal values, with their lengths."""
+    """Return the runs of equal values, with their lengths."""
     return [(value, len(list(run))) for value, run in groupby(values)]

@@ -1,7 +1,7 @@
-"""The operations that cells are made of, on maps of shape (N, H, height, width).
+"""The operations of cells, on maps of shape (N, H, height, width).
 
-Each is made by ``make_operation(name, channels, stride, is_affine)`` and keeps the
-number of channels (H); a stride of 2 halves height and width, rounded up.
+`make_operation` builds them. They keep the number of channels (H); a stride of 2
+halves height and width, rounded up.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Nothing(nn.Module):
-    """No connection: zeros of the shape that others answer.
+class Zero(nn.Module):
+    """No connection: zeros of the shape of other operations' outputs.
 
-    A product with zero, so that whatever feeds it still has a gradient.
+    They are a product with zero, so that preceding layers still have a gradient.
     """
 
     def __init__(self, stride: int) -> None:
@@ -47,7 +47,7 @@ class ReluConv(nn.Sequential):
 
 
 class SeparableConv(nn.Sequential):
-    """Twice: ReLU, a convolution of each channel, one of each pixel, normalisation."""
+    """Two times ReLU, depthwise and pointwise convolution and batch normalisation."""
 
     def __init__(self, channels: int, kernel: int, stride: int, is_affine: bool):
         super().__init__(
@@ -57,7 +57,7 @@ class SeparableConv(nn.Sequential):
 
 
 class DilatedConv(nn.Sequential):
-    """ReLU, a dilated convolution of each channel, one of each pixel, normalisation."""
+    """ReLU, dilated depthwise and pointwise convolution, batch normalisation."""
 
     def __init__(self, channels: int, kernel: int, stride: int, is_affine: bool):
         super().__init__(*_separable(channels, kernel, stride, 2, is_affine))
@@ -66,7 +66,7 @@ class DilatedConv(nn.Sequential):
 class Pool(nn.Module):
     """The mean or the maximum of 3 x 3 pixels.
 
-    Beside other operations, without learnt scales, it is normalised as they are.
+    In a mixture, where no scale is learnt, it is normalised as other operations are.
     """
 
     def __init__(self, kind: str, channels: int, stride: int, is_affine: bool) -> None:
@@ -86,7 +86,7 @@ class Pool(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halves maps by two convolutions of single pixels, one of them a pixel on."""
+    """Halves maps by two pointwise convolutions, one of them shifted by a pixel."""
 
     def __init__(self, n_inputs: int, n_outputs: int, *, is_affine: bool = True):
         super().__init__()
@@ -97,9 +97,9 @@ class FactorizedReduce(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(x)
-        # The padding gives maps of an odd size as many pixels in both halves.
-        moved = functional.pad(x[:, :, 1:, 1:], [0, 1, 0, 1])
-        return self.norm(torch.cat([self.even(x), self.odd(moved)], dim=1))
+        # Padding gives both outputs the same size if that of the maps is odd.
+        shifted = functional.pad(x[:, :, 1:, 1:], [0, 1, 0, 1])
+        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
 
 
 class ResidualReduce(nn.Module):
@@ -132,7 +132,7 @@ def _skip(channels: int, stride: int, is_affine: bool) -> nn.Module:
 
 
 OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "none": lambda channels, stride, is_affine: Nothing(stride),
+    "none": lambda channels, stride, is_affine: Zero(stride),
     "skip": _skip,
     "max_pool_3": lambda c, stride, is_affine: Pool("max", c, stride, is_affine),
     "avg_pool_3": lambda c, stride, is_affine: Pool("avg", c, stride, is_affine),
@@ -143,11 +143,11 @@ OPERATIONS: dict[str, Callable[[int, int, bool], nn.Module]] = {
     "dil_conv_3": lambda c, stride, a: DilatedConv(c, 3, stride, a),
     "dil_conv_5": lambda c, stride, a: DilatedConv(c, 5, stride, a),
 }
-PASSING = ("skip", "max_pool_3", "avg_pool_3")  # no weights of their own
+PARAMETER_FREE = ("skip", "max_pool_3", "avg_pool_3")
 
 
 def make_operation(name: str, channels: int, stride: int, is_affine: bool) -> nn.Module:
-    """An operation of `OPERATIONS`.
+    """Return an operation of `OPERATIONS`.
 
     Parameters
     ----------
@@ -156,18 +156,18 @@ def make_operation(name: str, channels: int, stride: int, is_affine: bool) -> nn
     channels : int
         Channels before and after (H).
     stride : {1, 2}
-        Whether maps are halved.
+        2 halves the maps.
     is_affine : bool
-        Whether normalisations learn a scale: not where the weights of a mixture do.
+        Whether normalisations learn a scale; in a mixture its weights do.
     """
     return OPERATIONS[name](channels, stride, is_affine)
 
 
 def batch_norm(channels: int, is_affine: bool) -> nn.BatchNorm2d:
-    """Normalisation over a batch; a part of a mixture keeps no running statistics.
+    """Return a batch normalisation; in a mixture, one without running statistics.
 
-    What feeds it changes with the weights of the mixture, so that means of former
-    batches would be those of other networks.
+    Its inputs change with the weights of preceding mixtures, so running means would be
+    those of other networks.
     """
     return nn.BatchNorm2d(channels, affine=is_affine, track_running_stats=is_affine)
 
@@ -181,8 +181,8 @@ def _conv(n_inputs: int, n_outputs: int, kernel: int, stride: int) -> nn.Conv2d:
 def _separable(
     channels: int, kernel: int, stride: int, dilation: int, is_affine: bool
 ) -> tuple[nn.Module, ...]:
-    """ReLU, convolutions of each channel and of each pixel, normalisation."""
-    each_channel = nn.Conv2d(
+    """Return ReLU, depthwise and pointwise convolution, and batch normalisation."""
+    depthwise = nn.Conv2d(
         channels,
         channels,
         kernel,
@@ -192,5 +192,5 @@ def _separable(
         groups=channels,
         bias=False,
     )
-    each_pixel = _conv(channels, channels, 1, 1)
-    return nn.ReLU(), each_channel, each_pixel, batch_norm(channels, is_affine)
+    pointwise = _conv(channels, channels, 1, 1)
+    return nn.ReLU(), depthwise, pointwise, batch_norm(channels, is_affine)

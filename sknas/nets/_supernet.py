@@ -1,4 +1,4 @@
-"""Relaxed networks: several options at once, each with a weight."""
+"""Supernets: networks that compute mixtures of several options."""
 
 from __future__ import annotations
 
@@ -15,47 +15,46 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class MixedChoice:
-    """One decision of a relaxed network.
+    """One choice of a supernet.
 
     Parameters
     ----------
     options : tuple of str or int
-        What there is to choose from, in order.
-    passing : tuple of int, default=()
-        Places of options that have no weights of their own, such as skips: they learn
-        from the first step, so that search by gradient is drawn to them.
-    identity : int or None, default=None
-        Place of the passing option that answers what it is given.
-    absent : int or None, default=None
-        Place of the option that is no connection; it is never chosen.
-    group : str, default=""
-        Decisions of one group, such as those of a cell, share a bound on how many of
-        them choose a passing option.
+        Options to choose from, in order.
+    parameter_free : tuple of int, default=()
+        Indices of options without weights, such as skips. They need no training, so
+        search by gradient is biased towards them.
+    skip_op : int or None, default=None
+        Index of the parameter-free option that returns its input.
+    none_op : int or None, default=None
+        Index of the option without a connection; it is never chosen.
+    cell : str, default=""
+        Name of the cell; the number of parameter-free options in a cell is limited.
     is_staged : bool, default=True
-        Whether a search in stages drops the weakest options on its way.
+        True if a search in stages prunes the weakest options.
     """
 
     options: tuple[str | int, ...]
-    passing: tuple[int, ...] = ()
-    identity: int | None = None
-    absent: int | None = None
-    group: str = ""
+    parameter_free: tuple[int, ...] = ()
+    skip_op: int | None = None
+    none_op: int | None = None
+    cell: str = ""
     is_staged: bool = True
 
 
 @dataclass(frozen=True, eq=False)
 class MixtureWeights:
-    """The weights of a decision's options.
+    """The weights of the options of a choice.
 
     Parameters
     ----------
     values : Tensor of shape (n_options,)
         They need not sum to 1.
     computed : tuple of int or None, default=None
-        Places of the options that are computed, None for all. The values of others
+        Indices of the options that are computed, None for all. The values of others
         are zero, but may carry a gradient (straight-through).
     dropout : float, default=0.0
-        Probability with which numbers that a skip passes on are dropped in training.
+        Dropout probability of skips in training.
     """
 
     values: Tensor
@@ -63,93 +62,93 @@ class MixtureWeights:
     dropout: float = 0.0
 
     @property
-    def places(self) -> tuple[int, ...]:
-        """The options that are computed."""
+    def indices(self) -> tuple[int, ...]:
+        """Indices of the options that are computed."""
         return (
             tuple(range(len(self.values))) if self.computed is None else self.computed
         )
 
     @property
-    def ghost(self) -> Tensor | None:
+    def straight_through_term(self) -> Tensor | None:
         """Zero, with the gradient of options that are not computed; None if all are."""
-        others = [j for j in range(len(self.values)) if j not in self.places]
+        others = [j for j in range(len(self.values)) if j not in self.indices]
         return self.values[others].sum() if others else None
+
+
+Mix = Mapping[str, MixtureWeights]  # weights of the options of each choice
+Chosen = Mapping[str, int]  # index of the chosen option of each choice
+Shares = Mapping[str, np.ndarray]  # weight of each option, (n_options,) per choice
 
 
 class Supernet(nn.Module, ABC):
     """A network that holds all architectures of a space, for search by gradient.
 
-    A decision is anything with options: the operation of an edge, the input of a node,
-    the width of a layer. The network takes the weights of all options, and answers as
-    a mixture of them.
+    A choice has options: the operation of an edge, the input of a node, the width of a
+    layer. The network takes the weights of all options, and computes their mixture.
 
     Parameters
     ----------
-    decisions : mapping of str to Decision
-        Names and options, in order.
+    choices : mapping of str to MixedChoice
+        The choices by name, in order.
 
     Attributes
     ----------
     dropout : float
-        Probability with which features before the last layer are dropped in training.
+        Dropout probability before the last layer.
 
     Examples
     --------
     >>> import torch
     >>> from torch import nn
-    >>> from sknas.nets import Decision, MixedOperation, Relaxed, Weights
-    >>> class Shape(Relaxed):
+    >>> from sknas.nets import MixedChoice, MixedOperation, MixtureWeights, Supernet
+    >>> class Shape(Supernet):
     ...     def __init__(self):
-    ...         super().__init__({"activation": Decision(("relu", "tanh"))})
+    ...         super().__init__({"activation": MixedChoice(("relu", "tanh"))})
     ...         self.mixed = MixedOperation([nn.ReLU(), nn.Tanh()])
     ...     def forward(self, x, weights):
     ...         return self.mixed(x, weights["activation"])[None]
     ...     def architecture(self, chosen, shares):
     ...         return {"activation": self.option("activation", chosen)}
     >>> net = Shape()
-    >>> even = {"activation": Weights(torch.tensor([0.5, 0.5]))}
+    >>> even = {"activation": MixtureWeights(torch.tensor([0.5, 0.5]))}
     >>> net(torch.zeros(4, 3), even).shape
     torch.Size([1, 4, 3])
     """
 
-    def __init__(self, decisions: Mapping[str, MixedChoice]) -> None:
+    def __init__(self, choices: Mapping[str, MixedChoice]) -> None:
         super().__init__()
-        self.decisions = dict(decisions)
+        self.choices = dict(choices)
         self.dropout = 0.0
 
     @abstractmethod
-    def forward(self, x: Tensor, weights: Mapping[str, MixtureWeights]) -> Tensor:
-        """Answers (1, N, C) to rows (N, ...), given the weights of all decisions."""
+    def forward(self, x: Tensor, weights: Mix) -> Tensor:
+        """Return outputs (1, N, C) for rows (N, ...) and the weights of all choices."""
 
     @abstractmethod
-    def architecture(
-        self, chosen: Mapping[str, int], shares: Mapping[str, np.ndarray]
-    ) -> dict[str, Any]:
-        """The choices of a space that some options make.
+    def architecture(self, chosen: Chosen, shares: Shares) -> dict[str, Any]:
+        """Return the architecture that consists of the chosen options.
 
         Parameters
         ----------
         chosen : mapping of str to int
-            The place of the option of each decision.
+            Index of the chosen option of each choice.
         shares : mapping of str to ndarray of shape (n_options,)
-            How much each option counts: where a node keeps some of its inputs only,
-            those whose chosen option counts most.
+            Weight of each option. A node that reads only some of its inputs keeps those
+            whose chosen options have the largest.
 
         Returns
         -------
         dict
-            Names and plain values; choices left out take their defaults.
+            Values by the space's choices; choices left out take their defaults.
         """
 
-    def used(
-        self, chosen: Mapping[str, int], shares: Mapping[str, np.ndarray]
-    ) -> list[str]:
-        """Names of the decisions that the architecture depends on; here all."""
-        return list(self.decisions)
+    def used(self, chosen: Chosen, shares: Shares) -> list[str]:
+        """Return the names of the choices that the architecture depends on."""
+        return list(self.choices)
 
-    def option(self, name: str, chosen: Mapping[str, int]) -> str | int:
-        """The option that was chosen for a decision."""
-        return self.decisions[name].options[chosen[name]]
+    def option(self, name: str, chosen: Chosen) -> str | int:
+        """Return the chosen option of a choice."""
+        return self.choices[name].options[chosen[name]]
 
 
 class MixedOperation(nn.Module):
@@ -158,17 +157,17 @@ class MixedOperation(nn.Module):
     Parameters
     ----------
     operations : sequence of nn.Module
-        One an option, all of the same answer's shape. With `partial` > 1 they work on
-        that part of the channels.
+        One per option, all with the same output shape. With `partial` > 1 they work on
+        1 / `partial` of the channels.
     skips : tuple of int, default=()
-        Places of operations that answer what they are given, less what is dropped.
+        Indices of operations that return their input; dropout applies to them.
     partial : int, default=1
-        One of so many channels goes through the operations, the others pass by; then
-        they are shuffled, so that others go through the next mixture.
+        1 / `partial` of the channels go through the operations, the others bypass
+        them; then channels are shuffled, so that others go through the next mixture.
 
     Notes
     -----
-    **Shape**: (N, H, ...) -> the shape that the operations answer.
+    **Shape**: (N, H, ...) -> the shape of the operations' outputs.
 
     References
     ----------
@@ -195,29 +194,29 @@ class MixedOperation(nn.Module):
         mixed, rest = self._mixed(x[:, :n], weights), x[:, n:]
         if mixed.shape[2:] != rest.shape[2:]:
             rest = functional.max_pool2d(rest, 2, 2, ceil_mode=True)
-        return shuffled(torch.cat([mixed, rest], dim=1), self.partial)
+        return channel_shuffle(torch.cat([mixed, rest], dim=1), self.partial)
 
     def _mixed(self, x: Tensor, weights: MixtureWeights) -> Tensor:
-        def answer(place: int) -> Tensor:
-            answer: Tensor = self.operations[place](x)
-            if weights.dropout and place in self.skips:
-                return functional.dropout(answer, weights.dropout, self.training)
-            return answer
+        def compute(index: int) -> Tensor:
+            output: Tensor = self.operations[index](x)
+            if weights.dropout and index in self.skips:
+                return functional.dropout(output, weights.dropout, self.training)
+            return output
 
-        return mixture(answer, weights)
+        return mixture(compute, weights)
 
 
-def mixture(answer: Callable[[int], Tensor], weights: MixtureWeights) -> Tensor:
-    """The weighted sum of what options answer, each given by its place."""
+def mixture(compute: Callable[[int], Tensor], weights: MixtureWeights) -> Tensor:
+    """Return the weighted sum of the outputs of options, computed by index."""
     total: Tensor | None = None
-    for place in weights.places:
-        part = weights.values[place] * answer(place)
-        total = part if total is None else total + part
+    for index in weights.indices:
+        output = weights.values[index] * compute(index)
+        total = output if total is None else total + output
     assert total is not None
-    ghost = weights.ghost
-    return total if ghost is None else total + ghost
+    term = weights.straight_through_term
+    return total if term is None else total + term
 
 
-def shuffled(x: Tensor, groups: int) -> Tensor:
-    """Channels (N, H, ...) dealt out: the first of each group, then the second ..."""
+def channel_shuffle(x: Tensor, groups: int) -> Tensor:
+    """Reorder channels (N, H, ...): the first of each group, then the second, ..."""
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)

@@ -1,8 +1,8 @@
-"""Cells that hold all operations of all edges."""
+"""The supernet of a cell space: all operations on all edges."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sknas._problem import ImageSpec
 from sknas.nets._cell import (
     CELLS,
-    N_KEPT,
+    N_NODE_INPUTS,
     NODES,
     CellNet,
     Skeleton,
@@ -20,31 +20,38 @@ from sknas.nets._cell import (
     operation_name,
 )
 from sknas.nets._image import ImageInput
-from sknas.nets._operations import PASSING, make_operation
-from sknas.nets._supernet import MixedChoice, MixedOperation, MixtureWeights, Supernet
+from sknas.nets._operations import PARAMETER_FREE, make_operation
+from sknas.nets._supernet import (
+    Chosen,
+    Mix,
+    MixedChoice,
+    MixedOperation,
+    Shares,
+    Supernet,
+)
 
-MIN_CHANNELS = 4  # that go through a mixture
+MIN_CHANNELS = 4  # minimum number of channels that go through a mixture
 
 
 class CellSupernet(Supernet):
-    """The relaxed network of a cell space: each edge is a mixture of operations.
+    """The supernet of a cell space: each edge is a mixture of operations.
 
-    With partial channels the inputs of a node of DARTS have weights too.
+    With partial channels the inputs of a DARTS node have weights too.
 
     Parameters
     ----------
     image : ImageSpec
         Shape and statistics of the images.
     n_outputs : int
-        Columns of the answer (C).
+        Number of outputs (C).
     skeleton : Skeleton
-        How cells are stacked.
+        The stack of cells.
     operations : sequence of str
         Keys of `OPERATIONS`.
     partial : int, default=1
-        One of so many channels goes through the mixtures; more of them where channels
-        are not divisible by it, or fewer than four would be left: the published
-        networks have four, and of two the gradient is noise.
+        1 / `partial` of the channels go through the mixtures. It is reduced where
+        channels are not divisible by it, or where fewer than four would be left: the
+        published networks have four, and with two the gradient is noise.
 
     Notes
     -----
@@ -67,7 +74,7 @@ class CellSupernet(Supernet):
     ) -> None:
         self.kind = skeleton.kind
         self.operations = tuple(operations)
-        super().__init__(self._decisions(partial > 1))
+        super().__init__(self._choices(partial > 1))
         self.partial = partial
         self.net = CellNet(
             ImageInput(image),
@@ -79,22 +86,27 @@ class CellSupernet(Supernet):
             is_channels_last=partial == 1,
         )
 
-    def _decisions(self, has_inputs: bool) -> dict[str, MixedChoice]:
+    def _choices(self, has_inputs: bool) -> dict[str, MixedChoice]:
         names = self.operations
-        passing = tuple(j for j, name in enumerate(names) if name in PASSING)
-        places = {name: place for place, name in enumerate(names)}
-        decisions: dict[str, MixedChoice] = {}
+        parameter_free = [j for j, name in enumerate(names) if name in PARAMETER_FREE]
+        indices = {name: index for index, name in enumerate(names)}
+        choices: dict[str, MixedChoice] = {}
         for cell in CELLS[self.kind]:
-            told: Any = {"passing": passing, "group": cell}
-            told |= {"identity": places.get("skip"), "absent": places.get("none")}
+            mixed = MixedChoice(
+                options=names,
+                parameter_free=tuple(parameter_free),
+                skip_op=indices.get("skip"),
+                none_op=indices.get("none"),
+                cell=cell,
+            )
             for end in NODES[self.kind]:
                 for start in range(end):
-                    decisions[edge_name(cell, start, end)] = MixedChoice(names, **told)
+                    choices[edge_name(cell, start, end)] = mixed
                 if has_inputs and self.kind == "darts":
                     starts = tuple(range(end))
                     name = inputs_name(cell, end)
-                    decisions[name] = MixedChoice(starts, group=cell, is_staged=False)
-        return decisions
+                    choices[name] = MixedChoice(starts, cell=cell, is_staged=False)
+        return choices
 
     def _mixed(
         self, cell: str, start: int, end: int, channels: int, stride: int
@@ -104,23 +116,21 @@ class CellSupernet(Supernet):
             make_operation(name, channels // partial, stride, False)
             for name in self.operations
         ]
-        identity = self.decisions[edge_name(cell, start, end)].identity
-        # A skip that halves maps has weights, it does not just pass on.
-        skips = () if identity is None or stride > 1 else (identity,)
+        skip_op = self.choices[edge_name(cell, start, end)].skip_op
+        # A skip that halves the maps is a convolution.
+        skips = () if skip_op is None or stride > 1 else (skip_op,)
         return MixedOperation(operations, skips, partial)
 
     def _partial(self, channels: int) -> int:
-        """One of how many channels goes through a mixture."""
+        """Return the divisor of the channels that go through a mixture."""
         shares = range(min(self.partial, channels // MIN_CHANNELS), 1, -1)
         return next((share for share in shares if channels % share == 0), 1)
 
-    def forward(self, x: Tensor, weights: Mapping[str, MixtureWeights]) -> Tensor:
+    def forward(self, x: Tensor, weights: Mix) -> Tensor:
         self.net.dropout = self.dropout
         return self.net(x, weights)
 
-    def architecture(
-        self, chosen: Mapping[str, int], shares: Mapping[str, np.ndarray]
-    ) -> dict[str, Any]:
+    def architecture(self, chosen: Chosen, shares: Shares) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for cell in CELLS[self.kind]:
             for end in NODES[self.kind]:
@@ -129,13 +139,11 @@ class CellSupernet(Supernet):
                 options = [self.option(name, chosen) for name in names]
                 if self.kind == "darts":
                     values[inputs_name(cell, end)] = ",".join(map(str, starts))
-                    names = [operation_name(cell, end, j) for j in range(N_KEPT)]
+                    names = [operation_name(cell, end, j) for j in range(N_NODE_INPUTS)]
                 values |= dict(zip(names, options, strict=True))
         return values
 
-    def used(
-        self, chosen: Mapping[str, int], shares: Mapping[str, np.ndarray]
-    ) -> list[str]:
+    def used(self, chosen: Chosen, shares: Shares) -> list[str]:
         return [
             edge_name(cell, start, end)
             for cell in CELLS[self.kind]
@@ -143,19 +151,14 @@ class CellSupernet(Supernet):
             for start in self._starts(cell, end, chosen, shares)
         ]
 
-    def _starts(
-        self,
-        cell: str,
-        end: int,
-        chosen: Mapping[str, int],
-        shares: Mapping[str, np.ndarray],
-    ) -> list[int]:
-        """The inputs of a node: in DARTS the two whose operations count most."""
+    def _starts(self, cell: str, end: int, chosen: Chosen, shares: Shares) -> list[int]:
+        """Return the inputs of a node: in DARTS the two with the largest weights."""
         if self.kind != "darts":
             return list(range(end))
         inputs = shares.get(inputs_name(cell, end), np.ones(end))
-        strength = []
+        weights = []
         for start in range(end):
             name = edge_name(cell, start, end)
-            strength.append(inputs[start] * shares[name][chosen[name]])
-        return sorted(np.argsort(-np.array(strength), kind="stable")[:N_KEPT].tolist())
+            weights.append(inputs[start] * shares[name][chosen[name]])
+        order = np.argsort(-np.array(weights), kind="stable")
+        return sorted(order[:N_NODE_INPUTS].tolist())

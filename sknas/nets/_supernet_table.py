@@ -1,4 +1,4 @@
-"""A network for tables that holds all depths, widths and kinds of units."""
+"""The supernet of a table space: all depths, widths and kinds of layers."""
 
 from __future__ import annotations
 
@@ -6,24 +6,26 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sknas.nets._init import UNIFORM_HEAD_GAIN
+from sknas.nets._init import HEAD_GAIN
 from sknas.nets._inputs import TableInput
 from sknas.nets._layers import BatchNorm, InputLinear, Linear
 from sknas.nets._supernet import (
+    Chosen,
+    Mix,
     MixedChoice,
     MixedOperation,
     MixtureWeights,
+    Shares,
     Supernet,
     mixture,
 )
 from sknas.nets._table import make_activation
 
-DECIDED = (
+MIXED_CHOICES = (
     "depth",
     "width",
     "block",
@@ -31,37 +33,37 @@ DECIDED = (
     "normalisation",
     "numeric_embedding",
 )
-OF_INPUTS = ("depth", "numeric_embedding")  # what a linear network depends on
-LAYERS = ("plain", "skip")  # blocks of one layer
+LINEAR_CHOICES = ("depth", "numeric_embedding")  # choices of a linear network
+LAYER_BLOCKS = ("plain", "skip")  # blocks of a single layer
 
 Options = Mapping[str, Sequence[Any]]
 
 
 class TableSupernet(Supernet):
-    """The relaxed network of a space of tables.
+    """The supernet of a table space.
 
-    All widths are masks on one layer of the widest: a narrow layer is the first units
-    of a wide one. Numeric embeddings are mixed after the first linear layer of each,
-    normalisations and activations in each layer alike, and depths by the answers of a
-    last layer at each of them.
+    All widths are masks on one layer of the largest width: a narrow layer is the first
+    hidden units of a wide one. Numeric embeddings are mixed after the first linear
+    layer of each, normalisations and activations in each layer by the same weights, and
+    depths by the outputs of a last layer at each depth.
 
     Parameters
     ----------
     inputs : sequence of TableInput
         One for each numeric embedding.
     n_outputs : int
-        Columns of the answer (C).
+        Number of outputs (C).
     options : mapping of str to sequence
-        Values of the choices of a `TableSpace` that are in `DECIDED`; those of one
-        value are no decision, and those left out no part of an architecture.
+        Values of those choices of a `TableSpace` that are in `MIXED_CHOICES`. A choice
+        of one value is not mixed; one left out is not part of an architecture.
 
     Notes
     -----
     **Shape**: (N, F) -> (1, N, C).
 
-    Normalisations have no learnt scale: it would do the work of the weights of
-    options. No option is marked as passing: there is one decision of each kind for
-    all layers, and so no skips to count.
+    Normalisations learn no scale: the weights of options would compete with it. No
+    option is marked as parameter-free: each choice holds for all layers, so there are
+    no skips to count.
 
     References
     ----------
@@ -87,15 +89,15 @@ class TableSupernet(Supernet):
         self.n_outputs = n_outputs
         widths = torch.tensor(self.options.get("width", (0,)))
         self.width = int(widths.max())
-        masks = torch.arange(self.width) < widths[:, None]  # (options, H)
+        masks = torch.arange(self.width) < widths[:, None]  # (n_options, H)
         self.register_buffer("masks", masks.float(), persistent=False)
-        # Columns of the first layer, and of the last one of a linear network.
+        # The first layers compute hidden units and the outputs of a linear network.
         n_first = self.width + n_outputs
         firsts = [InputLinear(1, x.n_features, n_first) for x in inputs]
         heads = {str(d): Linear(1, self.width, n_outputs) for d in self.depths if d}
         last: list[Linear | InputLinear] = [*firsts, *heads.values()]
         for layer in last:
-            _start_near_mean(layer, n_outputs)
+            _scale_outputs(layer, n_outputs)
         pairs = zip(inputs, firsts, strict=True)
         self.first = MixedOperation([nn.Sequential(*pair) for pair in pairs])
         self.layers = nn.ModuleList(
@@ -104,54 +106,50 @@ class TableSupernet(Supernet):
         )
         self.heads = nn.ModuleDict(heads)
 
-    def forward(self, x: Tensor, weights: Mapping[str, MixtureWeights]) -> Tensor:
-        sure = MixtureWeights(x.new_ones(1))
-        told = defaultdict(lambda: sure, weights)
-        mask = told["width"].values @ self.masks  # (H,)
-        first = self.first(x, told["numeric_embedding"])  # (1, N, H + C)
+    def forward(self, x: Tensor, weights: Mix) -> Tensor:
+        single = MixtureWeights(x.new_ones(1))  # for a choice with one option
+        weights = defaultdict(lambda: single, weights)
+        mask = weights["width"].values @ self.masks  # (H,)
+        first = self.first(x, weights["numeric_embedding"])  # (1, N, H + C)
         h, linear = first.split([self.width, self.n_outputs], dim=-1)
         states = [linear]
-        deepest = max(self.depths[place] for place in told["depth"].places)
-        for layer in self.layers[:deepest]:
-            h = layer(h, told, mask)
+        max_depth = max(self.depths[index] for index in weights["depth"].indices)
+        for layer in self.layers[:max_depth]:
+            h = layer(h, weights, mask)
             states.append(h)
-        return mixture(lambda place: self._answer(place, states), told["depth"])
+        return mixture(lambda index: self._output(index, states), weights["depth"])
 
-    def _answer(self, place: int, states: Sequence[Tensor]) -> Tensor:
-        """The answer at one of the depths, given what each layer answers."""
-        depth = self.depths[place]
+    def _output(self, index: int, states: Sequence[Tensor]) -> Tensor:
+        """Return the output of a depth option, given the states of all layers."""
+        depth = self.depths[index]
         if not depth:
             return states[0]
         h = functional.dropout(states[depth], self.dropout, self.training)
-        answer: Tensor = self.heads[str(depth)](h)
-        return answer
+        output: Tensor = self.heads[str(depth)](h)
+        return output
 
-    def architecture(
-        self, chosen: Mapping[str, int], shares: Mapping[str, np.ndarray]
-    ) -> dict[str, Any]:
+    def architecture(self, chosen: Chosen, shares: Shares) -> dict[str, Any]:
         return {
             name: values[chosen.get(name, 0)] for name, values in self.options.items()
         }
 
-    def used(
-        self, chosen: Mapping[str, int], shares: Mapping[str, np.ndarray]
-    ) -> list[str]:
+    def used(self, chosen: Chosen, shares: Shares) -> list[str]:
         if self.depths[chosen.get("depth", 0)]:
-            return list(self.decisions)
-        return [name for name in self.decisions if name in OF_INPUTS]
+            return list(self.choices)
+        return [name for name in self.choices if name in LINEAR_CHOICES]
 
 
 class MixedLayer(nn.Module):
-    """A hidden layer of all widths, with mixed normalisations and activations.
+    """A hidden layer of all widths, normalisations and activations.
 
     Parameters
     ----------
     width : int
-        Units of the widest (H).
+        The largest width (H).
     options : mapping of str to sequence
         See `TableSupernet`.
     is_first : bool
-        The first layer is given its linear part, and has no shortcut.
+        True for the first layer: it reads a linear layer's output, without a shortcut.
 
     Notes
     -----
@@ -166,42 +164,40 @@ class MixedLayer(nn.Module):
         self.batch = BatchNorm(1, width).requires_grad_(False)
         kinds = options["activation"]
         self.activation = MixedOperation([make_activation([k], width) for k in kinds])
-        self.blocks = tuple(options.get("block", LAYERS[1:]))
+        self.blocks = tuple(options.get("block", LAYER_BLOCKS[1:]))
 
-    def forward(
-        self, x: Tensor, weights: Mapping[str, MixtureWeights], mask: Tensor
-    ) -> Tensor:
-        """What the units answer, those beyond the width zero: `mask` is (H,)."""
+    def forward(self, x: Tensor, weights: Mix, mask: Tensor) -> Tensor:
+        """Return hidden units; those outside the `mask` (H,) are zero."""
         h = self.linear(x)
 
-        def normalised(place: int) -> Tensor:
-            return self._normalised(h, self.normalisations[place], mask)
+        def normalise(index: int) -> Tensor:
+            return self._normalise(h, self.normalisations[index], mask)
 
-        normal = mixture(normalised, weights["normalisation"])
-        answer = self.activation(normal, weights["activation"]) * mask
+        normal = mixture(normalise, weights["normalisation"])
+        output = self.activation(normal, weights["activation"]) * mask
         if self.is_first:
-            return answer
+            return output
 
-        def joined(place: int) -> Tensor:
-            return answer if self.blocks[place] == "plain" else x + answer
+        def join(index: int) -> Tensor:
+            return output if self.blocks[index] == "plain" else x + output
 
-        return mixture(joined, weights["block"])
+        return mixture(join, weights["block"])
 
-    def _normalised(self, h: Tensor, kind: str, mask: Tensor) -> Tensor:
+    def _normalise(self, h: Tensor, kind: str, mask: Tensor) -> Tensor:
         if kind == "none":
             return h
         return self.batch(h) if kind == "batch" else masked_layer_norm(h, mask)
 
 
 @torch.no_grad()
-def _start_near_mean(layer: Linear | InputLinear, n_outputs: int) -> None:
-    """Let the last columns start small, as those of networks of one architecture."""
-    layer.weight[..., -n_outputs:] *= UNIFORM_HEAD_GAIN
+def _scale_outputs(layer: Linear | InputLinear, n_outputs: int) -> None:
+    """Scale down the initial weights of the outputs, the last units of a layer."""
+    layer.weight[..., -n_outputs:] *= HEAD_GAIN
     layer.bias[..., -n_outputs:] = 0.0
 
 
 def masked_layer_norm(h: Tensor, mask: Tensor) -> Tensor:
-    """Rows (..., H) on a scale of mean 0 and variance 1 of the units in a mask (H,)."""
+    """Normalise rows (..., H) over the hidden units in a mask (H,)."""
     share = (mask / mask.sum().clamp(min=1e-6))[:, None]
     centred = h - h @ share
     return centred * torch.rsqrt(centred.square() @ share + 1e-5)

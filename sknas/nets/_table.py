@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from sknas.nets._inputs import Features, Inputs
+from sknas._training.parameter_groups import GroupedModule, LRGroup
+from sknas.nets._base import HalfPrecisionModule, InitializedModule
+from sknas.nets._init import initialize_weights
+from sknas.nets._inputs import Inputs
 from sknas.nets._layers import (
     ACTIVATIONS,
     NORMALISATIONS,
     Activation,
     Dropout,
+    Heads,
     InputLinear,
     Linear,
     ParametricActivation,
@@ -20,12 +26,29 @@ from sknas.nets._layers import (
 
 BLOCKS = ("plain", "skip", "resnet")
 PARAMETRIC = "parametric-"
-UNIT_KINDS = (*ACTIVATIONS, *(PARAMETRIC + name for name in ACTIVATIONS))
-RESNET_SHARE = 0.4  # dropout on a residual branch, beside that of its hidden units
+TABLE_ACTIVATIONS = (*ACTIVATIONS, *(PARAMETRIC + name for name in ACTIVATIONS))
+BRANCH_DROPOUT = 0.4  # dropout of a residual branch, relative to its hidden units'
+
+
+@dataclass(frozen=True)
+class LayerOptions:
+    """Options that the hidden layers of K networks share; see `TableNet`."""
+
+    normalisation: str
+    activations: Sequence[str]
+    dropout: Sequence[float]
+
+    def normalise(self, width: int) -> nn.Module:
+        """Return the normalisation of hidden units."""
+        return NORMALISATIONS[self.normalisation](len(self.dropout), width)
+
+    def activate(self, width: int) -> nn.Module:
+        """Return the activation of hidden units."""
+        return make_activation(self.activations, width)
 
 
 class Layer(nn.Module):
-    """Linear, normalisation, activation, dropout; with a shortcut where it fits.
+    """Linear, normalisation, activation and dropout, with an optional shortcut.
 
     Notes
     -----
@@ -35,27 +58,25 @@ class Layer(nn.Module):
     def __init__(
         self,
         linear: Linear | InputLinear,
-        normalisation: str,
-        activations: Sequence[str],
-        dropout: Sequence[float],
-        is_skipped: bool,
+        options: LayerOptions,
+        has_shortcut: bool,
     ) -> None:
         super().__init__()
-        k, _, width = linear.weight.shape
+        width = linear.weight.shape[2]
         self.linear = linear
-        self.normalisation = NORMALISATIONS[normalisation](k, width)
-        self.activation = make_activation(activations, width)
-        self.dropout = Dropout(dropout)
-        self.is_skipped = is_skipped
+        self.normalisation = options.normalise(width)
+        self.activation = options.activate(width)
+        self.dropout = Dropout(options.dropout)
+        self.has_shortcut = has_shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.normalisation(self.linear(x))
         h = self.dropout(self.activation(h))
-        return x + h if self.is_skipped else h
+        return x + h if self.has_shortcut else h
 
 
 class ResidualBlock(nn.Module):
-    """Normalisation and two layers, added to the input.
+    """Adds a branch of normalisation and two layers to its input.
 
     Notes
     -----
@@ -67,39 +88,34 @@ class ResidualBlock(nn.Module):
     Tabular Data. arXiv:2106.11959 (ResNet).
     """
 
-    def __init__(
-        self,
-        width: int,
-        normalisation: str,
-        activations: Sequence[str],
-        dropout: Sequence[float],
-    ) -> None:
+    def __init__(self, width: int, options: LayerOptions) -> None:
         super().__init__()
+        dropout = options.dropout
         k = len(dropout)
-        self.normalisation = NORMALISATIONS[normalisation](k, width)
+        self.normalisation = options.normalise(width)
         self.first = Linear(k, width, 2 * width)
-        self.activation = make_activation(activations, 2 * width)
+        self.activation = options.activate(2 * width)
         self.inner = Dropout(dropout)
         self.second = Linear(k, 2 * width, width)
-        self.outer = Dropout([RESNET_SHARE * p for p in dropout])
+        self.outer = Dropout([BRANCH_DROPOUT * p for p in dropout])
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.inner(self.activation(self.first(self.normalisation(x))))
         return x + self.outer(self.second(h))
 
 
-class Adapters(nn.Module):
-    """M copies of the rows of each network, every column scaled by a learnt factor.
+class Adapters(GroupedModule):
+    """Copies rows for the M members of each network, and scales their features.
 
     Parameters
     ----------
     k, m : int
-        Networks, and copies of each.
+        Number of networks, and of members of each.
     columns : list of int
-        The column of the table that each feature comes from: features of one column
-        start with the same factor.
+        Column of the table that each feature comes from: features of one column start
+        with the same factor.
     is_normal : bool
-        Whether factors start normal, or at -1 and 1.
+        Whether factors are drawn from a normal distribution, or from -1 and 1.
 
     Notes
     -----
@@ -111,11 +127,14 @@ class Adapters(nn.Module):
     Parameter-Efficient Ensembling. arXiv:2410.24210 (TabM-mini).
     """
 
+    lr_groups = MappingProxyType({"factor": LRGroup.PLAIN})
+
     def __init__(self, k: int, m: int, columns: list[int], is_normal: bool) -> None:
         super().__init__()
-        drawn = torch.randn(k, m, 1, max(columns, default=0) + 1)
-        start = drawn if is_normal else torch.where(drawn < 0, -1.0, 1.0)
-        self.factor = nn.Parameter(start[..., columns])  # (K, M, 1, F)
+        factor = torch.randn(k, m, 1, max(columns, default=0) + 1)
+        if not is_normal:
+            factor = torch.where(factor < 0, -1.0, 1.0)
+        self.factor = nn.Parameter(factor[..., columns])  # (K, M, 1, F)
 
     def forward(self, x: Tensor) -> Tensor:
         k = len(self.factor)
@@ -123,62 +142,35 @@ class Adapters(nn.Module):
         return (x[:, None] * self.factor.to(x.dtype)).flatten(1, 2)
 
 
-class Heads(nn.Module):
-    """A last layer for each of the M copies of K networks.
-
-    Notes
-    -----
-    **Shape**: (K, M * N, H) -> (K, M * N, C).
-    """
-
-    def __init__(self, k: int, m: int, n_inputs: int, n_outputs: int) -> None:
-        super().__init__()
-        single = Linear(k * m, n_inputs, n_outputs)
-        self.weight = nn.Parameter(single.weight.detach().unflatten(0, (k, m)))
-        self.bias = nn.Parameter(single.bias.detach().unflatten(0, (k, m)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        k, m = self.weight.shape[:2]
-        weight, bias = self.weight.flatten(0, 1), self.bias.flatten(0, 1)
-        rows = x.unflatten(1, (m, -1)).flatten(0, 1)  # (K * M, N, H)
-        answers = torch.baddbmm(bias.to(x.dtype), rows, weight.to(x.dtype))
-        return answers.unflatten(0, (k, m)).flatten(1, 2)
-
-
-class TableNet(nn.Module):
-    """K multi-layer networks of the same shape over features.
+class TableNet(InitializedModule, HalfPrecisionModule):
+    """K multi-layer perceptrons of the same shape.
 
     Parameters
     ----------
     inputs : Inputs
-        Its embeddings are learnt with the network.
+        Embeddings of the features, learnt with the network.
     n_outputs : int
-        Columns of the answer (C).
+        Number of outputs (C).
     kind : {"binary", "multiclass", "multilabel", "regression"}
-        What is answered: how the answers of copies are averaged.
+        Kind of target: it decides how the outputs of members are averaged.
     depth, width : int
-        Hidden layers, or blocks, and the units of each; without any the network is
-        linear.
+        Number of hidden layers or blocks, and hidden units of each (H); at depth 0 the
+        network is linear.
     activations : sequence of str
-        Of `UNIT_KINDS`, one a network; all parametric ones or none.
+        Names in `TABLE_ACTIVATIONS`, one per network; all are parametric, or none.
     dropout : sequence of float
-        Probability of each network.
+        Dropout probability of each network.
     normalisation : str, default="none"
         A key of `NORMALISATIONS`.
     block : {"plain", "skip", "resnet"}, default="plain"
         Layers; layers that add their input; or residual blocks of two layers.
     packing : int, default=1
-        Copies (M) of each network, which share the hidden layers.
-
-    Attributes
-    ----------
-    precision : torch.dtype or None
-        Of the products of layers, for training in half of the parameters' precision.
+        Number of members (M) of each network, which share the hidden layers.
 
     Notes
     -----
-    **Shape**: (N, F) or (G, N, F), G a divisor of K -> (K, N, C); while training with
-    copies (K, M * N, C).
+    **Shape**: (N, F) or (G, N, F), G a divisor of K -> (K, N, C); in training with
+    several members (K, M * N, C).
     """
 
     def __init__(
@@ -197,31 +189,16 @@ class TableNet(nn.Module):
     ) -> None:
         super().__init__()
         k = inputs.k
+        self.k, self.n_features = k, inputs.layout.n_features
         self.inputs = inputs
         self.kind = kind
         self.packing = packing
-        self.precision: torch.dtype | None = None
+        self._precision: torch.dtype | None = None
         if packing > 1:
             is_normal = inputs.numeric is not None
             self.adapters = Adapters(k, packing, inputs.columns, is_normal)
-        layers: list[nn.Module] = []
-        if depth and block == "resnet":
-            layers.append(InputLinear(k, inputs.n_outputs, width))
-            layers += [
-                ResidualBlock(width, normalisation, activations, dropout)
-                for _ in range(depth)
-            ]
-            layers.append(NORMALISATIONS[normalisation](k, width))
-            layers.append(make_activation(activations, width))
-        elif depth:
-            for number in range(depth):
-                n_inputs = width if number else inputs.n_outputs
-                cls = Linear if number else InputLinear
-                linear = cls(k, n_inputs, width)
-                is_skipped = block == "skip" and number > 0
-                layers.append(
-                    Layer(linear, normalisation, activations, dropout, is_skipped)
-                )
+        options = LayerOptions(normalisation, activations, dropout)
+        layers = _hidden_layers(inputs.n_outputs, depth, width, block, options)
         self.layers = nn.Sequential(*layers)
         if packing > 1:
             n_inputs = width if depth else inputs.n_outputs
@@ -233,92 +210,102 @@ class TableNet(nn.Module):
         else:
             self.head = InputLinear(k, inputs.n_outputs, n_outputs)
 
+    def initialize(self, init: str, rows: Tensor) -> None:
+        initialize_weights(self, init, rows)
+
+    @property
+    def reads_half(self) -> bool:
+        # Embeddings need exact numbers and codes, products do not.
+        return self.inputs.numeric is None and self.inputs.embedding is None
+
+    def set_precision(self, precision: torch.dtype | None) -> None:
+        self._precision = precision
+
     def forward(self, features: Tensor) -> Tensor:
         if features.ndim == 2:
             features = features[None]
+        if features.shape[-1] != self.n_features or self.k % len(features):
+            raise ValueError(
+                f"TableNet reads features of shape (G, N, {self.n_features}), G a "
+                f"divisor of K = {self.k}, got {tuple(features.shape)}."
+            )
         x = self.inputs(features)
         if self.packing > 1:
             x = self.adapters(x)
-        answers = self.head(
-            self.layers(x if self.precision is None else x.to(self.precision))
+        outputs = self.head(
+            self.layers(x if self._precision is None else x.to(self._precision))
         )
         if self.packing == 1 or self.training:
-            return answers
-        return self._averaged(answers.unflatten(1, (self.packing, -1)))
+            return outputs
+        return self._average(outputs.unflatten(1, (self.packing, -1)))
 
-    def _averaged(self, answers: Tensor) -> Tensor:
-        """The mean answer of the copies, (K, M, N, C) -> (K, N, C).
+    def _average(self, outputs: Tensor) -> Tensor:
+        """Average the outputs of the M members, (K, M, N, C) -> (K, N, C).
 
         Probabilities are averaged, not logits; the result is a logit again.
         """
         if self.kind == "regression":
-            return answers.mean(dim=1)
+            return outputs.mean(dim=1)
         if self.kind == "multilabel":
-            return torch.logit(torch.sigmoid(answers).mean(dim=1), eps=1e-7)
-        log_shares = torch.log_softmax(answers, dim=-1)
-        return torch.logsumexp(log_shares, dim=1) - torch.log(
+            return torch.logit(torch.sigmoid(outputs).mean(dim=1), eps=1e-7)
+        log_probabilities = torch.log_softmax(outputs, dim=-1)
+        return torch.logsumexp(log_probabilities, dim=1) - torch.log(
             torch.tensor(float(self.packing))
         )
 
 
-class TableModule(nn.Module):
-    """Encoded rows -> answers: fixed features, and K networks that read them.
+def _hidden_layers(
+    n_inputs: int, depth: int, width: int, block: str, options: LayerOptions
+) -> list[nn.Module]:
+    """Return the layers before the last one; none if the depth is 0."""
+    k = len(options.dropout)
+    if depth and block == "resnet":
+        return [
+            InputLinear(k, n_inputs, width),
+            *(ResidualBlock(width, options) for _ in range(depth)),
+            options.normalise(width),
+            options.activate(width),
+        ]
+    layers: list[nn.Module] = []
+    for number in range(depth):
+        linear = Linear(k, width, width) if number else InputLinear(k, n_inputs, width)
+        layers.append(Layer(linear, options, block == "skip" and number > 0))
+    return layers
+
+
+class TableModule(InitializedModule):
+    """K networks on encoded rows: fixed features, and the networks that read them.
 
     Parameters
     ----------
-    features : Features
-        What the networks read of a row.
-    net : TableNet
-        The networks.
+    features : nn.Module
+        Encoded rows -> features.
+    net : nn.Module
+        Features -> outputs.
 
     Notes
     -----
     **Shape**: (N, F) or (K, N, F) -> (K, N, C).
     """
 
-    def __init__(self, features: Features, net: TableNet) -> None:
+    def __init__(self, features: nn.Module, net: nn.Module) -> None:
         super().__init__()
         self.features = features
         self.net = net
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(self.features(x))
-
-
-class Side(nn.Module):
-    """Networks of different shapes side by side, each row of K in its place.
-
-    Parameters
-    ----------
-    nets : sequence of nn.Module
-        Each answers (K_i, N, C).
-    places : sequence of sequence of int
-        Where the K_i answers of each go.
-
-    Notes
-    -----
-    **Shape**: (N, F) or (K, N, F) -> (K, N, C).
-    """
-
-    def __init__(
-        self, nets: Sequence[nn.Module], places: Sequence[Sequence[int]]
-    ) -> None:
-        super().__init__()
-        self.nets = nn.ModuleList(nets)
-        self.places = [list(place) for place in places]
+    def initialize(self, init: str, rows: Tensor) -> None:
+        if isinstance(self.net, InitializedModule):
+            self.net.initialize(init, self.features(rows))
 
     def forward(self, x: Tensor) -> Tensor:
-        answers: dict[int, Tensor] = {}
-        for net, places in zip(self.nets, self.places, strict=True):
-            own = x if x.ndim == 2 else x[places]
-            answers |= dict(zip(places, net(own), strict=True))
-        return torch.stack([answers[place] for place in sorted(answers)])
+        outputs: Tensor = self.net(self.features(x))
+        return outputs
 
 
 def make_activation(
     kinds: Sequence[str], width: int
 ) -> Activation | ParametricActivation:
-    """The activation of networks that are all parametric, or none of them."""
+    """Return the activation of K networks; all are parametric, or none."""
     names = [kind.removeprefix(PARAMETRIC) for kind in kinds]
     if kinds[0].startswith(PARAMETRIC):
         return ParametricActivation(names, width)

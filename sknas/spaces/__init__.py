@@ -1,4 +1,4 @@
-"""What can be built: choices, and networks for the architectures they make."""
+"""Search spaces: the choices of an architecture, and the network it describes."""
 
 from sknas._history import Architecture
 from sknas._problem import ImageSpec, TaskSpec

@@ -11,23 +11,26 @@ from typing import Any
 import numpy as np
 
 from sknas._history import Value
-from sknas._validation import as_float, brief
+from sknas._validation import as_float, short_repr
 from sknas.exceptions import InvalidParameterError
 
 When = tuple[str, Sequence[Value]]
-LARGEST_INTEGER = 2**53  # up to which floats hold all integers
+MAX_INTEGER = 2**53  # floats hold all integers up to it
+NEIGHBOUR_STD = 0.1  # standard deviation of a neighbour's position in a range
 
 
 class Choice(ABC):
-    """One named decision; final kinds: `Categorical`, `Integer`, `Real`.
+    """One named dimension of a space: a `Categorical`, an `Integer` or a `Real`.
 
     Attributes
     ----------
     default : value or None
         The value of a space's default architecture.
     when : (name, values) or None
-        The choice is active only where the choice `name`, which stands before it, is
-        active with one of `values`.
+        The choice is active only if an earlier choice of the space, `name`, is active
+        with one of `values`.
+    weights : sequence of float or None, default=None
+        Prior probability of each of the `values`, up to a factor.
 
     Examples
     --------
@@ -38,6 +41,7 @@ class Choice(ABC):
 
     default: Value
     when: When | None
+    weights: Sequence[float] | None = None
 
     @property
     @abstractmethod
@@ -47,7 +51,7 @@ class Choice(ABC):
     @property
     @abstractmethod
     def n_columns(self) -> int:
-        """Columns of its encoding; none for a choice of one value."""
+        """Number of columns of the code; 0 for a choice of one value."""
 
     @abstractmethod
     def sample(self, rng: np.random.Generator) -> Value:
@@ -55,45 +59,52 @@ class Choice(ABC):
 
     @abstractmethod
     def encode(self, value: Value) -> list[float]:
-        """A value as numbers in [0, 1]."""
+        """Encode a value as numbers in [0, 1]."""
 
     @abstractmethod
     def decode(self, code: np.ndarray) -> Value:
-        """The value nearest to a code."""
+        """Return the value nearest to a code."""
 
     @abstractmethod
     def contains(self, value: Value) -> bool:
-        """Whether a value is allowed."""
+        """Return True if a value is allowed."""
 
     @abstractmethod
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
-        """Draw a value near another one; not the same where values are few."""
+        """Draw another value near a value; a real range may repeat it."""
 
     def drawn_values(self) -> Sequence[Value]:
-        """All values of a finite choice that are ever drawn.
+        """Return the values of a finite choice that can be drawn.
 
         Returns
         -------
         sequence of value
-            In order, without those of weight 0.
+            In order, without values of weight 0.
         """
         return self.values()
 
+    def grid(self, n: int) -> list[Value]:
+        """Return all values that can be drawn, or `n` of a long range."""
+        if self.n_columns > 1 or self.n_values <= n:
+            return list(self.drawn_values())
+        codes = np.linspace(0, 1, n)
+        return list(dict.fromkeys(self.decode(np.array([code])) for code in codes))
+
     @property
     def is_numeric(self) -> bool:
-        """Whether all values are numbers; True and False are none."""
+        """True if all values are numbers; bools are not."""
         return True
 
     def can_change(self, value: Value) -> bool:
-        """Whether there is a value near another one."""
+        """Return True if `neighbour` can draw another value."""
         return self.n_values > 1
 
     def values(self) -> Sequence[Value]:
-        """All values of a finite choice, in order."""
+        """Return all values of a finite choice, in order."""
         raise NotImplementedError(f"{self!r} has infinitely many values.")
 
     def is_active(self, architecture: Mapping[str, Value]) -> bool:
-        """Whether the choice is there, given the choices before it."""
+        """Return True if the choice is active, given the choices before it."""
         if self.when is None:
             return True
         name, values = self.when
@@ -109,20 +120,20 @@ class Choice(ABC):
 
 
 class Categorical(Choice):
-    """One of some values.
+    """A choice among listed values.
 
     Parameters
     ----------
     options : sequence of bool, int, float, str or None
         The values; at least one.
     ordered : bool, default=False
-        Whether values next to each other are alike, as sizes are.
+        True if values next to each other are similar, such as sizes.
     weights : sequence of float or None, default=None
-        Prior probability of each value when drawn, up to a factor; equal if None.
+        Prior probability of each value, up to a factor; equal if None.
     default : value or None, default=None
         The value of a space's default architecture.
     when : (name, values) or None, default=None
-        The condition under which the choice is there, see `Choice`.
+        The condition under which the choice is active, see `Choice`.
 
     Examples
     --------
@@ -141,37 +152,37 @@ class Categorical(Choice):
         default: Value = None,
         when: When | None = None,
     ) -> None:
-        self.options = [_plain(value) for value in options]
+        self.options = [plain(value) for value in options]
         if not all(
             isinstance(o, bool | int | float | str | None) for o in self.options
         ):
             raise InvalidParameterError(
                 "The options of a Categorical must be bool, int, float, str or None, "
-                f"got {brief(self.options)}: name other objects by words."
+                f"got {short_repr(self.options)}; name other objects by strings."
             )
         if not self.options:
-            raise InvalidParameterError("The options of a Categorical must not be [].")
+            raise InvalidParameterError("A Categorical must have at least one option.")
         self.ordered = ordered
         self.weights = None if weights is None else self._odds(weights)
-        self.default = _plain(default)
+        self.default = plain(default)
         self.when = when
-        # bool is an int in Python: True must not be found as 1.
-        self._places = {
+        # bool is an int in Python: the key tells True from 1.
+        self._indices = {
             (type(o), o): j for j, o in reversed([*enumerate(self.options)])
         }
         odds = np.array(self.weights or [1.0], dtype=float)
-        shares = np.cumsum(odds / odds.max())
-        self._shares = (shares / shares[-1]).tolist()
+        cumulative = np.cumsum(odds / odds.max())
+        self._cumulative = (cumulative / cumulative[-1]).tolist()
         _check_default(self)
 
     def _odds(self, given: Sequence[float]) -> list[float]:
-        """The weights as plain numbers, after a check of them."""
-        weights = [_plain(w) for w in given] if isinstance(given, Iterable) else []
+        """Check the weights and return them as plain numbers."""
+        weights = [plain(w) for w in given] if isinstance(given, Iterable) else []
         are_odds = all(_is_number(w) and 0 <= w < math.inf for w in weights)
         if not (len(weights) == len(self.options) and are_odds and any(weights)):
             raise InvalidParameterError(
                 f"The weights of a Categorical must be {len(self.options)} numbers "
-                f">= 0, one an option, not all zero, got {brief(given)}."
+                f">= 0, one per option and not all zero, got {short_repr(given)}."
             )
         return weights
 
@@ -189,11 +200,11 @@ class Categorical(Choice):
             return 0
         return 1 if self.ordered or len(self.options) == 2 else len(self.options)
 
-    def _place(self, value: Value) -> int:
-        return self._places[type(value), value]
+    def _index(self, value: Value) -> int:
+        return self._indices[type(value), value]
 
     def contains(self, value: Value) -> bool:
-        return isinstance(value, Hashable) and (type(value), value) in self._places
+        return isinstance(value, Hashable) and (type(value), value) in self._indices
 
     def values(self) -> Sequence[Value]:
         return self.options
@@ -202,16 +213,22 @@ class Categorical(Choice):
         weights = self.weights or [1.0] * len(self.options)
         return [o for o, w in zip(self.options, weights, strict=True) if w > 0]
 
+    def grid(self, n: int) -> list[Value]:
+        drawn = list(self.drawn_values())
+        if not self.ordered or len(drawn) <= n:
+            return drawn
+        return [drawn[int(j)] for j in np.linspace(0, len(drawn) - 1, n).round()]
+
     def sample(self, rng: np.random.Generator) -> Value:
         if self.weights is None:
             return self.options[int(rng.integers(len(self.options)))]
-        return self.options[bisect_right(self._shares, rng.random())]
+        return self.options[bisect_right(self._cumulative, rng.random())]
 
     def encode(self, value: Value) -> list[float]:
-        place = self._place(value)
+        index = self._index(value)
         if self.n_columns == 1:
-            return [place / (len(self.options) - 1)]
-        return [float(j == place) for j in range(self.n_columns)]
+            return [index / (len(self.options) - 1)]
+        return [float(j == index) for j in range(self.n_columns)]
 
     def decode(self, code: np.ndarray) -> Value:
         if not self.n_columns:
@@ -224,11 +241,9 @@ class Categorical(Choice):
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
         others = self._others(value)
         if self.ordered:
-            place = self._place(value)
-            below, above = (
-                [j for j in others if j < place],
-                [j for j in others if j > place],
-            )
+            index = self._index(value)
+            below = [j for j in others if j < index]
+            above = [j for j in others if j > index]
             others = below[-1:] + above[:1]
         return self.options[others[int(rng.integers(len(others)))]] if others else value
 
@@ -236,14 +251,19 @@ class Categorical(Choice):
         return bool(self._others(value))
 
     def _others(self, value: Value) -> list[int]:
-        """Places of the other values; one that is never drawn is no neighbour."""
-        place = self._place(value)
+        """Return the indices of the other values that can be drawn."""
+        index = self._index(value)
         weights = self.weights or [1.0] * len(self.options)
-        return [j for j, weight in enumerate(weights) if weight > 0 and j != place]
+        return [j for j, weight in enumerate(weights) if weight > 0 and j != index]
 
 
 class _Range(Choice):
-    """A range of numbers, on a linear or a logarithmic scale."""
+    """A range of numbers, on a linear or a logarithmic scale.
+
+    A position in the range is a number from 0 (low bound) to 1 (high bound).
+    """
+
+    _types: type | tuple[type, ...]
 
     def __init__(
         self,
@@ -256,8 +276,8 @@ class _Range(Choice):
     ) -> None:
         if not (_is_number(low) and _is_number(high)):
             raise InvalidParameterError(
-                f"The bounds of a range must be numbers, got low={brief(low)} and "
-                f"high={brief(high)}."
+                f"The bounds of a range must be numbers, got low={short_repr(low)} and "
+                f"high={short_repr(high)}."
             )
         if not low < high:
             raise InvalidParameterError(
@@ -267,20 +287,19 @@ class _Range(Choice):
             raise InvalidParameterError(
                 f"The low bound of a log range must be > 0, got {low!r}."
             )
-        self.low, self.high = self._bounds(_plain(low), _plain(high), log)
+        self.low, self.high = self._checked(plain(low), plain(high), log)
         self.log = log
-        self.default = _plain(default)
+        self.default = plain(default)
         self.when = when
         _check_default(self)
 
-    def _bounds(self, low: Any, high: Any, log: bool) -> tuple[Any, Any]:
-        """The bounds, after a check that is that of the kind of range."""
-        last, first = as_float(high), as_float(low)
-        apart = last / first if log else last - first
-        if not math.isfinite(apart):
+    def _checked(self, low: Any, high: Any, log: bool) -> tuple[Any, Any]:
+        """Check the bounds and return them."""
+        first, last = as_float(low), as_float(high)
+        if not math.isfinite(last / first if log else last - first):
             raise InvalidParameterError(
                 "The bounds of a range must be finite, and not too far apart for a "
-                f"float, got low={brief(low)} and high={brief(high)}."
+                f"float, got low={short_repr(low)} and high={short_repr(high)}."
             )
         return low, high
 
@@ -288,27 +307,31 @@ class _Range(Choice):
     def n_columns(self) -> int:
         return 1
 
-    def _share(self, value: Any) -> float:
+    def contains(self, value: Value) -> bool:
+        is_number = isinstance(value, self._types) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high
+
+    def _position(self, value: Any) -> float:
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
-    def _near(self, value: Any, rng: np.random.Generator) -> float:
-        """A share of the range near that of a value, reflected at the bounds."""
-        share = abs(self._share(value) + 0.1 * rng.standard_normal())
-        return 1 - abs(1 - share)
-
-    def _at(self, share: float) -> float:
-        share = min(max(share, 0.0), 1.0)
+    def _value_at(self, position: float) -> float:
+        position = min(max(position, 0.0), 1.0)
         if self.log:
-            return self.low * (self.high / self.low) ** share
-        return self.low + share * (self.high - self.low)
+            return self.low * (self.high / self.low) ** position
+        return self.low + position * (self.high - self.low)
+
+    def _moved(self, value: Any, rng: np.random.Generator) -> float:
+        """Draw a position near that of a value, reflected at the bounds."""
+        position = abs(self._position(value) + NEIGHBOUR_STD * rng.standard_normal())
+        return 1 - abs(1 - position)
 
     def sample(self, rng: np.random.Generator) -> Value:
         return self.decode(rng.random(1))
 
     def encode(self, value: Value) -> list[float]:
-        return [self._share(value)]
+        return [self._position(value)]
 
 
 class Integer(_Range):
@@ -319,11 +342,11 @@ class Integer(_Range):
     low, high : int
         The bounds.
     log : bool, default=False
-        Whether factors rather than differences are alike.
+        True for a logarithmic scale.
     default : int or None, default=None
         The value of a space's default architecture.
     when : (name, values) or None, default=None
-        The condition under which the choice is there, see `Choice`.
+        The condition under which the choice is active, see `Choice`.
 
     Examples
     --------
@@ -333,12 +356,14 @@ class Integer(_Range):
     [0.5]
     """
 
-    def _bounds(self, low: Any, high: Any, log: bool) -> tuple[Any, Any]:
+    _types = int
+
+    def _checked(self, low: Any, high: Any, log: bool) -> tuple[Any, Any]:
         for bound in (low, high):
-            if not abs(bound) <= LARGEST_INTEGER or bound != int(bound):
+            if not abs(bound) <= MAX_INTEGER or bound != int(bound):
                 raise InvalidParameterError(
                     "The bounds of an Integer must be whole and at most 2**53 in size, "
-                    f"got low={brief(low)} and high={brief(high)}."
+                    f"got low={short_repr(low)} and high={short_repr(high)}."
                 )
         return int(low), int(high)
 
@@ -349,42 +374,38 @@ class Integer(_Range):
     def values(self) -> Sequence[Value]:
         return range(int(self.low), int(self.high) + 1)
 
-    def contains(self, value: Value) -> bool:
-        is_integer = isinstance(value, int) and not isinstance(value, bool)
-        return is_integer and self.low <= value <= self.high
-
     def sample(self, rng: np.random.Generator) -> Value:
-        if not self.log:  # every integer alike, the bounds too
+        if not self.log:
             return int(rng.integers(int(self.low), int(self.high) + 1))
-        # Each integer is the middle of what is rounded to it, the bounds too.
+        # Half a step beyond each bound, so that bounds are drawn like other integers.
         low, high = math.log(self.low - 0.5), math.log(self.high + 0.5)
         drawn = round(math.exp(low + rng.random() * (high - low)))
         return min(max(drawn, int(self.low)), int(self.high))
 
     def decode(self, code: np.ndarray) -> Value:
-        return round(self._at(float(code[0])))
+        return round(self._value_at(float(code[0])))
 
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
-        near = round(self._at(self._near(value, rng)))
-        if near == value:
+        drawn = round(self._value_at(self._moved(value, rng)))
+        if drawn == value:
             step = 1 if rng.random() < 0.5 else -1
-            near += step if self.low <= near + step <= self.high else -step
-        return near
+            drawn += step if self.low <= drawn + step <= self.high else -step
+        return drawn
 
 
 class Real(_Range):
-    """A number of a range, kept to six digits, or more where the range is narrow.
+    """A number of a range, rounded to six digits, or more if the range is narrow.
 
     Parameters
     ----------
     low, high : float
         The bounds.
     log : bool, default=False
-        Whether factors rather than differences are alike.
+        True for a logarithmic scale.
     default : float or None, default=None
         The value of a space's default architecture.
     when : (name, values) or None, default=None
-        The condition under which the choice is there, see `Choice`.
+        The condition under which the choice is active, see `Choice`.
 
     Examples
     --------
@@ -395,30 +416,28 @@ class Real(_Range):
     False
     """
 
+    _types = (int, float)
+
     @property
     def n_values(self) -> float:
         return math.inf
 
-    def contains(self, value: Value) -> bool:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and self.low <= value <= self.high
-
     def decode(self, code: np.ndarray) -> Value:
-        value = float(f"{self._at(float(code[0])):.{self._n_digits}g}")
+        value = float(f"{self._value_at(float(code[0])):.{self._n_digits}g}")
         return min(max(value, self.low), self.high)
 
     @property
     def _n_digits(self) -> int:
-        """Significant digits: six, or about as many of the width of the range."""
+        """Significant digits: about six of the difference between the bounds."""
         largest = max(abs(self.low), abs(self.high))
         return 6 + max(0, int(math.log10(largest / (self.high - self.low))))
 
     def neighbour(self, value: Value, rng: np.random.Generator) -> Value:
-        return self.decode(np.array([self._near(value, rng)]))
+        return self.decode(np.array([self._moved(value, rng)]))
 
 
 def _check_default(choice: Choice) -> None:
-    """Refuse a default that is none of the values."""
+    """Check that a default is one of the values."""
     if choice.default is not None and not choice.contains(choice.default):
         raise InvalidParameterError(
             "The default of a choice must be one of its values, got "
@@ -426,21 +445,31 @@ def _check_default(choice: Choice) -> None:
         )
 
 
+def has_values(choices: Mapping[str, Choice], values: Mapping[str, Value]) -> bool:
+    """Return True if there are choices of the given names that have the values."""
+    return all(n in choices and choices[n].contains(v) for n, v in values.items())
+
+
 def as_choice(name: str, given: Any) -> Choice:
-    """A choice from its short form.
+    """Return the choice that a short form stands for.
 
     Parameters
     ----------
     name : str
-        Its name, for messages.
+        Name of the choice, for messages.
     given : Choice, list or tuple
-        A list is categorical; ``(low, high)`` an integer range if both are int, else
-        a real one; ``(low, high, "log")`` the same on a logarithmic scale.
+        A list is a `Categorical`; ``(low, high)`` an `Integer` if both are int, else a
+        `Real`; ``(low, high, "log")`` the same on a logarithmic scale.
 
     Returns
     -------
     Choice
-        The choice in full.
+        `given` itself, or the choice it stands for.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is none of these.
 
     Examples
     --------
@@ -455,7 +484,7 @@ def as_choice(name: str, given: Any) -> Choice:
     is_range = isinstance(given, tuple) and len(given) in (2, 3)
     is_range = is_range and all(_is_number(bound) for bound in given[:2])
     if is_range and given[2:] in ((), ("log",)):
-        low, high = (_plain(bound) for bound in given[:2])
+        low, high = (plain(bound) for bound in given[:2])
         whole = isinstance(low, int) and isinstance(high, int)
         return (Integer if whole else Real)(low, high, log=len(given) == 3)
     raise InvalidParameterError(
@@ -469,6 +498,6 @@ def _is_number(value: Any) -> bool:
     return number and not isinstance(value, bool)
 
 
-def _plain(value: Any) -> Any:
-    """numpy scalars as Python values, so that hashing and JSON agree everywhere."""
+def plain(value: Any) -> Any:
+    """Return a numpy scalar as a Python value, which JSON can hold."""
     return value.item() if isinstance(value, np.generic) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from sklearn.base import clone
@@ -10,8 +10,8 @@ from torch import nn
 
 from sknas._history import Architecture
 from sknas._problem import ImageSpec, TaskSpec
-from sknas._training.optimizer import OPTIMIZERS
 from sknas._validation import reject
+from sknas.exceptions import InvalidParameterError
 from sknas.nets import (
     HEADS,
     IMAGE_ACTIVATIONS,
@@ -20,84 +20,101 @@ from sknas.nets import (
     POOLINGS,
     ConvNet,
 )
-from sknas.nets._conv import MAX_DENSE_SIDE, N_HIDDEN, map_side
+from sknas.nets._conv import DENSE_WIDTH, MAX_DENSE_SIZE, map_size
+from sknas.spaces._base import Space
 from sknas.spaces._choices import Choice
+from sknas.spaces._known import IMAGE_NETWORKS
+from sknas.spaces._parametrized import ParametrizedSpace, drop_unreachable
 from sknas.spaces._training_choices import (
     TITLES,
-    ListedSpace,
+    TRAINING,
+    TRAINING_LIMITS,
     describe_training,
-    is_label_scored,
-    possible,
+    training_choices,
+    training_for_task,
 )
 
 MAX_WEIGHTS = 3_000_000
+# Choices that are passed to `ConvNet` unchanged.
+ARGUMENTS = (
+    *("kernel_size", "block", "pooling", "pool_size", "activation"),
+    *("normalisation", "head", "dropout", "flip", "shift", "cutout"),
+)
 
 
-class ImageSpace(ListedSpace):
+class ImageSpace(ParametrizedSpace):
     """Convolutional networks for images, and how to train them.
 
-    Each parameter lists the values a search may take; one value alone fixes the
-    choice. Choices that mean nothing for the images, such as more stages than leave a
-    pixel of them, are dropped before the search.
+    Each parameter lists the values a search may take; a single value fixes the
+    choice. Choices that do not apply to the images, such as so many stages that no
+    pixel is left, are dropped before the search.
 
     Parameters
     ----------
     stages : (int, int), default=(1, 4)
-        Least and most stages. Pooling stands between two of them.
+        Minimum and maximum number of stages, with pooling between two stages.
     blocks : sequence of int, default=(1, 2, 3)
-        Blocks of a stage.
+        Number of blocks in a stage.
     stem : sequence of bool, default=(False, True)
-        Whether the first of several stages is one convolution alone: most of the time
-        goes where maps are large.
+        If True, the first of several stages is a single convolution, which saves time
+        where maps are large.
     channels : sequence of int, default=(8, 16, 32, 64)
-        Channels of the first stage.
+        Number of channels of the first stage.
     growth : sequence of float, default=(1.0, 1.5, 2.0)
         Factor on the channels from one stage to the next.
     kernel_size : sequence of int, default=(3, 5, 7)
-        Side of a filter, in pixels; even ones are allowed.
+        Height and width of a filter, in pixels; even ones are allowed.
     block : sequence of str
-        "plain" is a convolution, "residual" two and a shortcut, "separable" a filter
-        for each channel and a mixture of channels, "inverted" that in between of more
-        channels, with a shortcut. All four by default.
+        "plain" is a convolution, "residual" two convolutions and a shortcut,
+        "separable" a depthwise and a pointwise convolution, "inverted" an inverted
+        bottleneck with a shortcut. All four by default.
     pooling : sequence of str, default=("max", "average", "stride")
-        What makes maps smaller; "stride" is a convolution whose filters do not overlap.
+        Reduction of maps between stages; "stride" is a convolution whose filters do not
+        overlap.
     pool_size : sequence of int, default=(2, 3, 4)
-        Factor by which they get smaller.
+        Factor of the reduction.
     activation : sequence of str, default=("relu", "silu", "gelu", "sigmoid")
-        Of "relu", "silu", "selu", "gelu", "mish", "tanh" and "sigmoid".
+        Any of "relu", "silu", "selu", "gelu", "mish", "tanh" and "sigmoid".
     normalisation : sequence of str, default=("none", "batch", "group")
-        After each convolution; "group" is that of all channels of an image together.
+        Normalisation after each convolution; "group" has one group of all channels.
     head : sequence of str, default=("average", "dense")
-        The mean of each channel, or a hidden layer of 128 units.
+        "average" takes the mean of each channel, "dense" has a hidden layer of 128
+        units.
     dropout : sequence of float, default=(0.0, 0.1, 0.25, 0.5)
-        Probability that an input of a layer of the head is dropped.
+        Dropout probability before each layer of the head.
     flip : sequence of bool, default=(False, True)
-        Whether half of the images are mirrored in training, left to right.
+        If True, half of the images are mirrored in training, left to right.
     shift : sequence of int, default=(0, 1, 2, 4)
-        Most pixels by which images are moved in training, up to an eighth of a side.
+        Maximum shift of images in training, in pixels, up to an eighth of a side.
     cutout : sequence of bool, default=(False, True)
-        Whether a square of each image is blanked in training.
+        If True, a square of each image is blanked in training.
     optimizer : sequence of str, default=("adamw", "momentum")
-        Of "adamw", "rmsprop", "momentum" and "sgd", always with decoupled weight decay.
+        Any of "adamw", "rmsprop", "momentum" and "sgd", with decoupled weight decay.
     lr : (float, float), default=(1e-3, 5e-2)
         Range of the peak learning rate of "adamw" and "rmsprop".
     sgd_lr : (float, float), default=(1e-2, 1.0)
         Range of the peak learning rate of "momentum" and "sgd".
     batch_size : sequence of int, default=(32, 64, 128, 256, 512, 1024)
-        Images of a batch; sizes far from the default of a task are left out.
+        Images in a batch; sizes far from the default for a task are left out.
     weight_decay : sequence of float, default=(0.0, 0.01, 0.05, 0.1, 0.3)
-        Share that weights lose a step, times the learning rate.
+        Decoupled weight decay per step, as a factor on the learning rate.
     label_smoothing : sequence of float, default=(0.0, 0.05, 0.1)
-        Share of a class label spread over all classes; only for scores that read
-        labels.
+        Share of a class label that is spread over all classes; only for scores that
+        read labels.
+
+    Attributes
+    ----------
+    known_architectures : sequence of mapping
+        Architectures that a search starts with, given by the choices that are not at
+        their defaults. A subclass may list others.
 
     Notes
     -----
-    Values differ in how often they are drawn: those that cost much or seldom do well
-    come up less often, unless they are listed by hand.
+    By default, values that are costly or seldom do well have smaller prior
+    probabilities. Values that you list are drawn uniformly.
 
-    Networks whose maps would get smaller than a pixel are not built, nor those with
-    more than about 3 million weights, unless the default network of the space has more.
+    Networks whose maps would be smaller than a pixel are not built, nor those of more
+    than about 3 million weights, unless the default network of the space has more.
 
     References
     ----------
@@ -120,20 +137,10 @@ class ImageSpace(ListedSpace):
     """
 
     reads = "image"
+    measures_memory = True
+    cost_free = ("dropout", "flip", "shift", "cutout", *TRAINING)
 
-    # Where searches start; a subclass may know better ones for its images.
-    points: Sequence[Mapping[str, Any]] = (
-        {},
-        {"block": "residual", "stem": False, "blocks": 1, "channels": 16},
-        {"block": "plain", "channels": 16},
-        {"block": "plain", "blocks": 1, "channels": 32},
-        {"block": "separable", "channels": 32, "lr": 2e-2},
-        {
-            **{"block": "plain", "stages": 2, "blocks": 1},
-            **{"channels": 32, "kernel_size": 5},
-            **{"head": "dense", "dropout": 0.25, "lr": 3e-3},
-        },
-    )
+    known_architectures: Sequence[Mapping[str, Any]] = ({}, *IMAGE_NETWORKS)
 
     _limits: ClassVar = {
         "stages": (1, 8),
@@ -144,11 +151,7 @@ class ImageSpace(ListedSpace):
         "pool_size": (2, 8),
         "dropout": (0.0, 0.95),
         "shift": (0, 64),
-        "lr": (1e-8, 1.0),
-        "sgd_lr": (1e-8, 10.0),
-        "batch_size": (1, 1_000_000),
-        "weight_decay": (0.0, 10.0),
-        "label_smoothing": (0.0, 0.9),
+        **TRAINING_LIMITS,
     }
     _prior: ClassVar = {
         "stages": {1: 0.2, 4: 0.5},
@@ -219,39 +222,34 @@ class ImageSpace(ListedSpace):
     def choices(self) -> Mapping[str, Choice]:
         low, high = self._bounds("stages")
         pooled = ("stages", tuple(range(max(2, int(low)), int(high) + 1)))
-        adaptive = ("optimizer", ("adamw", "rmsprop"))
-        steep = ("optimizer", ("momentum", "sgd"))
         choices: dict[str, Choice] = {
-            "stages": self._counts("stages", 3),
-            "blocks": self._sizes("blocks", 2),
-            "stem": self._words("stem", (False, True), True, when=pooled),
-            "channels": self._sizes("channels", 32),
-            "growth": self._sizes("growth", 2.0, when=pooled),
-            "kernel_size": self._sizes("kernel_size", 3),
-            "block": self._words("block", IMAGE_BLOCKS, "plain"),
-            "pooling": self._words("pooling", POOLINGS, "max", when=pooled),
-            "pool_size": self._sizes("pool_size", 2, when=pooled),
-            "activation": self._words("activation", IMAGE_ACTIVATIONS, "relu"),
-            "normalisation": self._words(
+            "stages": self._integers("stages", 3),
+            "blocks": self._ordered("blocks", 2),
+            "stem": self._categorical("stem", (False, True), True, when=pooled),
+            "channels": self._ordered("channels", 32),
+            "growth": self._ordered("growth", 2.0, when=pooled),
+            "kernel_size": self._ordered("kernel_size", 3),
+            "block": self._categorical("block", IMAGE_BLOCKS, "plain"),
+            "pooling": self._categorical("pooling", POOLINGS, "max", when=pooled),
+            "pool_size": self._ordered("pool_size", 2, when=pooled),
+            "activation": self._categorical("activation", IMAGE_ACTIVATIONS, "relu"),
+            "normalisation": self._categorical(
                 "normalisation", IMAGE_NORMALISATIONS, "batch"
             ),
-            "head": self._words("head", HEADS, "average"),
-            "dropout": self._sizes("dropout", 0.0),
-            "flip": self._words("flip", (False, True), False),
-            "shift": self._sizes("shift", 2),
-            "cutout": self._words("cutout", (False, True), False),
-            "optimizer": self._words("optimizer", OPTIMIZERS, "adamw"),
-            "lr": self._range("lr", 1e-2, when=adaptive),
-            "sgd_lr": self._range("sgd_lr", 0.3, when=steep),
-            "batch_size": self._sizes("batch_size", 64),
-            "weight_decay": self._sizes("weight_decay", 0.05),
-            "label_smoothing": self._sizes("label_smoothing", 0.0),
+            "head": self._categorical("head", HEADS, "average"),
+            "dropout": self._ordered("dropout", 0.0),
+            "flip": self._categorical("flip", (False, True), False),
+            "shift": self._ordered("shift", 2),
+            "cutout": self._categorical("cutout", (False, True), False),
+            **training_choices(
+                self, lr=1e-2, sgd_lr=0.3, batch_size=64, weight_decay=0.05
+            ),
         }
-        return possible(choices)
+        return drop_unreachable(choices)
 
     def for_task(self, task: TaskSpec) -> ImageSpace:
-        shape = self._image(task).shape
-        changes: dict[str, Any] = {"batch_size": self._batch_sizes(task)}
+        shape = image_of(self, task).shape
+        changes = training_for_task(self, task)
         low, high = self._bounds("stages")
         sizes = self._values("pool_size")
         fitting = [n for n in range(int(low), int(high) + 1) if _fits(shape, n, sizes)]
@@ -259,18 +257,19 @@ class ImageSpace(ListedSpace):
             allowed = f"stages that leave a pixel of images of {shape[1]} x {shape[2]}"
             reject(type(self).__name__, "stages", self.stages, allowed)
         changes["stages"] = (fitting[0], fitting[-1])
-        few = max(2, fitting[0])
-        changes["pool_size"] = [s for s in sizes if _fits(shape, few, [s])] or sizes
-        changes["shift"] = self._shifts(task)
-        if not is_label_scored(task):
-            changes["label_smoothing"] = (0.0,)
+        n_stages = max(2, fitting[0])  # smallest network with pooling
+        changes["pool_size"] = [
+            s for s in sizes if _fits(shape, n_stages, [s])
+        ] or sizes
         return clone(self).set_params(**changes)
 
     def is_buildable(self, architecture: Architecture, task: TaskSpec) -> bool:
         a = architecture
-        if self._is_like_a_stem(a):
-            return False
-        if not _fits(self._image(task).shape, a["stages"], [a.get("pool_size", 1)]):
+        is_single = (a["block"], a["blocks"], a.get("stem")) == ("plain", 1, False)
+        if is_single and True in self._values("stem"):
+            return False  # the space holds the same network with a stem
+        shape = image_of(self, task).shape
+        if not _fits(shape, a["stages"], [a.get("pool_size", 1)]):
             return False
         n_weights = _n_weights(a)
         if n_weights <= MAX_WEIGHTS:
@@ -282,53 +281,27 @@ class ImageSpace(ListedSpace):
         listed = {n: v for n, v in largest.items() if v in self._values(n)}
         return n_weights <= _n_weights({**default, **listed})
 
-    def _is_like_a_stem(self, architecture: Architecture) -> bool:
-        """Whether the same network is there with a stem."""
-        a = architecture
-        is_one = (a["block"], a["blocks"], a.get("stem")) == ("plain", 1, False)
-        return is_one and True in self._values("stem")
-
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
-        return self._known(self.points, task)
+        return self._fill_known(self.known_architectures, task)
 
-    def build(self, architectures: Sequence[Architecture], task: TaskSpec) -> nn.Module:
-        """Untrained network of one architecture.
-
-        Parameters
-        ----------
-        architectures : sequence of Architecture, of length 1
-            A point of this space.
-        task : TaskSpec
-            The images and the outputs wanted.
-
-        Returns
-        -------
-        nn.Module
-            Maps (N, channels, height, width) to (1, N, C): logits, or standardised
-            targets.
-        """
-        (a,) = architectures
+    def build(self, architecture: Architecture, task: TaskSpec) -> nn.Module:
+        a: Mapping[str, Any] = architecture
         return ConvNet(
-            self._image(task),
+            image_of(self, task),
             task.n_outputs,
             blocks=blocks_of(a),
-            channels=widths(a),
-            **{name: a[name] for name in _OF_A_NET if name in a},
+            channels=channels_of(a),
+            **{name: a[name] for name in ARGUMENTS if name in a},
         )
-
-    def structure(self, architecture: Architecture) -> Hashable:
-        if type(self).build is not ImageSpace.build:
-            return super().structure(architecture)
-        return tuple(architecture.get(name) for name in _STRUCTURE)
 
     def describe(self, architecture: Architecture) -> str:
         a: Mapping[str, Any] = architecture
         kind = _BLOCK_NAMES[a["block"]] + "s" * (a["blocks"] > 1)
         stages = f"{a['stages']} stage" + "s" * (a["stages"] > 1)
-        after = ", the first of one convolution" if a.get("stem") else ""
-        channels = "-".join(map(str, widths(a)))
+        stem = ", the first of one convolution" if a.get("stem") else ""
+        channels = "-".join(map(str, channels_of(a)))
         words = [
-            f"{stages} of {a['blocks']} {kind}{after}, {channels} channels",
+            f"{stages} of {a['blocks']} {kind}{stem}, {channels} channels",
             f"kernel {a['kernel_size']}",
         ]
         if a["stages"] > 1:
@@ -339,30 +312,39 @@ class ImageSpace(ListedSpace):
         words.append(f"{a['head']} head")
         if a["dropout"]:
             words.append(f"dropout {a['dropout']:g}")
-        seen = ["flipped"] * a["flip"] + [f"shifted by {a['shift']}"] * bool(a["shift"])
-        seen += ["cut out"] * a["cutout"]
-        words += ["images " + " and ".join(seen)] if seen else []
+        changes = ["flipped"] if a["flip"] else []
+        changes += [f"shifted by {a['shift']}"] if a["shift"] else []
+        changes += ["cut out"] if a["cutout"] else []
+        words += ["images " + " and ".join(changes)] if changes else []
         return ", ".join(words + describe_training(a))
 
-    def _image(self, task: TaskSpec) -> ImageSpec:
-        """The images of a task, which has to have some."""
-        if task.image is None:
-            caller_name = type(self).__name__
-            reject(caller_name, "task", task.kind, "one of images, not of a table")
-        assert task.image is not None
-        return task.image
+
+def image_of(space: Space, task: TaskSpec) -> ImageSpec:
+    """Return the images of a task.
+
+    Raises
+    ------
+    InvalidParameterError
+        If its rows are not images.
+    """
+    if task.image is None:
+        raise InvalidParameterError(
+            f"{type(space).__name__} reads images: use a TableSpace for tables."
+        )
+    return task.image
 
 
 def blocks_of(architecture: Mapping[str, Any]) -> list[int]:
-    """Blocks of each stage of an architecture."""
+    """Return the number of blocks of each stage."""
     blocks = [architecture["blocks"]] * architecture["stages"]
     if architecture.get("stem"):
-        blocks[0] = int(architecture["block"] == "plain")  # others have it anyway
+        # Networks of other blocks begin with a separate convolution.
+        blocks[0] = int(architecture["block"] == "plain")
     return blocks
 
 
-def widths(architecture: Mapping[str, Any]) -> list[int]:
-    """Channels of each stage of an architecture."""
+def channels_of(architecture: Mapping[str, Any]) -> list[int]:
+    """Return the number of channels of each stage."""
     first, growth = architecture["channels"], architecture.get("growth", 1.0)
     return [max(1, round(first * growth**n)) for n in range(architecture["stages"])]
 
@@ -370,38 +352,32 @@ def widths(architecture: Mapping[str, Any]) -> list[int]:
 def _fits(
     shape: tuple[int, int, int], n_stages: int, pool_sizes: Sequence[int]
 ) -> bool:
-    """Whether maps keep a pixel, by one of some sizes of pooling."""
-    return any(all(map_side(shape, n_stages, size)) for size in pool_sizes)
+    """Return True if maps keep a pixel with one of the pool sizes."""
+    return any(all(map_size(shape, n_stages, size)) for size in pool_sizes)
 
 
 def _n_weights(architecture: Mapping[str, Any]) -> float:
-    """About the weights of a network, without building it."""
+    """Estimate the number of weights of a network, without building it."""
     a = architecture
-    of_block = _BLOCK_WEIGHTS[a["block"]]
+    block_weights = _BLOCK_WEIGHTS[a["block"]]
     size = a["kernel_size"] ** 2
-    stages = zip(blocks_of(a), widths(a), strict=True)
-    n_weights = sum(blocks * of_block(n, size) for blocks, n in stages)
+    channels = channels_of(a)
+    stages = zip(blocks_of(a), channels, strict=True)
+    n_weights = sum(blocks * block_weights(n, size) for blocks, n in stages)
     if a.get("pooling") == "stride":
-        n_weights += sum((n * a["pool_size"]) ** 2 for n in widths(a)[:-1])
+        n_weights += sum((n * a["pool_size"]) ** 2 for n in channels[:-1])
     if a["head"] == "dense":
-        n_weights += widths(a)[-1] * MAX_DENSE_SIDE**2 * N_HIDDEN
+        n_weights += channels[-1] * MAX_DENSE_SIZE**2 * DENSE_WIDTH
     return n_weights
 
 
-# Weights of a block, by its channels and the pixels of a filter.
+# (channels, pixels of a filter) -> number of weights of a block
 _BLOCK_WEIGHTS = {
     "plain": lambda n, size: size * n**2,
     "residual": lambda n, size: 2 * size * n**2,
     "separable": lambda n, size: size * n + n**2,
     "inverted": lambda n, size: 4 * size * n + 8 * n**2,
 }
-# What a network is built by, beside its stages; the last ones hang on no cost.
-_OF_A_NET = (
-    *("kernel_size", "block", "pooling", "pool_size", "activation"),
-    *("normalisation", "head", "dropout", "flip", "shift", "cutout"),
-)
-_STRUCTURE = ("stages", "blocks", "stem", "channels", "growth", *_OF_A_NET[:-4])
-
 _BLOCK_NAMES = {
     "plain": "convolution",
     "residual": "residual block",

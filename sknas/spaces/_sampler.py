@@ -1,4 +1,4 @@
-"""Drawing architectures that were not proposed before."""
+"""A sampler of architectures that have not been proposed before."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 
 from sknas._history import Architecture
 from sknas.spaces._base import Space
+from sknas.spaces._choices import has_values
 
-PATIENCE = 1_000  # draws without a new architecture after which no more are made
-MAX_LISTED = 200_000  # architectures listed at most
-N_RECENT, N_NEAR = 8, 20  # architectures that neighbours are drawn of, and how many
+MAX_MISSES = 1_000  # maximum number of consecutive draws without a new architecture
+MAX_LISTED = 200_000  # maximum number of architectures enumerated in a finite space
+N_RECENT = 8  # latest architectures whose neighbours may be drawn
+N_NEIGHBOURS = 20  # neighbours of each latest architecture
 
 
 class UnseenSampler:
@@ -22,11 +24,11 @@ class UnseenSampler:
     Parameters
     ----------
     space : Space
-        Where to draw.
+        The space to draw from.
     feasible : callable
-        Whether an architecture keeps the constraints.
+        Returns True for an architecture that meets the constraints.
     rng : numpy.random.Generator
-        Draws.
+        Source of randomness.
 
     Examples
     --------
@@ -51,49 +53,49 @@ class UnseenSampler:
         self._recent: deque[Architecture] = deque(maxlen=N_RECENT)
 
     def mark(self, architectures: Iterable[Architecture]) -> None:
-        """Architectures not to be drawn any more."""
+        """Exclude architectures from future draws."""
         marked = list(architectures)
         self.mark_keys(a.key for a in marked)
         self._recent.extend(marked[-N_RECENT:])
 
-    def _is_own(self, architecture: Architecture) -> bool:
-        """Whether the space knows its values: others have no neighbours."""
-        choices = self.space.choices
-        return all(
-            name in choices and choices[name].contains(value)
-            for name, value in architecture.items()
-        )
-
     def mark_keys(self, keys: Iterable[str]) -> None:
-        """The same, by their keys."""
+        """Exclude architectures from future draws, by their keys."""
         self._seen.update(keys)
 
     def new(self, architectures: Iterable[Architecture]) -> list[Architecture]:
-        """Those of some architectures that are new, feasible or not; no repeats."""
+        """Return the architectures that are not excluded, without repeats."""
         by_key = {a.key: a for a in architectures}
         return [a for key, a in by_key.items() if key not in self._seen]
 
     def unseen(
         self, architectures: Iterable[Architecture], most: int | None = None
     ) -> list[Architecture]:
-        """The first of some architectures that are new and feasible, no repeats.
+        """Return up to `most` architectures that are new and feasible.
 
-        After `most` of them no more are asked about: that may mean to build them.
+        Constraints are not evaluated beyond that number, as that may build networks.
         """
         return list(islice(filter(self.feasible, self.new(architectures)), most))
 
+    def fill_up(self, chosen: list[Architecture], n: int) -> list[Architecture]:
+        """Add draws to some architectures up to `n`, and exclude all of them."""
+        self.mark(chosen)
+        drawn = self.draw(n - len(chosen))
+        self.mark(drawn)
+        return chosen + drawn
+
     def draw(self, n: int) -> list[Architecture]:
-        """Up to `n` new architectures; fewer where no more are found."""
+        """Draw up to `n` new architectures; fewer if no more are found."""
         drawn: dict[str, Architecture] = {}
         misses = 0
-        while len(drawn) < n and misses < PATIENCE:
-            tried = self.space.sample(n - len(drawn), self.rng)
-            fresh = [a for a in self.unseen(tried) if a.key not in drawn]
-            drawn |= {a.key: a for a in fresh}
-            misses = 0 if fresh else misses + len(tried)
-        for here in reversed(self._recent):  # where hardly any draw is feasible
-            if len(drawn) < n and self._is_own(here):
-                near = self.space.neighbours(here, N_NEAR, self.rng)
+        while len(drawn) < n and misses < MAX_MISSES:
+            sampled = self.space.sample(n - len(drawn), self.rng)
+            new = [a for a in self.unseen(sampled) if a.key not in drawn]
+            drawn |= {a.key: a for a in new}
+            misses = 0 if new else misses + len(sampled)
+        # If hardly any sample is feasible, neighbours of recent ones may be.
+        for recent in reversed(self._recent):
+            if len(drawn) < n and has_values(self.space.choices, recent):
+                near = self.space.neighbours(recent, N_NEIGHBOURS, self.rng)
                 near = [a for a in near if a.key not in drawn]
                 drawn |= {a.key: a for a in self.unseen(near, n - len(drawn))}
         if len(drawn) < n and self.space.is_finite:
@@ -101,26 +103,22 @@ class UnseenSampler:
         return list(drawn.values())
 
     def is_over(self) -> bool:
-        """Whether all of a space was drawn.
+        """Return True if all architectures of the space were drawn.
 
         Returns
         -------
         bool
-            False for an infinite space, and for one that is too large to be listed.
+            False for an infinite space, and for one that is too large to enumerate.
         """
         if not self.space.is_finite:
             return False
-        for number, architecture in enumerate(self.space.enumerate()):
-            if number == MAX_LISTED or self.unseen([architecture]):
-                return False
-        return True
+        return all(
+            number < MAX_LISTED and not self.unseen([architecture])
+            for number, architecture in enumerate(self.space.enumerate())
+        )
 
     def _listed(self, n: int, drawn: set[str]) -> list[Architecture]:
-        """What random draws missed, found by listing the space."""
-        left: list[Architecture] = []
-        for number, architecture in enumerate(self.space.enumerate()):
-            if number == MAX_LISTED or len(left) == n:
-                break
-            if architecture.key not in drawn and self.unseen([architecture]):
-                left.append(architecture)
-        return left
+        """Return new architectures that draws missed, by enumerating the space."""
+        listed = islice(self.space.enumerate(), MAX_LISTED)
+        missed = (a for a in listed if a.key not in drawn and self.unseen([a]))
+        return list(islice(missed, n))

@@ -17,83 +17,89 @@ from sknas.nets import (
     NORMALISATIONS,
     NUMERIC_EMBEDDINGS,
     NUMERIC_SCALES,
-    UNIT_KINDS,
+    TABLE_ACTIVATIONS,
     Features,
     Inputs,
     Layout,
-    Side,
     Supernet,
     TableInput,
     TableModule,
     TableNet,
 )
 from sknas.nets._inputs import MAX_ONE_HOT
-from sknas.nets._supernet_table import DECIDED, LAYERS, TableSupernet
+from sknas.nets._supernet_table import LAYER_BLOCKS, MIXED_CHOICES, TableSupernet
 from sknas.nets._table import PARAMETRIC
-from sknas.spaces._base import count_params
 from sknas.spaces._choices import Categorical, Choice, When
-from sknas.spaces._known import NAMED, NAMED_REGRESSION, PORTFOLIO
+from sknas.spaces._known import LEARNT, PUBLISHED, PUBLISHED_REGRESSION
+from sknas.spaces._parametrized import ParametrizedSpace, drop_unreachable
 from sknas.spaces._training_choices import (
+    ADAPTIVE,
     TITLES,
-    ListedSpace,
+    TRAINING,
+    TRAINING_LIMITS,
     describe_training,
-    is_label_scored,
-    possible,
+    training_choices,
+    training_for_task,
 )
 
-ADAPTIVE = ("adamw", "rmsprop")  # their steps do not grow with the gradient
 BINS = (8, 16, 48)
-ROWS_PER_BIN = 16  # finer codes than that would learn rows by heart
+MIN_BIN_ROWS = 16  # with fewer rows in a bin, codes overfit
+SMALL_ROWS = 1_000  # tables with fewer rows start with small networks
+REGRESSION_LR_FACTOR = 2.5  # factor on ntk_lr for regression, from SMALL_ROWS on
 
 
-class TableSpace(ListedSpace):
+class TableSpace(ParametrizedSpace):
     """Multi-layer networks for tables, and how to train them.
 
-    Each parameter lists the values a search may take; one value alone fixes the
-    choice. Choices that mean nothing for a table, such as the embedding size where
-    there is no large category, are dropped before the search.
+    Each parameter lists the values a search may take; a single value fixes the
+    choice. Choices that do not apply to a table, such as the embedding size where no
+    column has many levels, are dropped before the search.
 
     Parameters
     ----------
     depth : (int, int), default=(0, 4)
-        Least and most hidden layers, or residual blocks; 0 is a linear network.
+        Minimum and maximum number of hidden layers or residual blocks; 0 is a linear
+        network.
     width : sequence of int, default=(32, 64, 128, 256, 512)
-        Units of a hidden layer.
+        Hidden width: units of a hidden layer.
     block : sequence of str, default=("plain", "skip", "resnet")
-        Layers; layers that add their input to their output; or residual blocks of
-        normalisation and two layers.
+        "plain" stacks layers, "skip" adds the input of a layer to its output, "resnet"
+        stacks residual blocks of normalisation and two layers.
     activation : sequence of str
-        Of "relu", "silu", "selu", "gelu", "mish" and "tanh", each also as
-        "parametric-relu" and so on, which mixes it with its input by a share that each
-        unit learns. All but tanh and some parametric ones by default.
+        Any of "relu", "silu", "selu", "gelu", "mish" and "tanh", each also as
+        "parametric-relu" and so on, where each unit learns how to mix the activation
+        with its input. By default all plain ones but "tanh", and two parametric ones.
     normalisation : sequence of str, default=("none", "layer", "batch")
-        Between a layer and its activation.
+        Normalisation between a layer and its activation.
     dropout : sequence of float, default=(0.0, 0.1, 0.15, 0.25, 0.35, 0.5)
-        Probability that a hidden unit is dropped.
+        Dropout probability of hidden units.
     packing : sequence of int, default=(1, 4, 32)
-        Copies inside a network that share its hidden layers (TabM-mini) and whose
-        answers are averaged.
+        Members of a network that share its hidden layers (TabM-mini) and whose outputs
+        are averaged.
     numeric_scale : sequence of str, default=("robust", "normal")
-        Numbers by median and quartiles, or by their quantiles on a normal scale.
+        "robust" scales numbers by median and quartiles, "normal" maps their quantiles
+        to a normal distribution.
     numeric_embedding : sequence of str
-        "none" takes numbers as they are, "piecewise" puts piecewise-linear codes
-        beside them, "projected" learns a vector of these codes for each number, and
-        "periodic" one of learnt frequencies. All four by default.
+        "none" takes numbers as they are, "piecewise" adds piecewise-linear codes,
+        "projected" learns a vector of these codes for each number, and "periodic" one
+        of learnt frequencies. All four by default.
     n_bins : sequence of int, default=(8, 16, 48)
-        Bins of the codes, divisors of 48; only with codes. Those that would hold
-        fewer than 16 rows are left out.
+        Bins of the codes, divisors of 48; only with codes. Numbers of bins that leave
+        fewer than 16 rows in a bin are left out.
     embedding_size : sequence of int, default=(0, 4, 8, 16)
-        Length of the vectors of categories with more than 8 levels; 0 makes all
-        categories one-hot.
+        Length of the vectors of columns with more than 8 levels; with 0, all columns
+        are one-hot.
     scale_speed : sequence of float, default=(0.0, 0.5, 6.0)
-        Learning rate of the scale of each input, beside that of weights; 0 for none.
+        Learning rate of the scale of each input, relative to that of weights; 0 to
+        train no scales.
     recipe : sequence of str, default=("fitted", "normal", "uniform", "constant")
-        How weights start and are trained. "fitted" and "normal" have learning rates
-        that fall with the root of a layer's inputs (NTK), weights that start fitted to
-        the rows or normal, and annealed cycles; "uniform" starts as torch does and has
-        one rate; "constant" does not anneal. Only for "adamw" and "rmsprop".
+        Initial weights and schedule. "fitted" and "normal" have learning rates that
+        fall with the root of a layer's inputs (NTK), initial weights that are fitted
+        to the rows or normal, and a rate that is annealed in cycles; "uniform" has
+        torch's initial weights and one rate for all layers, annealed too; "constant" is
+        "uniform" at a constant rate. Only for "adamw" and "rmsprop".
     optimizer : sequence of str, default=("adamw", "rmsprop", "momentum", "sgd")
-        The optimiser, always with decoupled weight decay.
+        Any of these optimisers, with decoupled weight decay.
     ntk_lr : (float, float), default=(5e-3, 0.4)
         Range of the peak learning rate of "fitted" and "normal".
     lr : (float, float), default=(3e-4, 3e-2)
@@ -101,17 +107,24 @@ class TableSpace(ListedSpace):
     sgd_lr : (float, float), default=(1e-2, 0.5)
         Range of the peak learning rate of "momentum" and "sgd".
     batch_size : sequence of int, default=(32, 64, 128, 256, 512, 1024)
-        Rows of a batch; sizes far from the default of a table are left out.
-    weight_decay : sequence of float, from 0 to 0.3 by default
-        Share that weights lose a step, times the learning rate.
+        Rows in a batch; sizes far from the default for a table are left out.
+    weight_decay : sequence of float
+        Decoupled weight decay per step, as a factor on the learning rate. From 0 to 0.3
+        by default.
     label_smoothing : sequence of float, default=(0.0, 0.05, 0.1)
-        Share of a class label spread over all classes; only for scores that read
-        labels.
+        Share of a class label that is spread over all classes; only for scores that
+        read labels.
+
+    Attributes
+    ----------
+    known_architectures : sequence of mapping
+        Architectures that a search starts with, given by the choices that are not at
+        their defaults. A subclass may list others.
 
     Notes
     -----
-    Values differ in how often they are drawn: costly ones, such as packed copies and
-    widths of 512, only serve the published networks that `named` gives.
+    By default, values have different prior probabilities. Costly ones, such as packing
+    and widths of 512, are never drawn: they serve the published networks of `named`.
 
     References
     ----------
@@ -130,8 +143,12 @@ class TableSpace(ListedSpace):
     0.04
     """
 
-    # Where searches start; a subclass may know better ones for its tables.
-    points: Sequence[Mapping[str, Any]] = ({}, *PORTFOLIO)
+    can_build_batches = True
+    has_supernet = True
+    measures_memory = True
+    cost_free = ("dropout", "scale_speed", "recipe", "ntk_lr", *TRAINING)
+
+    known_architectures: Sequence[Mapping[str, Any]] = ({}, *LEARNT)
 
     _limits: ClassVar = {
         "depth": (0, 32),
@@ -142,15 +159,11 @@ class TableSpace(ListedSpace):
         "dropout": (0.0, 0.95),
         "n_bins": (1, 48),
         "embedding_size": (0, 512),
-        "lr": (1e-8, 1.0),
-        "sgd_lr": (1e-8, 10.0),
-        "batch_size": (1, 1_000_000),
-        "weight_decay": (0.0, 10.0),
-        "label_smoothing": (0.0, 0.9),
+        **TRAINING_LIMITS,
     }
     _prior: ClassVar = {
         "depth": {0: 0.1, 1: 0.5, 4: 0.3},
-        "width": {32: 0.2, 64: 0.6, 256: 0.4, 512: 0.0},  # wide ones cost their square
+        "width": {32: 0.2, 64: 0.6, 256: 0.4, 512: 0.0},  # costs grow with its square
         "block": {"skip": 0.25, "resnet": 0.25},
         "activation": {
             "gelu": 0.3,
@@ -159,7 +172,7 @@ class TableSpace(ListedSpace):
             "parametric-mish": 0.1,
         },
         "normalisation": {"layer": 0.2, "batch": 0.2},
-        "packing": {4: 0.0, 32: 0.0},  # copies cost as much as networks
+        "packing": {4: 0.0, 32: 0.0},  # each member costs as much as a network
         "numeric_scale": {"normal": 0.25},
         "numeric_embedding": {"none": 0.3, "projected": 0.05, "periodic": 0.15},
         "recipe": {"normal": 0.15, "uniform": 0.3, "constant": 0.05},
@@ -224,121 +237,128 @@ class TableSpace(ListedSpace):
         low, high = self._bounds("depth")
         hidden = ("depth", tuple(range(max(1, int(low)), int(high) + 1)))
         coded = ("numeric_embedding", ("piecewise", "projected"))
-        steep = ("optimizer", ("momentum", "sgd"))
-        ntk = tuple(name for name, recipe in RECIPES.items() if recipe.is_ntk)
-        plain = tuple(name for name in RECIPES if name not in ntk)
         choices: dict[str, Choice] = {
-            "depth": self._counts("depth", 2),
-            "width": self._sizes("width", 128, when=hidden),
-            "block": self._words("block", BLOCKS, "plain", when=hidden),
-            "activation": self._words("activation", UNIT_KINDS, "silu", when=hidden),
-            "normalisation": self._words(
+            "depth": self._integers("depth", 2),
+            "width": self._ordered("width", 128, when=hidden),
+            "block": self._categorical("block", BLOCKS, "plain", when=hidden),
+            "activation": self._categorical(
+                "activation", TABLE_ACTIVATIONS, "silu", when=hidden
+            ),
+            "normalisation": self._categorical(
                 "normalisation", NORMALISATIONS, "none", when=hidden
             ),
-            "dropout": self._sizes("dropout", 0.15, when=hidden),
-            "packing": self._sizes("packing", 1),
-            "numeric_scale": self._words("numeric_scale", NUMERIC_SCALES, "robust"),
-            "numeric_embedding": self._words(
+            "dropout": self._ordered("dropout", 0.15, when=hidden),
+            "packing": self._ordered("packing", 1),
+            "numeric_scale": self._categorical(
+                "numeric_scale", NUMERIC_SCALES, "robust"
+            ),
+            "numeric_embedding": self._categorical(
                 "numeric_embedding", NUMERIC_EMBEDDINGS, "piecewise"
             ),
             "n_bins": self._bins(coded),
-            "embedding_size": self._sizes("embedding_size", 0),
-            "scale_speed": self._sizes("scale_speed", 0.5),
-            "optimizer": self._words("optimizer", OPTIMIZERS, "adamw"),
-            "sgd_lr": self._range("sgd_lr", 0.1, when=steep),
-            "recipe": self._words(
-                "recipe", RECIPES, "fitted", when=("optimizer", ADAPTIVE)
-            ),
-            "ntk_lr": self._range("ntk_lr", 0.04, when=("recipe", ntk)),
-            "lr": self._range("lr", 1e-2, when=("recipe", plain)),
-            "batch_size": self._sizes("batch_size", 256),
-            "weight_decay": self._sizes("weight_decay", 0.05),
-            "label_smoothing": self._sizes("label_smoothing", 0.0),
+            "embedding_size": self._ordered("embedding_size", 0),
+            "scale_speed": self._ordered("scale_speed", 0.5),
+            **self._training_choices(),
         }
-        return possible(choices)
+        return drop_unreachable(choices)
+
+    def _training_choices(self) -> dict[str, Choice]:
+        """Return the training choices, with a recipe for adaptive optimisers."""
+        ntk = tuple(name for name, recipe in RECIPES.items() if recipe.is_ntk)
+        others = tuple(name for name in RECIPES if name not in ntk)
+        shared = training_choices(
+            self,
+            lr=1e-2,
+            sgd_lr=0.1,
+            batch_size=256,
+            weight_decay=0.05,
+            lr_when=("recipe", others),
+        )
+        return {
+            "optimizer": shared.pop("optimizer"),
+            "sgd_lr": shared.pop("sgd_lr"),
+            "recipe": self._categorical("recipe", RECIPES, "fitted", when=ADAPTIVE),
+            "ntk_lr": self._log_range("ntk_lr", 0.04, when=("recipe", ntk)),
+            **shared,
+        }
 
     def _bins(self, when: When) -> Categorical:
-        bins = self._sizes("n_bins", 48, when=when)
+        """Return the choice of a number of bins."""
+        bins = self._ordered("n_bins", 48, when=when)
         if any(48 % value for value in bins.options):
             allowed = "a choice of divisors of 48"
             reject(type(self).__name__, "n_bins", self._values("n_bins"), allowed)
         return bins
 
     def for_task(self, task: TaskSpec) -> TableSpace:
-        changes: dict[str, Any] = {"batch_size": self._batch_sizes(task)}
+        changes = training_for_task(self, task)
         bins = self._values("n_bins")
-        wide = [n for n in bins if n * ROWS_PER_BIN <= task.n_rows]
-        changes["n_bins"] = tuple(wide) or (min(bins),)
+        filled = tuple(n for n in bins if n * MIN_BIN_ROWS <= task.n_rows)
+        changes["n_bins"] = filled or (min(bins),)
         if not task.n_numeric:
             changes["numeric_embedding"] = ("none",)
             changes["numeric_scale"] = ("robust",)
         if max(task.cardinalities, default=0) <= MAX_ONE_HOT:
             changes["embedding_size"] = tuple(self.embedding_size)[:1]
-        if not is_label_scored(task):
-            changes["label_smoothing"] = (0.0,)
         return clone(self).set_params(**changes)
 
     def portfolio(self, task: TaskSpec | None) -> list[Architecture]:
-        default, *others = self.points
+        default, *others = self.known_architectures
         if task is not None and task.n_rows < SMALL_ROWS:
             # On small tables small networks did best, and there are few trials.
-            others.sort(
-                key=lambda point: (point.get("depth", 2), point.get("width", 0))
-            )
-        return self._known([default, *others], task)
+            others.sort(key=lambda a: (a.get("depth", 2), a.get("width", 0)))
+        return self._fill_known([default, *others], task)
 
     def named(self, name: str, task: TaskSpec | None = None) -> Architecture:
-        """A published network and its training as an architecture of this space.
+        """Return a published network and its training as an architecture.
 
         Parameters
         ----------
-        name : str
-            A key of `NAMED`, such as "realmlp-td".
+        name : {"realmlp-td-s", "realmlp-td", "tabm-mini", "resnet", "mlp", "linear"}
+            The name of the network.
         task : TaskSpec or None, default=None
-            The table it is for; None for a classifier.
+            The task it is for; None for classification.
 
         Raises
         ------
         InvalidParameterError
-            If there is no such name, or this space does not hold the point.
+            If the name is unknown, or this space lacks one of the network's values.
         """
-        check_word(type(self).__name__, "name", name, NAMED)
-        is_regression = task is not None and task.kind == "regression"
-        point = NAMED[name] | (NAMED_REGRESSION.get(name, {}) if is_regression else {})
-        return self.fill(point)
+        check_word(type(self).__name__, "name", name, PUBLISHED)
+        given = PUBLISHED[name]
+        if task is not None and task.kind == "regression":
+            given = given | PUBLISHED_REGRESSION.get(name, {})
+        return self.fill(given)
 
-    def _suited(self, point: Mapping[str, Any], task: TaskSpec) -> dict[str, Any]:
-        given = super()._suited(point, task)
+    def _fit_known(self, given: Mapping[str, Any], task: TaskSpec) -> dict[str, Any]:
+        fitted = super()._fit_known(given, task)
         if task.kind == "regression" and task.n_rows >= SMALL_ROWS:
-            rate = given.get("ntk_lr", 0.04) * REGRESSION_RATE
-            given["ntk_lr"] = min(rate, max(self.ntk_lr))
-        return given
+            rate = fitted.get("ntk_lr", 0.04) * REGRESSION_LR_FACTOR
+            fitted["ntk_lr"] = min(rate, max(self.ntk_lr))
+        return fitted
 
-    def build(self, architectures: Sequence[Architecture], task: TaskSpec) -> nn.Module:
-        groups: dict[tuple[Any, ...], list[int]] = {}
-        for place, architecture in enumerate(architectures):
-            groups.setdefault(self.shape(architecture), []).append(place)
-        nets = []
-        for places in groups.values():
-            alike = [architectures[place] for place in places]
-            layout = self.layout(alike[0], [task])
-            features = self.features(alike[0], task, layout)
-            nets.append(TableModule(features, self.net(alike, layout, task)))
-        return nets[0] if len(nets) == 1 else Side(nets, list(groups.values()))
+    def build(self, architecture: Architecture, task: TaskSpec) -> nn.Module:
+        layout = self.layout(architecture, [task])
+        features = self.features(architecture, task, layout)
+        return TableModule(features, self.build_batch([architecture], task, layout))
 
     def supernet(self, task: TaskSpec, partial_channels: int = 1) -> Supernet:
-        """An untrained network that holds all architectures, for search by gradient.
+        """Build an untrained network that holds all options, for search by gradient.
 
-        Depth, width, block, activation, normalisation and numeric embedding are
-        decided, where there is more than one value that may be drawn; residual blocks
-        of two layers and training choices are not. Widths are masks of one layer, of
-        which no channels can be left out: `partial_channels` has no meaning.
+        It searches depth, width, block, activation, normalisation and numeric
+        embedding, where more than one value can be drawn, but neither residual blocks
+        of two layers nor training choices. Widths are masks of one layer, so no
+        channels can be left out: `partial_channels` has no effect.
         """
-        if type(self).build is not TableSpace.build:
+        if not self.has_supernet:
             return super().supernet(task, partial_channels)
         choices = self.choices
-        options = {name: _drawn(choices[name]) for name in DECIDED if name in choices}
-        blocks = [block for block in options.pop("block", ()) if block in LAYERS]
+        options = {
+            name: list(choices[name].drawn_values())
+            for name in MIXED_CHOICES
+            if name in choices
+        }
+        blocks = [block for block in options.pop("block", ()) if block in LAYER_BLOCKS]
         if blocks:
             options["block"] = blocks
         if not task.n_numeric:
@@ -350,25 +370,19 @@ class TableSpace(ListedSpace):
         inputs = [TableInput(1, task, kind, *given) for kind in kinds]
         return TableSupernet(inputs, task.n_outputs, options)
 
-    def n_params(self, architecture: Architecture, task: TaskSpec) -> int:
-        if type(self).build is not TableSpace.build:
-            return super().n_params(architecture, task)
-        # Features have no parameters, and take longer to make than networks.
-        layout = self.layout(architecture, [task])
-        return count_params(lambda: self.net([architecture], layout, task))
+    def batch_key(self, architecture: Architecture) -> Hashable:
+        # A batch may mix activations, but not parametric ones with others.
+        mixed = (*self.cost_free, "activation")
+        shared = frozenset(i for i in architecture.items() if i[0] not in mixed)
+        return shared, architecture.get("activation", "").startswith(PARAMETRIC)
 
-    def shape(self, architecture: Architecture) -> tuple[Any, ...]:
-        """What architectures must share to be built as one batched network."""
-        is_parametric = architecture.get("activation", "").startswith("parametric")
-        return (*(architecture.get(name) for name in SHAPE), is_parametric)
+    def batch_load(self, architecture: Architecture) -> tuple[int, int]:
+        return architecture["packing"], architecture.get("width", 1)
 
-    def structure(self, architecture: Architecture) -> Hashable:
-        if type(self).build is not TableSpace.build:
-            return super().structure(architecture)
-        return *self.shape(architecture), architecture.get("activation")
+    def batch_order(self, architecture: Architecture) -> tuple[Any, ...]:
+        return architecture.get("activation", ""), architecture.get("dropout", 0.0)
 
     def layout(self, architecture: Architecture, tasks: Sequence[TaskSpec]) -> Layout:
-        """Where the features of an architecture stand, with room for some tasks."""
         return Layout.of(
             tasks,
             architecture["numeric_embedding"],
@@ -379,16 +393,20 @@ class TableSpace(ListedSpace):
     def features(
         self, architecture: Architecture, task: TaskSpec, layout: Layout
     ) -> Features:
-        """What an architecture reads of the encoded rows of a task."""
         return Features(task, layout, architecture["numeric_scale"])
 
-    def net(
-        self, alike: Sequence[Architecture], layout: Layout, task: TaskSpec
+    def build_batch(
+        self,
+        architectures: Sequence[Architecture],
+        task: TaskSpec,
+        layout: Layout | None = None,
     ) -> TableNet:
-        """Networks of one shape, which differ in training choices alone."""
-        first: Mapping[str, Any] = alike[0]
+        first: Mapping[str, Any] = architectures[0]
         inputs = Inputs(
-            len(alike), layout, first["numeric_embedding"], first["embedding_size"]
+            len(architectures),
+            self.layout(architectures[0], [task]) if layout is None else layout,
+            first["numeric_embedding"],
+            first["embedding_size"],
         )
         return TableNet(
             inputs,
@@ -396,8 +414,8 @@ class TableSpace(ListedSpace):
             task.kind,
             depth=first["depth"],
             width=first.get("width", 1),
-            activations=[a.get("activation", "relu") for a in alike],
-            dropout=[float(a.get("dropout", 0.0)) for a in alike],
+            activations=[a.get("activation", "relu") for a in architectures],
+            dropout=[float(a.get("dropout", 0.0)) for a in architectures],
             normalisation=first.get("normalisation", "none"),
             block=first.get("block", "plain"),
             packing=first["packing"],
@@ -422,40 +440,15 @@ class TableSpace(ListedSpace):
             words = ["linear"]
         if a["packing"] > 1:
             words.append(f"{a['packing']} packed copies")
-        words.append(_NUMBERS[a["numeric_embedding"]].format(a.get("n_bins")))
+        words.append(_EMBEDDING_TITLES[a["numeric_embedding"]].format(a.get("n_bins")))
         if a["numeric_scale"] == "normal":
             words.append("numbers by their quantiles")
         return ", ".join([word for word in words if word] + describe_training(a))
 
 
-# Choices that decide the shape of the tensors, or how all of them are trained:
-# architectures alike in these are trained as one batched network.
-SHAPE = (
-    "depth",
-    "width",
-    "block",
-    "normalisation",
-    "packing",
-    "numeric_scale",
-    "numeric_embedding",
-    "n_bins",
-    "embedding_size",
-)
-
-SMALL_ROWS = 1_000
-REGRESSION_RATE = 2.5  # factor on the NTK rates of the points, for larger regressions
-
-_NUMBERS = {
+_EMBEDDING_TITLES = {
     "none": "",
     "piecewise": "piecewise-linear codes of {} bins",
     "projected": "piecewise-linear embeddings of {} bins",
     "periodic": "periodic embeddings",
 }
-
-
-def _drawn(choice: Choice) -> list[Any]:
-    """The values of a choice that may be drawn; costly ones may not."""
-    values = choice.values()
-    if not isinstance(choice, Categorical) or choice.weights is None:
-        return list(values)
-    return [value for value, w in zip(values, choice.weights, strict=True) if w > 0]

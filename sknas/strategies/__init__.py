@@ -1,4 +1,4 @@
-"""What to try next."""
+"""Search strategies, which propose the architectures to try next."""
 
 from sknas._history import History, Proposal, Trial
 from sknas.strategies._base import Strategy

@@ -1,4 +1,4 @@
-"""What a strategy is."""
+"""The interface of search strategies."""
 
 from __future__ import annotations
 
@@ -9,36 +9,41 @@ from typing import Self
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 
-from sknas._history import Proposal, Trial
-from sknas._problem import Problem
+from sknas._history import Proposal, Status, Trial
+from sknas._problem import Problem, RunContext
 from sknas.spaces import Space
 
-MAX_DRAWN = 100_000  # architectures, or values of a choice, in memory at once
+MAX_DRAWN = 100_000  # architectures, or values of a choice, held in memory at once
 
 
 class Strategy(BaseEstimator, ABC):
-    """What to try next, given what was tried.
+    """Propose architectures to try next, given the trials so far.
 
-    Parameters stand in the constructor; the state of a search lives in attributes
-    with a trailing underscore of a clone, so that an object can be used again.
+    Subclasses implement `setup`, `propose` and `observe`. The constructor only stores
+    parameters. A search works on a clone and keeps its state in attributes with a
+    trailing underscore, so that the object can be used again.
 
     Attributes
     ----------
-    needs_initial_design : bool
-        Of the class: whether known architectures are trained before the strategy is
-        asked, not the default one alone.
-    time_share : float
-        Of the class: the share of a `max_time` that it takes for itself before it
-        first proposes, from 0 to below 1.
-    results : tuple of str
-        Of the class: names of attributes that outlive a search.
+    needs_initial_design : bool, default=True
+        Class attribute. If True, the known architectures of the space are trained
+        before the first call of `propose`. If False, only the default architecture is
+        trained, and under a time limit the first proposals are trained with it.
+    time_share : float, default=0.0
+        Class attribute. Share of `max_time` that the strategy uses before its first
+        proposal, in [0, 1).
+    auto_image_space : str, default="image"
+        Class attribute. Name of the space of `search_space="auto"` for images.
+    results : tuple of str, default=()
+        Class attribute. Names of the attributes that outlive a search, see `summary`.
+        They must be small and hold neither data nor networks.
 
     Examples
     --------
     >>> from sknas.spaces import UnseenSampler
     >>> from sknas.strategies import Proposal, Strategy
     >>> class Neighbours(Strategy):
-    ...     "Random changes of the best architecture so far."
+    ...     "Propose neighbours of the best architecture so far."
     ...     def setup(self, space, problem, rng):
     ...         self.space_, self.rng_ = space, rng
     ...         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
@@ -57,51 +62,61 @@ class Strategy(BaseEstimator, ABC):
     ...                 self.best_ = trial
     """
 
-    # Whether known architectures are trained before the strategy is asked, or the
-    # default one alone; beside what the strategy proposes first, where time is bounded.
     needs_initial_design = True
-    # Share of a bounded time that it takes for itself before it first proposes.
     time_share = 0.0
-    # Attributes that outlive a search: small, and none that holds data or networks.
+    auto_image_space = "image"
+    context_ = RunContext()  # replaced by `attach`
     results: tuple[str, ...] = ()
+
+    def attach(self, context: RunContext) -> None:
+        """Set the device, deadline and store of the search; called before `setup`."""
+        self.context_ = context
 
     @abstractmethod
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
-        """Begin a search.
+        """Start a search.
 
         Parameters
         ----------
         space : Space
-            Where to search.
+            The space to search.
         problem : Problem
-            What is known of the work; its task is None in `sknas.search`.
+            The task, its folds and its constraints; `problem.task` is None in
+            `sknas.search`.
         rng : numpy.random.Generator
-            Draws everything random.
+            The only source of randomness.
         """
 
     @abstractmethod
     def propose(self, n: int) -> list[Proposal]:
-        """Up to `n` new proposals; an empty list ends the search."""
+        """Return up to `n` new proposals; an empty list ends the search."""
 
     @abstractmethod
     def observe(self, trials: Sequence[Trial]) -> None:
-        """Take note of trials, also of failed ones and of those not proposed here."""
+        """Update the state with finished trials.
+
+        Parameters
+        ----------
+        trials : sequence of Trial
+            Includes failed and stopped trials, and those not proposed by the strategy.
+        """
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
-        """Trials with a score by what is expected of them, the best first.
+        """Sort the trials that have a score by their expected score, best first.
 
-        Here by their scores; a strategy that knows of noise sees through lucky ones.
+        The default sorts by the observed score. A strategy with a model of the noise
+        can rank a trial with a lucky score lower.
         """
-        scored = [trial for trial in trials if trial.status == "ok"]
+        scored = [trial for trial in trials if trial.status == Status.OK]
         return sorted(scored, key=lambda trial: trial.order)
 
     def summary(self) -> Self:
-        """A copy with the `results` of a search, without the rest of its state.
+        """Return a clone with the attributes named in `results`, and no other state.
 
-        It is the `strategy_` of a fitted estimator, which is pickled and kept.
+        The `strategy_` of a fitted estimator is such a clone.
         """
-        bare: Self = clone(self)
+        summary: Self = clone(self)
         for name in self.results:
-            if hasattr(self, name):
-                setattr(bare, name, getattr(self, name))
-        return bare
+            if name in vars(self):
+                setattr(summary, name, vars(self)[name])
+        return summary

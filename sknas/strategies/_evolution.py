@@ -13,18 +13,19 @@ from sknas._validation import check_integer
 from sknas.spaces import Space, UnseenSampler
 from sknas.strategies._base import Strategy
 
-N_CHILDREN = 20  # of a parent, among which one that is new is looked for
+N_MUTATIONS = 20  # neighbours drawn per parent to find an unseen child
 
 
 class EvolutionStrategy(Strategy):
-    """Changes the best of a few, and lets the oldest die.
+    """Mutate the best of a random sample, and drop the oldest of the population.
 
     Parameters
     ----------
     population_size : int, default=10
-        Architectures that live; more than some tens of trials want more.
+        Number of latest successful trials that can become parents. Searches of more
+        than a few dozen trials need a larger population.
     sample_size : int, default=3
-        Architectures drawn from them, of which the best is the parent.
+        Number of trials drawn from the population; the best one is the parent.
 
     References
     ----------
@@ -60,22 +61,20 @@ class EvolutionStrategy(Strategy):
 
     def propose(self, n: int) -> list[Proposal]:
         missing = self.population_size - len(self.population_)
-        chosen = self.sampler_.draw(min(n, max(missing, 0)))
-        self.sampler_.mark(chosen)
+        chosen = self.sampler_.fill_up([], min(n, max(missing, 0)))
         while len(chosen) < n:
-            child = self._child() if self.population_ else None
-            new = self.sampler_.draw(1) if child is None else [child]
-            if not new:  # the space has no more
+            child = self._child() if self.population_ else []
+            new = self.sampler_.fill_up(child, 1)
+            if not new:  # the space is exhausted
                 break
-            self.sampler_.mark(new)
             chosen += new
         return [Proposal(architecture) for architecture in chosen]
 
-    def _child(self) -> Architecture | None:
-        """A new neighbour of the best of some; None where it has none."""
+    def _child(self) -> list[Architecture]:
+        """Return one unseen neighbour of a tournament's winner, or none."""
         n_drawn = min(self.sample_size, len(self.population_))
-        places = self.rng_.choice(len(self.population_), n_drawn, replace=False)
-        drawn = [self.population_[int(place)] for place in places]
+        indices = self.rng_.choice(len(self.population_), n_drawn, replace=False)
+        drawn = [self.population_[int(index)] for index in indices]
         parent = min(drawn, key=lambda trial: trial.order)
-        near = self.space_.neighbours(parent.architecture, N_CHILDREN, self.rng_)
-        return next(iter(self.sampler_.unseen(near, 1)), None)
+        near = self.space_.neighbours(parent.architecture, N_MUTATIONS, self.rng_)
+        return self.sampler_.unseen(near, 1)

@@ -13,7 +13,7 @@ from sknas.strategies._base import Strategy
 
 
 class RandomStrategy(Strategy):
-    """Draws architectures from the prior of the space, none twice.
+    """Sample architectures from the prior of the space, without repeats.
 
     References
     ----------
@@ -37,9 +37,7 @@ class RandomStrategy(Strategy):
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
 
     def propose(self, n: int) -> list[Proposal]:
-        drawn = self.sampler_.draw(n)
-        self.sampler_.mark(drawn)
-        return [Proposal(architecture) for architecture in drawn]
+        return [Proposal(architecture) for architecture in self.sampler_.fill_up([], n)]
 
     def observe(self, trials: Sequence[Trial]) -> None:
         self.sampler_.mark(trial.architecture for trial in trials)

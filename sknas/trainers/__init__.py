@@ -1,14 +1,10 @@
-"""How a proposal gets its score."""
+"""Trainers, which train and score the proposals of a strategy."""
 
 from sknas.trainers._base import Trainer
 from sknas.trainers._population import PopulationTrainer
 from sknas.trainers._skorch import SkorchTrainer
-from sknas.trainers._skorch_net import (
-    TensorNet,
-    TrainedNetwork,
-    Training,
-    train_network,
-)
+from sknas.trainers._skorch_net import TensorNet, to_inference_net
+from sknas.trainers._train_network import TrainedNetwork, Training, train_network
 
 TRAINERS = {"population": PopulationTrainer, "skorch": SkorchTrainer}
 
@@ -20,5 +16,6 @@ __all__ = [
     "TrainedNetwork",
     "Trainer",
     "Training",
+    "to_inference_net",
     "train_network",
 ]

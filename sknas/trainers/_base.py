@@ -1,29 +1,36 @@
-"""What a trainer is."""
+"""The base class of trainers."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 from sklearn.base import BaseEstimator
 
 from sknas._history import Proposal, Trial
-from sknas._problem import Problem
+from sknas._problem import Problem, RunContext
 from sknas.spaces import Space
 
 
 class Trainer(BaseEstimator, ABC):
-    """Trains and scores proposals; state lives in a clone, as in a strategy.
+    """Trains and scores proposals; a search uses a clone, as of a strategy.
 
     Attributes
     ----------
     n_proposals : int
-        Proposals it likes to be given at once.
-    is_cut : bool
-        Whether the end of the time cuts a training short: if so, none is begun that
-        does not seem to end in it.
+        Number of proposals to train at once.
+    truncates_trainings : bool
+        True if trainings end at the deadline; a search starts none that would be
+        truncated.
+    is_batched : bool
+        True if networks of one shape are trained as one, which is faster.
+    keeps_networks : bool
+        True if `to_networks` returns the networks of a trial, of which the ensemble is
+        then built.
     records : tuple of type
-        Dataclasses that it keeps in a checkpoint.
+        Dataclasses that the trainer keeps in the store of the context, under keys that
+        begin with "cohort:". They are deleted when all proposals of a call are trained.
 
     Examples
     --------
@@ -31,36 +38,55 @@ class Trainer(BaseEstimator, ABC):
     >>> from sknas.trainers import Trainer
     >>> class Largest(Trainer):
     ...     "Trains nothing: the largest network wins."
-    ...     def setup(self, space):
-    ...         self.space_ = space
-    ...     def train(self, proposals, problem):
-    ...         task = problem.task
+    ...     def setup(self, space, problem, context):
+    ...         self.space_, self.problem_ = space, problem
+    ...     def train(self, proposals):
+    ...         task = self.problem_.task
     ...         sizes = [self.space_.n_params(p.architecture, task) for p in proposals]
     ...         return [Trial(p, score=s) for p, s in zip(proposals, sizes)]
     """
 
     n_proposals = 4
-    is_cut = True
+    truncates_trainings = True
+    is_batched = False
+    keeps_networks = False
     records: tuple[type, ...] = ()
 
     @abstractmethod
-    def setup(self, space: Space) -> None:
-        """Begin a search in a space."""
+    def setup(self, space: Space, problem: Problem, context: RunContext) -> None:
+        """Prepare for a search.
+
+        Parameters
+        ----------
+        space : Space
+            Builds the networks.
+        problem : Problem
+            The encoded folds and the score.
+        context : RunContext
+            The device, the workers and the deadline. Keep the object: the search moves
+            its deadline before each batch.
+        """
 
     @abstractmethod
-    def train(self, proposals: Sequence[Proposal], problem: Problem) -> list[Trial]:
-        """Train proposals and score them on the folds of a problem.
+    def train(self, proposals: Sequence[Proposal]) -> list[Trial]:
+        """Train proposals and score them on the folds of the problem.
 
         Parameters
         ----------
         proposals : sequence of Proposal
-            What to train; many at once is the rule.
-        problem : Problem
-            The encoded folds, the score, and the time there is.
+            What to train.
 
         Returns
         -------
         list of Trial
-            One a proposal, in the same order. A failure is a trial with a reason,
-            never an exception.
+            One trial per proposal, in the same order. A failure is a trial with a
+            cause and a reason, never an exception.
         """
+
+    def to_networks(self, trial: Trial) -> tuple[Any, ...]:
+        """Return the network of each fold of a trial, ready to predict.
+
+        Only trainers with `keeps_networks` implement it.
+        `sknas.trainers.to_inference_net` makes such networks of trained modules.
+        """
+        raise NotImplementedError

@@ -1,4 +1,4 @@
-"""How much memory is free, in a container too."""
+"""Measure how much memory is free, also in a container."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from pathlib import Path
 
 import torch
 
+from sknas._history import Cause, Fault
+
 
 def bytes_free(device: str) -> float:
-    """Bytes that are free on a device; infinite where nobody tells."""
+    """Return the bytes that are free on a device; infinite if that is unknown."""
     if device.startswith("cuda"):
-        place = torch.device(device).index  # None is the current one
-        free, _ = torch.cuda.mem_get_info(place)
-        # What torch holds ready is free, too.
-        held = torch.cuda.memory_reserved(place)
-        return free + held - torch.cuda.memory_allocated(place)
+        index = torch.device(device).index  # None for the current device
+        free, _ = torch.cuda.mem_get_info(index)
+        # Memory that torch has cached is free, too.
+        cached = torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
+        return free + cached
     return max(0.0, min([_available(), *_left_in_groups()]))
 
 
-def _available(told: Path = Path("/proc/meminfo")) -> float:
-    """What Linux says can be had without swapping."""
+def _available(path: Path = Path("/proc/meminfo")) -> float:
+    """Return the bytes that are available without swapping, according to Linux."""
     try:
-        for line in told.read_text().splitlines():
+        for line in path.read_text().splitlines():
             name, _, value = line.partition(":")
             if name == "MemAvailable":
                 return 1024 * float(value.split()[0])
@@ -32,7 +34,8 @@ def _available(told: Path = Path("/proc/meminfo")) -> float:
     return math.inf
 
 
-# Of the two versions of control groups: limit, use, and what of it can be given back.
+# By version of control groups: the files of the limit and the usage, and the entry of
+# memory.stat with what can be reclaimed.
 _FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
@@ -40,11 +43,11 @@ _FILES = {
 
 
 def _left_in_groups(
-    told: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+    path: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> Iterator[float]:
-    """What is left of the memory of each control group that this process is in."""
+    """Yield the bytes left in each control group of this process."""
     try:
-        lines = told.read_text().splitlines()
+        lines = path.read_text().splitlines()
     except OSError:  # another system
         return
     for line in lines:
@@ -56,29 +59,30 @@ def _left_in_groups(
         else:
             continue
         folder = top / group.lstrip("/")
-        for place in (folder, *folder.parents):
-            yield _left(place, *_FILES[version])
-            if place == top:
+        for parent in (folder, *folder.parents):
+            yield _left(parent, *_FILES[version])
+            if parent == top:
                 break
 
 
-def _left(folder: Path, limit: str, use: str, idle: str) -> float:
-    """Bytes left of the limit of a control group; infinite without one."""
+def _left(folder: Path, limit: str, usage: str, reclaimable: str) -> float:
+    """Return the bytes left in a control group; infinite without a limit."""
     try:
-        most = float((folder / limit).read_text())
-        used = float((folder / use).read_text())
+        maximum = float((folder / limit).read_text())
+        used = float((folder / usage).read_text())
         lines = (folder / "memory.stat").read_text().splitlines()
         stat = dict(line.split() for line in lines)
-        return most - used + float(stat.get(idle, 0))
+        return maximum - used + float(stat.get(reclaimable, 0))
     except (OSError, ValueError):  # no such file, or "max"
         return math.inf
 
 
-def too_large(needed: float, free: float) -> str:
-    """Why a trial is not begun."""
-    return f"needs about {_in_words(needed)} of memory, {_in_words(free)} are free"
+def too_large(needed: float, free: float) -> Fault:
+    """Return the fault of a trial that is not started for lack of memory."""
+    needs = f"needs about {_format(needed)} of memory, {_format(free)} are free"
+    return Fault(Cause.OUT_OF_MEMORY, needs)
 
 
-def _in_words(n_bytes: float) -> str:
+def _format(n_bytes: float) -> str:
     size, unit = (n_bytes / 1e9, "GB") if n_bytes >= 1e9 else (n_bytes / 1e6, "MB")
     return f"{size:.1f} {unit}" if size < 10 else f"{size:,.0f} {unit}"

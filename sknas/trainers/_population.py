@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sknas._history import Proposal, Trial
-from sknas._problem import Problem
+from sknas._problem import Problem, RunContext
 from sknas._training.isolation import isolated
 from sknas._training.optimizer import find_recipe
 from sknas._validation import reject
 from sknas.nets import TableModule
-from sknas.spaces import Space, TableSpace
-from sknas.trainers._group import Batched, BestSnapshot, TrialState
-from sknas.trainers._loop import advance
+from sknas.spaces import Space
+from sknas.trainers._advance import advance_all
+from sknas.trainers._base import Trainer
+from sknas.trainers._group import RECORDS, NetworkGroup, TrialState
+from sknas.trainers._loop import train_stacked
 from sknas.trainers._schedule import Schedule
 from sknas.trainers._skorch_net import TensorNet, to_inference_net
-from sknas.trainers._successive_halving import CohortTrainer, Schedules
+from sknas.trainers._successive_halving import successive_halving
 
-# What is trained at once, at most: more of it is no faster, and harder to share out.
-UNIT_NETWORKS = 40
-UNIT_CELLS = 5 * 2**16  # networks x rows of a batch x units of a layer
-FASTER = {"cpu": 1, "cuda": 64}  # how many times these on a device
-FLOPS = 2.5e10  # a second, of a slow core, to tell long work from short
+# Larger groups are no faster, and harder to spread over workers.
+MAX_NETWORKS = 40  # networks of a group
+MAX_CELLS = 5 * 2**16  # networks x rows of a batch x hidden width
+DEVICE_FACTOR = {"cpu": 1, "cuda": 64}  # on both
+STEP_SECONDS = 1.5e-3  # overhead of a step on a slow core
+FLOPS = 2.5e10  # operations per second of a slow core
 
 
-class PopulationTrainer(CohortTrainer):
+class PopulationTrainer(Trainer):
     """Trains the networks of all proposals and folds side by side.
 
-    Architectures that differ in training choices alone are one batched network; each
-    member is trained as it would be alone. At points of the schedule where all
-    learning rates are zero the weaker trials are dropped, the others go on; a trial
-    that was dropped keeps its score and the rung it reached. The number of epochs is
-    chosen jointly over the folds, by the score on their validation rows.
+    Architectures that differ only in training choices are one batched network, in which
+    each is trained as it would be alone. At the rungs, where the learning rate is zero,
+    the weaker trials are dropped, and keep their score and the rung they reached; the
+    others go on. The number of epochs is chosen jointly over the folds, by the score on
+    their validation rows.
 
-    On a CPU the units of work are spread over worker processes of one thread.
+    On a CPU the batched networks are spread over worker processes of one thread.
 
     Parameters
     ----------
     halving : bool, default=True
-        Whether weaker trials are dropped on the way.
+        True to drop weaker trials at the rungs.
 
     References
     ----------
@@ -59,115 +63,120 @@ class PopulationTrainer(CohortTrainer):
     """
 
     n_proposals = 16
-    records = (Batched, BestSnapshot, TrialState)
+    is_batched = True
+    keeps_networks = True
+    records = RECORDS
 
-    def setup(self, space: Space) -> None:
-        if not can_be_batched(space):
+    def __init__(self, halving: bool = True) -> None:
+        self.halving = halving
+
+    def setup(self, space: Space, problem: Problem, context: RunContext) -> None:
+        if not space.can_build_batches:
             allowed = (
-                "a TableSpace that builds its own networks for trainer='population', "
+                "a space that builds batches of networks for trainer='population', "
                 "or take trainer='skorch'"
             )
             reject("PopulationTrainer", "search_space", space, allowed)
-        super().setup(space)
+        self.space_ = space
+        self.problem_ = problem
+        self.context_ = context
 
-    @property
-    def _advance(self) -> Callable[..., list[Any]]:
-        return advance
+    def train(self, proposals: Sequence[Proposal]) -> list[Trial]:
+        advance = partial(
+            advance_all,
+            train=train_stacked,
+            estimate=self._estimate_seconds,
+            space=self.space_,
+            problem=self.problem_,
+            context=self.context_,
+        )
+        trials = successive_halving(
+            self._make_groups(proposals),
+            advance,
+            len(self.problem_.folds),
+            self.context_,
+            halving=self.halving,
+            regroup=self._regroup,
+        )
+        return [trials[proposal.number] for proposal in proposals]
 
-    def _key(self, proposal: Proposal, schedule: Schedule) -> tuple[Any, ...]:
-        """What members of a unit share."""
-        architecture = proposal.architecture
+    def _make_groups(self, proposals: Sequence[Proposal]) -> list[NetworkGroup]:
+        """Group proposals that can be one batched network, up to a maximal size."""
+        states: dict[tuple[Any, ...], list[TrialState]] = {}
+        for proposal in proposals:
+            schedule = Schedule.of(proposal.architecture, self.problem_)
+            state = TrialState(proposal, schedule)
+            states.setdefault(self._key(state), []).append(state)
+        groups = []
+        for alike in states.values():
+            alike.sort(key=lambda state: self._order(state.proposal))
+            n_groups = -(-len(alike) // self._max_trials(alike[0].proposal))
+            parts = np.array_split(np.arange(len(alike)), n_groups)
+            groups += [NetworkGroup([alike[j] for j in part]) for part in parts]
+        return groups
+
+    def _key(self, state: TrialState) -> tuple[Any, ...]:
+        """Return what the trials of a group have in common."""
+        architecture = state.proposal.architecture
         recipe = find_recipe(architecture)
         return (
-            self.space_.shape(architecture),
-            architecture["optimizer"],
-            (recipe.is_annealed, recipe.beta2, recipe.is_clipped),
-            schedule,
+            self.space_.batch_key(architecture),
+            architecture.get("optimizer", "adamw"),
+            (recipe.is_scheduled, recipe.beta2, recipe.is_clipped),
+            state.schedule,
         )
 
-    def _units(
-        self, proposals: Sequence[Proposal], problem: Problem, schedules: Schedules
-    ) -> list[Any]:
-        """Proposals that can be trained as one network, in units of a bounded size."""
-        groups: dict[tuple[Any, ...], list[TrialState]] = {}
-        for proposal in proposals:
-            key = self._key(proposal, schedules[proposal.number])
-            groups.setdefault(key, []).append(TrialState(proposal))
-        units = []
-        for members in groups.values():
-            # Neighbours with the same units and dropout are computed together.
-            members.sort(key=lambda m: _order(m.proposal))
-            size = self._unit_size(members[0].proposal, problem)
-            n_units = -(-len(members) // size)
-            parts = np.array_split(np.arange(len(members)), n_units)
-            units += [Batched([members[j] for j in part]) for part in parts]
-        return units
+    def _order(self, proposal: Proposal) -> tuple[Any, ...]:
+        return *self.space_.batch_order(proposal.architecture), proposal.number
 
-    def _unit_size(self, proposal: Proposal, problem: Problem) -> int:
-        """Members of a unit; a function of the table and the shape."""
+    def _max_trials(self, proposal: Proposal) -> int:
+        """Return the maximal size of a group: a function of the table and the shape."""
         architecture = proposal.architecture
-        n_networks = architecture["packing"] * len(problem.folds)
-        cells = n_networks * architecture["batch_size"] * architecture.get("width", 1)
-        size = min(UNIT_NETWORKS / n_networks, UNIT_CELLS / cells)
-        return max(1, int(size * FASTER[problem.device.partition(":")[0]]))
+        n_copies, width = self.space_.batch_load(architecture)
+        n_networks = n_copies * len(self.problem_.folds)
+        cells = n_networks * architecture.get("batch_size", 256) * width
+        size = min(MAX_NETWORKS / n_networks, MAX_CELLS / cells)
+        return max(1, int(size * DEVICE_FACTOR[self.context_.device.partition(":")[0]]))
 
-    def _seconds(
-        self, unit: Any, schedule: Schedule, n_steps: int, problem: Problem
-    ) -> float:
-        architecture = unit.members[0].proposal.architecture
-        assert problem.task is not None
+    def _estimate_seconds(self, group: NetworkGroup, n_steps: int) -> float:
+        """Estimate the seconds of some steps of a group, in one process."""
+        architecture = group.architectures[0]
+        assert self.problem_.task is not None
         try:
-            n_params = self.space_.n_params(architecture, problem.task)
-        except Exception:  # of a space the user wrote: it fails again where it trains
+            n_params = self.space_.n_params(architecture, self.problem_.task)
+        except Exception:  # of a user's space: it fails again when it is trained
             n_params = 0
-        n_networks = len(unit.members) * len(problem.folds)
-        rows = architecture["batch_size"] * architecture["packing"]
-        return n_steps * (1.5e-3 + 6 * rows * n_params * n_networks / FLOPS)
+        n_networks = len(group.trials) * len(self.problem_.folds)
+        n_copies, _ = self.space_.batch_load(architecture)
+        rows = n_copies * architecture.get("batch_size", 256)
+        return n_steps * (STEP_SECONDS + 6 * rows * n_params * n_networks / FLOPS)
 
-    def _regrouped(
-        self, units: list[Any], problem: Problem, schedules: Schedules
-    ) -> list[Any]:
-        """Small units of the same kind as one."""
-        kinds: dict[tuple[Any, ...], Batched] = {}
+    def _regroup(self, groups: list[NetworkGroup]) -> list[NetworkGroup]:
+        """Join small groups that can be one batched network."""
+        joined: dict[tuple[Any, ...], NetworkGroup] = {}
         full = []
-        for unit in units:
-            first = unit.members[0].proposal
-            key = (
-                *self._key(first, schedules[first.number]),
-                unit.step,
-                unit.is_halved,
-            )
-            if key in kinds:
-                other = kinds.pop(key)
-                most = self._unit_size(first, problem)
-                if len(other.members) + len(unit.members) <= most:
-                    unit = other.joined(unit)
+        for group in groups:
+            key = (*self._key(group.trials[0]), group.step, group.n_micro_batches)
+            if key in joined:
+                other = joined.pop(key)
+                max_trials = self._max_trials(group.trials[0].proposal)
+                if len(other.trials) + len(group.trials) <= max_trials:
+                    group = other.join(group)
                 else:
                     full.append(other)
-            kinds[key] = unit
-        return full + list(kinds.values())
+            joined[key] = group
+        return full + list(joined.values())
 
-    def rebuilt(self, trial: Trial, problem: Problem) -> tuple[TensorNet, ...]:
+    def to_networks(self, trial: Trial) -> tuple[TensorNet, ...]:
         assert trial.networks is not None
         space, architecture = self.space_, trial.architecture
-        tasks = [fold.task for fold in problem.folds]
+        tasks = [fold.task for fold in self.problem_.folds]
         layout = space.layout(architecture, tasks)
         nets = []
         with isolated(0, "cpu"):
             for task, state in zip(tasks, trial.networks, strict=True):
-                net = space.net([architecture], layout, task)
+                net = space.build_batch([architecture], task, layout)
                 net.load_state_dict(state)
                 module = TableModule(space.features(architecture, task, layout), net)
                 nets.append(to_inference_net(module, architecture, task))
         return tuple(nets)
-
-
-def can_be_batched(space: Space) -> bool:
-    """Whether networks of a space can be trained side by side."""
-    return isinstance(space, TableSpace) and type(space).build is TableSpace.build
-
-
-def _order(proposal: Proposal) -> tuple[Any, ...]:
-    architecture = proposal.architecture
-    units = architecture.get("activation", ""), architecture.get("dropout", 0.0)
-    return (*units, proposal.number)

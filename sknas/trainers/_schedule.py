@@ -1,21 +1,20 @@
-"""How long a unit is trained, and where it is looked at."""
+"""The schedule of a training: its steps, rungs and snapshots."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from sknas._budget import training_length
 from sknas._problem import Problem
-from sknas._training.batches import n_parts
-from sknas._training.schedules import distinct_cycle_ends, n_cycles
+from sknas._training.batches import count_batches
+from sknas._training.schedules import distinct_cycle_ends, n_cycles, training_length
 
 LATE_SNAPSHOTS = (0.85, 0.93)  # shares of the schedule where the rate is low again
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The schedule of a unit.
+    """The schedule of a training.
 
     Parameters
     ----------
@@ -24,13 +23,13 @@ class Schedule:
     cycles : int
         Cycles of the learning rate.
     rungs : tuple of int
-        Steps after which all networks are annealed, the last is `n_steps`.
-    looks : tuple of int
+        Steps after which the learning rate is zero; the last one is `n_steps`.
+    snapshots : tuple of int
         Steps after which networks are scored: the rungs, and some near the end.
     n_batches : int
-        Batches of an epoch.
-    n_parts : int
-        Batches that the different rows of a fold are dealt into.
+        Batches of an epoch, by the weights of the rows.
+    n_distinct_batches : int
+        Batches of an epoch of distinct rows, which may stand for several.
     """
 
     n_steps: int
@@ -38,11 +37,11 @@ class Schedule:
     rungs: tuple[int, ...]
     snapshots: tuple[int, ...]
     n_batches: int
-    n_parts: int
+    n_distinct_batches: int
 
     @classmethod
     def of(cls, architecture: Any, problem: Problem) -> Schedule:
-        """The plan of an architecture: a function of its batch size and the table."""
+        """Return the schedule for the batch size of an architecture and the table."""
         assert problem.task is not None
         batch_size = architecture.get("batch_size", 256)
         folds = problem.folds
@@ -66,5 +65,9 @@ class Schedule:
             rungs=rungs,
             snapshots=snapshots,
             n_batches=length.n_batches,
-            n_parts=n_parts(n_rows, total, batch_size),
+            n_distinct_batches=count_batches(n_rows, total, batch_size),
         )
+
+    def share(self, rung: int) -> float:
+        """Return the share of the schedule at a rung, 1 for later ones."""
+        return self.rungs[min(rung, len(self.rungs) - 1)] / self.n_steps

@@ -4,73 +4,37 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
-import numpy as np
-
-from sknas._budget import alone_seconds
-from sknas._history import INTERRUPTED, OUT_OF_MEMORY, OUT_OF_TIME, Proposal, Trial
-from sknas._problem import Problem
+from sknas._budget import IMAGE_COST, TABLE_COST
+from sknas._history import Proposal, Trial
+from sknas._problem import Problem, RunContext
 from sknas._scoring.folds import score_networks
-from sknas._training.isolation import failure_reason, free_memory, isolated
+from sknas._training.isolation import isolated
 from sknas._validation import reject
-from sknas.spaces import DictSpace, Space
-from sknas.trainers._group import BestSnapshot, TrialState, stopped
-from sknas.trainers._memory_free import bytes_free, too_large
-from sknas.trainers._memory_need import bytes_needed
+from sknas.spaces import Space
+from sknas.trainers._advance import advance_all
+from sknas.trainers._base import Trainer
+from sknas.trainers._group import RECORDS, NetworkGroup, TrialState
 from sknas.trainers._schedule import Schedule
-from sknas.trainers._skorch_net import (
-    Checkpoint,
-    TensorNet,
-    TrainedNetwork,
-    to_inference_net,
-    train_network,
-    training_of,
-)
-from sknas.trainers._successive_halving import CohortTrainer, Schedules
+from sknas.trainers._skorch_net import Snapshot, TensorNet, to_inference_net
+from sknas.trainers._successive_halving import successive_halving
+from sknas.trainers._train_network import TrainedNetwork, make_training, train_network
 
 
-@dataclass(eq=False)
-class Single:
-    """A unit of one member, and where the network of each fold stands.
-
-    Parameters
-    ----------
-    members : list of Member
-        The one that is trained.
-    step : int, default=0
-        Steps that are done.
-    is_cut : bool, default=False
-        Whether time ended first.
-    checkpoints : tuple of Checkpoint or None
-        One a fold; None before the first step.
-    """
-
-    members: list[TrialState]
-    step: int = 0
-    is_cut: bool = False
-    checkpoints: tuple[Checkpoint, ...] | None = None
-
-    def kept(self, places: Sequence[int]) -> Single:
-        """The unit itself: it is dropped whole, or not at all."""
-        return self
-
-
-class SkorchTrainer(CohortTrainer):
+class SkorchTrainer(Trainer):
     """Trains each network by itself, in any space, for tables and images.
 
-    At points of the schedule where the learning rate is zero the weaker trials of a
-    cohort are dropped, the others go on; a trial that was dropped keeps its score and
-    the rung it reached. The number of epochs is chosen jointly over the folds among
-    these points, by the score on their validation rows. On a CPU networks are spread
-    over worker processes of one thread.
+    At the rungs, where the learning rate is zero, the weaker trials are dropped, and
+    keep their score and the rung they reached; the others go on. The number of epochs
+    is chosen jointly over the folds, by the score on their validation rows. On a CPU
+    the trials are spread over worker processes of one thread.
 
     Parameters
     ----------
     halving : bool, default=True
-        Whether weaker trials are dropped on the way.
+        True to drop weaker trials at the rungs.
 
     References
     ----------
@@ -87,124 +51,100 @@ class SkorchTrainer(CohortTrainer):
     """
 
     n_proposals = 8
-    records = (BestSnapshot, Checkpoint, TrialState, Single)
+    keeps_networks = True
+    records = RECORDS
 
-    def setup(self, space: Space) -> None:
-        if isinstance(space, DictSpace):
+    def __init__(self, halving: bool = True) -> None:
+        self.halving = halving
+
+    def setup(self, space: Space, problem: Problem, context: RunContext) -> None:
+        if not space.builds_networks:
             allowed = "a Space that builds networks, which a dict of choices does not"
             reject("SkorchTrainer", "search_space", space, allowed)
-        super().setup(space)
+        self.space_ = space
+        self.problem_ = problem
+        self.context_ = context
 
-    @property
-    def _advance(self) -> Callable[..., list[Any]]:
-        return advance_single
+    def train(self, proposals: Sequence[Proposal]) -> list[Trial]:
+        advance = partial(
+            advance_all,
+            train=train_alone,
+            estimate=self._estimate_seconds,
+            space=self.space_,
+            problem=self.problem_,
+            context=self.context_,
+        )
+        groups = []
+        for proposal in proposals:
+            schedule = Schedule.of(proposal.architecture, self.problem_)
+            state = TrialState(proposal, schedule)
+            groups.append(NetworkGroup([state], is_stacked=False))
+        trials = successive_halving(
+            groups,
+            advance,
+            len(self.problem_.folds),
+            self.context_,
+            halving=self.halving,
+        )
+        return [trials[proposal.number] for proposal in proposals]
 
-    def _units(
-        self, proposals: Sequence[Proposal], problem: Problem, schedules: Schedules
-    ) -> list[Any]:
-        return [Single([TrialState(proposal)]) for proposal in proposals]
-
-    def _seconds(
-        self, unit: Any, schedule: Schedule, n_steps: int, problem: Problem
-    ) -> float:
-        assert problem.task is not None
-        (member,) = unit.members
-        if unit.step:
-            return n_steps * member.seconds / unit.step
-        batch_size = member.proposal.architecture.get("batch_size", 256)
-        task = problem.task
+    def _estimate_seconds(self, group: NetworkGroup, n_steps: int) -> float:
+        """Estimate the seconds of some steps on all folds, in one process."""
+        task = self.problem_.task
+        assert task is not None
+        (trial,) = group.trials
+        if group.step:
+            return n_steps * trial.seconds / group.step
+        batch_size = trial.proposal.architecture.get("batch_size", 256)
         n_pixels = None if task.image is None else math.prod(task.image.shape[1:])
-        seconds = alone_seconds(batch_size, task.n_columns, n_pixels)
-        return n_steps * len(problem.folds) * seconds
+        cost = TABLE_COST if task.image is None else IMAGE_COST
+        seconds = cost.seconds(batch_size, task.n_columns, n_pixels)
+        return n_steps * len(self.problem_.folds) * seconds
 
-    def rebuilt(self, trial: Trial, problem: Problem) -> tuple[TensorNet, ...]:
+    def to_networks(self, trial: Trial) -> tuple[TensorNet, ...]:
         assert trial.networks is not None
         nets = []
         with isolated(0, "cpu"):
-            for fold, state in zip(problem.folds, trial.networks, strict=True):
-                module = self.space_.build([trial.architecture], fold.task)
+            for fold, state in zip(self.problem_.folds, trial.networks, strict=True):
+                module = self.space_.build(trial.architecture, fold.task)
                 module.load_state_dict(state)
                 nets.append(to_inference_net(module, trial.architecture, fold.task))
         return tuple(nets)
 
 
-def advance_single(
-    unit: Single, space: Space, problem: Problem, schedule: Schedule, rung: int
-) -> list[Single]:
-    """Train a unit up to a rung; whatever goes wrong becomes a reason.
-
-    Where memory runs out it is trained again, with each batch in two halves.
-    """
-    if problem.seconds_left <= 0:
-        return [stopped(unit, OUT_OF_TIME)]
-    started = time.monotonic()
-    (member,) = unit.members
-    if not (unit.step or member.is_halved):
-        needed = bytes_needed(space, member.proposal.architecture, problem)
-        free = bytes_free(problem.device)
-        if needed > free:
-            return [stopped(unit, too_large(needed, free))]
-    starts = unit.checkpoints or (None,) * len(problem.folds)
-    rungs_left = len(schedule.rungs) - 1 - rung
+def train_alone(
+    group: NetworkGroup, rung: int, space: Space, problem: Problem, context: RunContext
+) -> None:
+    """Train the only trial of a group in place, one fold after another."""
+    (trial,) = group.trials
+    starts = group.networks or (None,) * len(problem.folds)
     trained: list[TrainedNetwork] = []
-    reason = ""
-    try:
-        for fold, start in zip(problem.folds, starts, strict=True):
-            told = {"rungs_left": rungs_left, "is_halved": member.is_halved}
-            training = training_of(member.proposal, space, fold, problem, **told)
-            trained.append(train_network(training, fold.train, fold.valid.x, start))
-            if trained[-1].is_cut:
-                reason = OUT_OF_TIME
-                break
-        member = (
-            member if reason else _with_snapshots(member, trained, problem, schedule)
+    for fold, start in zip(problem.folds, starts, strict=True):
+        training = make_training(
+            trial.proposal,
+            space,
+            fold,
+            problem,
+            context,
+            rungs_left=len(group.schedule.rungs) - 1 - rung,
+            n_micro_batches=trial.n_micro_batches,
         )
-    except KeyboardInterrupt:
-        reason = INTERRUPTED
-    except Exception as error:
-        reason = failure_reason(error)
-    # Outside of the handler: the error holds on to all that filled the memory.
-    if reason == OUT_OF_MEMORY and not member.is_halved:
-        trained.clear()
-        free_memory(problem.device)
-        again = replace(unit, members=[replace(member, is_halved=True)])
-        return advance_single(again, space, problem, schedule, rung)
-    seconds = member.seconds + time.monotonic() - started
-    member = replace(member, seconds=seconds, reason=reason)
-    if reason:
-        return [Single([member], unit.step, True)]
-    checkpoints = tuple(network.checkpoint for network in trained)
-    return [Single([member], schedule.rungs[rung], False, checkpoints)]
-
-
-def _with_snapshots(
-    member: TrialState,
-    trained: Sequence[TrainedNetwork],
-    problem: Problem,
-    schedule: Schedule,
-) -> TrialState:
-    """The member with the scores of a rung, at the best of all points so far."""
-    best = member.best
+        trained.append(train_network(training, fold.train, fold.valid.x, start))
+        if trained[-1].is_truncated:
+            return
     for snapshots in zip(*(network.snapshots for network in trained), strict=True):
-        scores = score_networks(problem, [look.output[None] for look in snapshots])
-        value = scores.value(0)
-        if np.isfinite(value) and (best is None or value >= best.value):
-            best = BestSnapshot(
-                value=value,
-                share=snapshots[0].share,
-                step=round(snapshots[0].share * schedule.n_steps),
-                score=float(scores.mean[0]),
-                loss=float(scores.loss[0]),
-                fold_scores=tuple(scores.scores[0].tolist()),
-                predictions=scores.predictions(0),
-                networks=tuple(look.state for look in snapshots),
-                n_params=trained[0].n_params,
-            )
-    if best is None:
-        return member
-    return replace(
-        member,
-        best=best,
-        rung_scores=(*member.rung_scores, best.score),
-        rung_losses=(*member.rung_losses, best.loss),
-    )
+        _score(trial, snapshots, trained[0].n_params, problem)
+    group.step = group.schedule.rungs[rung]
+    group.networks = tuple(network.state for network in trained)
+
+
+def _score(
+    trial: TrialState, snapshots: Sequence[Snapshot], n_params: int, problem: Problem
+) -> None:
+    """Score the snapshots of all folds at one point of the schedule."""
+    started = time.monotonic()
+    scores = score_networks(problem, [snapshot.output[None] for snapshot in snapshots])
+    states = tuple(snapshot.state for snapshot in snapshots)
+    trial.update_best(scores, 0, snapshots[0].share, n_params, lambda: states)
+    trial.score_seconds += time.monotonic() - started
+    trial.score_seconds += sum(snapshot.seconds for snapshot in snapshots)

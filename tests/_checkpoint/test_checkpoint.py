@@ -1,4 +1,4 @@
-"""A search that was broken off goes on, and ends where it would have ended."""
+"""An interrupted search is resumed with the same result."""
 
 import json
 import os
@@ -20,23 +20,25 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+from fits import prepare_fit
 from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score, f1_score, make_scorer
 from sklearn.model_selection import GridSearchCV, KFold
 
 from sknas import NASClassifier, NASRegressor
-from sknas._checkpoint import fingerprint as _fingerprint
-from sknas._checkpoint import folder as _checkpoint
-from sknas._checkpoint.store import LINES, FileStore
-from sknas._ensemble import refit as _ensemble
+from sknas._checkpoint import fingerprint, keys
+from sknas._checkpoint.folder import HEADER
+from sknas._checkpoint.store import LOG, FileStore
+from sknas._ensemble import refit
+from sknas._ensemble.selection import Selection
 from sknas._history import Architecture, Proposal, Trial
-from sknas._problem import NullStore, Problem
+from sknas._problem import NullStore, Problem, RunContext
 from sknas._search.loop import Search
 from sknas.exceptions import CheckpointError, InvalidParameterError, SearchWarning
 from sknas.spaces import CellSpace, ImageSpace, TableSpace
 from sknas.strategies import STRATEGIES, GradientStrategy
-from sknas.trainers import SkorchTrainer, _skorch
-from sknas.trainers import _loop as _unit
+from sknas.trainers import SkorchTrainer, _population, _skorch
+from sknas.trainers._loop import TrainingLoop
 
 DIGITS = load_digits()
 IMAGES = DIGITS.images[:90].astype(np.uint8)
@@ -44,7 +46,7 @@ TABLE = DIGITS.data[:204, 18:26].astype(np.float32)  # enough for two rungs
 
 
 class Small(TableSpace):
-    """Small networks of two widths, none known before."""
+    """Small networks of two widths, without an initial design."""
 
     points = ({},)
 
@@ -52,7 +54,7 @@ class Small(TableSpace):
 SPACES = {
     "table": Small(
         depth=(1, 1),
-        width=(8, 16),  # as many shapes as are trained apart
+        width=(8, 16),  # two groups of networks
         block=("plain",),
         activation=("relu", "silu"),
         normalisation=("none",),
@@ -71,11 +73,11 @@ SPACES = {
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing in the search hears of it."""
+    """Like SIGKILL: the search doesn't catch it."""
 
 
 def search(strategy="bayesian", inputs="table", kind=NASClassifier, **parameters):
-    """A tiny search, and the X and y for it."""
+    """Return a tiny search and its X and y."""
     if strategy == "gradient":
         parameters.setdefault("strategy", GradientStrategy(n_epochs=2))
         inputs = "cell" if inputs == "image" else inputs
@@ -95,11 +97,11 @@ def search(strategy="bayesian", inputs="table", kind=NASClassifier, **parameters
 
 
 class Trainings:
-    """Counts trainings from rung to rung, and ends a fit at one of its writes."""
+    """Counts trainings by rung, and can end a fit at one of its writes."""
 
     def __init__(self, monkeypatch):
         self.done, self.n_puts, self.kill_at = [], 0, None
-        for module, name in ((_unit, "advance"), (_skorch, "advance_single")):
+        for module, name in ((_population, "train_stacked"), (_skorch, "train_alone")):
             self._count(monkeypatch, module, name)
         put = FileStore.put
 
@@ -114,19 +116,15 @@ class Trainings:
     def _count(self, monkeypatch, module, name):
         real = getattr(module, name)
 
-        def counted(unit, space, problem, plan, rung):
-            numbers = tuple(m.proposal.number for m in unit.members)
+        def counted(group, rung, space, problem, context):
+            numbers = tuple(trial.proposal.number for trial in group.trials)
             self.done.append((problem.seed, rung, numbers))
-            return real(unit, space, problem, plan, rung)
+            real(group, rung, space, problem, context)
 
         monkeypatch.setattr(module, name, counted)
-        for user in ("_population", "_skorch"):
-            caller_name = sys.modules[f"sknas.trainers.{user}"]
-            if hasattr(caller_name, name):
-                monkeypatch.setattr(caller_name, name, counted)
 
     def fit(self, model, X, y, kill_at=None):
-        """The fitted model, or None if it was killed."""
+        """Return the fitted model, or None if it was killed."""
         self.n_puts, self.kill_at = 0, kill_at
         try:
             return model.fit(X, y)
@@ -139,8 +137,8 @@ def trainings(monkeypatch):
     return Trainings(monkeypatch)
 
 
-def told(model, X):
-    """All that two searches must agree on."""
+def result_of(model, X):
+    """Return everything on which two equal searches must agree."""
     trials = [
         (t.proposal, t.status, t.score, t.loss, t.fold_scores, t.rung_scores, t.stop)
         for t in model.history_
@@ -149,16 +147,16 @@ def told(model, X):
     return trials, model.best_architecture_, predicted(X).tobytes()
 
 
-# Going on
+# Resumed searches
 
 
 @pytest.mark.parametrize("inputs", ["table", "image"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_killed_again_and_again_it_ends_as_unbroken(
+def test_search_killed_several_times_has_the_same_result(
     strategy, inputs, trainings, tmp_path
 ):
     model, X, y = search(strategy, inputs)
-    unbroken = told(model.fit(X, y), X)
+    expected = result_of(model.fit(X, y), X)
     once = list(trainings.done)
     trainings.done.clear()
     model.set_params(checkpoint=tmp_path)
@@ -167,20 +165,20 @@ def test_killed_again_and_again_it_ends_as_unbroken(
         n_kills += 1
         assert n_kills < 60
     assert n_kills > 2
-    assert told(model, X) == unbroken
-    # What was written down is not trained again: no rung is there twice.
+    assert result_of(model, X) == expected
+    # Stored networks are not trained again.
     assert sorted(trainings.done) == sorted(once)
 
 
 @pytest.mark.parametrize("kill_at", (1, 7, 12, 25))
-def test_killed_at_any_write_it_ends_as_unbroken(kill_at, trainings, tmp_path):
+def test_search_killed_at_any_write_has_the_same_result(kill_at, trainings, tmp_path):
     model, X, y = search(max_trials=5)
-    unbroken = told(model.fit(X, y), X)
+    expected = result_of(model.fit(X, y), X)
     once = len(trainings.done)
     trainings.done.clear()
     model.set_params(checkpoint=tmp_path)
     trainings.fit(model, X, y, kill_at)
-    assert told(model.fit(X, y), X) == unbroken
+    assert result_of(model.fit(X, y), X) == expected
     assert len(trainings.done) == once
 
 
@@ -196,37 +194,37 @@ def test_killed_at_any_write_it_ends_as_unbroken(kill_at, trainings, tmp_path):
     ],
     ids=lambda parameters: "-".join(parameters),
 )
-def test_other_searches_go_on_too(parameters, trainings, tmp_path):
+def test_other_searches_are_resumed(parameters, trainings, tmp_path):
     model, X, y = search(**parameters)
-    unbroken = told(model.fit(X, y), X)
+    expected = result_of(model.fit(X, y), X)
     model.set_params(checkpoint=tmp_path)
     assert trainings.fit(model, X, y, kill_at=12) is None
     trainings.done.clear()
     assert trainings.fit(model, X, y, kill_at=5) is None
-    assert told(model.fit(X, y), X) == unbroken
+    assert result_of(model.fit(X, y), X) == expected
     assert len(set(trainings.done)) == len(trainings.done)
 
 
-def test_a_finished_search_is_read_and_not_trained(trainings, tmp_path):
+def test_a_finished_search_is_read_without_training(trainings, tmp_path):
     model, X, y = search(checkpoint=tmp_path)
-    first = told(model.fit(X, y), X)
+    first = result_of(model.fit(X, y), X)
     trainings.done.clear()
-    assert told(model.fit(X, y), X) == first
+    assert result_of(model.fit(X, y), X) == first
     assert not trainings.done
 
 
-def test_networks_of_all_rows_are_not_trained_again(trainings, tmp_path, monkeypatch):
-    # Half of the rows train each fold: the answer is trained on all of them.
+def test_refitted_networks_are_not_trained_again(trainings, tmp_path, monkeypatch):
+    # The folds train on half of the rows, so the ensemble is refitted on all rows.
     model, X, y = search(max_trials=4)
-    unbroken = told(model.fit(X, y), X)
+    expected = result_of(model.fit(X, y), X)
     n_members = len(model.ensemble_)
-    count, real = [], _ensemble._train_or_tell
+    count, real = [], refit._train_or_fault
 
     def counted(*arguments):
         count.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(_ensemble, "_train_or_tell", counted)
+    monkeypatch.setattr(refit, "_train_or_fault", counted)
     model.set_params(checkpoint=tmp_path)
     assert trainings.fit(model, X, y, kill_at=10_000) is not None
     n_puts = trainings.n_puts
@@ -234,56 +232,56 @@ def test_networks_of_all_rows_are_not_trained_again(trainings, tmp_path, monkeyp
     folder = tmp_path / "again"
     model.set_params(checkpoint=folder)
     assert trainings.fit(model, X, y, kill_at=n_puts - n_members + 1) is None
-    assert told(model.fit(X, y), X) == unbroken
+    assert result_of(model.fit(X, y), X) == expected
     assert len(count) == 2 * n_members
 
 
-def test_networks_that_are_there_need_no_time(tmp_path, monkeypatch):
+def test_networks_in_the_store_take_no_time(tmp_path, monkeypatch):
     model, X, y = search(max_trials=4, max_time=60.0, max_epochs=5)
     model.set_params(checkpoint=tmp_path)
-    first = told(model.fit(X, y), X)
+    first = result_of(model.fit(X, y), X)
     assert len(model.ensemble_) > 1
-    monkeypatch.setattr(_ensemble, "SAFE", 0.0)  # as if all time had gone
-    assert told(model.fit(X, y), X) == first
+    monkeypatch.setattr(refit, "PLANNED_SHARE", 0.0)  # as if no time were left
+    assert result_of(model.fit(X, y), X) == first
 
 
 @pytest.mark.parametrize(
-    ("there", "places"), [((0, 2), [0, 2]), ((2,), [0, 2]), ((), [0]), ((0,), [0])]
+    ("seeds", "indices"), [((0, 2), [0, 2]), ((2,), [0, 2]), ((), [0]), ((0,), [0])]
 )
-def test_members_that_are_there_are_kept_beside_one_that_is_not(there, places):
+def test_short_time_keeps_stored_members_and_one_that_is_not_stored(seeds, indices):
     class Holding(NullStore):
         def get(self, key):
-            return True if key in {f"refit:{number}:1.0" for number in there} else None
+            return True if key in {keys.refit(seed, 1.0) for seed in seeds} else None
 
     trials = tuple(
         Trial(Proposal(Architecture({}), number=j), stop=1.0, fold_seconds=(9.0,))
         for j in range(3)
     )
-    chosen = _ensemble.Selection(trials, (0.5, 0.3, 0.2), (1.0, 2.0, 3.0))
-    problem = Problem(store=Holding(), deadline=time.monotonic() + 5)
+    selection = Selection(trials, (0.5, 0.3, 0.2), (1.0, 2.0, 3.0))
+    context = RunContext(store=Holding(), deadline=time.monotonic() + 5)
     trainings = [SimpleNamespace(seed=j, stop=1.0) for j in range(3)]
-    assert _ensemble._in_time(chosen, trainings, problem) == places
-    assert chosen.kept([0, 2]).temperatures == (1.0, 3.0)
+    assert refit._in_time(selection, trainings, context) == indices
+    assert selection.take([0, 2]).temperatures == (1.0, 3.0)
 
 
-def test_a_search_without_a_seed_goes_on_with_the_one_it_had(trainings, tmp_path):
+def test_search_without_a_seed_stores_the_seed_it_draws(trainings, tmp_path):
     model, X, y = search(random_state=None, checkpoint=tmp_path)
     assert trainings.fit(model, X, y, kill_at=12) is None
-    first = told(model.fit(X, y), X)
-    assert told(model.fit(X, y), X) == first
+    first = result_of(model.fit(X, y), X)
+    assert result_of(model.fit(X, y), X) == first
 
 
-def test_time_before_a_kill_counts(trainings, tmp_path, monkeypatch):
+def test_time_before_a_kill_counts_towards_max_time(trainings, tmp_path, monkeypatch):
     model, X, y = search(checkpoint=tmp_path, max_time=30.0, max_trials=None)
     assert trainings.fit(model, X, y, kill_at=12) is None
-    # As if the first sitting had taken all the time there is.
-    real = FileStore._read
+    # As if the first run had used all the time.
+    real = FileStore._read_log
 
     def late(store):
         real(store)
         store.seconds = 29.9
 
-    monkeypatch.setattr(FileStore, "_read", late)
+    monkeypatch.setattr(FileStore, "_read_log", late)
     started = time.monotonic()
     model.fit(X, y)
     assert time.monotonic() - started < 10
@@ -291,25 +289,25 @@ def test_time_before_a_kill_counts(trainings, tmp_path, monkeypatch):
     assert model.score(X, y) > 0.5
 
 
-def test_time_for_second_scores_is_a_share_of_all_sittings(tmp_path):
+def test_time_of_earlier_runs_counts_for_reevaluations(tmp_path):
     store = FileStore(tmp_path)
     store.seconds = 40.0
     again = Search(
         space=SPACES["table"],
         strategy=STRATEGIES["random"](),
         trainer=SkorchTrainer(),
-        problem=Problem(store=store),
-        seed=0,
+        problem=Problem(),
+        context=RunContext(store=store),
         max_trials=0,
         deadline=lambda history: None,
     )
     again.run()
-    assert time.monotonic() - again.begun > 40.0
+    assert time.monotonic() - again._started > 40.0
 
 
-def test_ctrl_c_keeps_what_is_done_and_a_second_fit_goes_on(trainings, tmp_path):
+def test_ctrl_c_keeps_finished_trials_and_a_second_fit_resumes(trainings, tmp_path):
     model, X, y = search()
-    unbroken = told(model.fit(X, y), X)
+    expected = result_of(model.fit(X, y), X)
     model.set_params(checkpoint=tmp_path)
     real, calls = FileStore.put, []
 
@@ -325,17 +323,17 @@ def test_ctrl_c_keeps_what_is_done_and_a_second_fit_goes_on(trainings, tmp_path)
     finally:
         FileStore.put = real
     assert model.stop_reason_ == "interrupted"
-    assert told(model.fit(X, y), X) == unbroken
-    assert told(model.fit(X, y), X) == unbroken  # as it is read, too
+    assert result_of(model.fit(X, y), X) == expected
+    assert result_of(model.fit(X, y), X) == expected  # read from the store
 
 
 @pytest.mark.parametrize("at", [3])
-def test_ctrl_c_in_a_training_leaves_no_half_done_trial(
+def test_ctrl_c_in_a_training_leaves_no_unfinished_trial(
     at, trainings, tmp_path, monkeypatch
 ):
     model, X, y = search()
-    unbroken = told(model.fit(X, y), X)
-    real, calls = _unit._Training.run, []
+    expected = result_of(model.fit(X, y), X)
+    real, calls = TrainingLoop.run, []
 
     def interrupted(training, rung):
         calls.append(rung)
@@ -344,21 +342,21 @@ def test_ctrl_c_in_a_training_leaves_no_half_done_trial(
         return real(training, rung)
 
     model.set_params(checkpoint=tmp_path)
-    monkeypatch.setattr(_unit._Training, "run", interrupted)
+    monkeypatch.setattr(TrainingLoop, "run", interrupted)
     assert model.fit(X, y).stop_reason_ == "interrupted"
-    for _ in range(2):  # gone on with, and read
-        assert told(model.fit(X, y), X) == unbroken
+    for _ in range(2):  # resumed, then read from the store
+        assert result_of(model.fit(X, y), X) == expected
 
 
-# What lies in the folder
+# Files of a checkpoint
 
 
-def test_every_trial_is_on_disk_before_it_is_announced(tmp_path, monkeypatch):
+def test_every_trial_is_on_disk_before_it_is_reported(tmp_path, monkeypatch):
     model, X, y = search(checkpoint=tmp_path)
     numbers = []
 
     def show(progress, history):
-        (path,) = tmp_path.glob(f"*/{LINES}")
+        (path,) = tmp_path.glob(f"*/{LOG}")
         written = path.read_text()
         numbers.extend(t.proposal.number for t in history)
         for trial in history:
@@ -367,24 +365,23 @@ def test_every_trial_is_on_disk_before_it_is_announced(tmp_path, monkeypatch):
     monkeypatch.setattr("sknas._search.progress.Progress.show", show)
     model.fit(X, y)
     assert set(numbers) == set(range(7))
-    (path,) = tmp_path.glob(f"*/{LINES}")
+    (path,) = tmp_path.glob(f"*/{LOG}")
     lines = [text.partition(" ")[2] for text in path.read_text().splitlines()]
     keys = [json.loads(line)["key"] for line in lines]
     assert sum(key.startswith("trial:") for key in keys) == 7
 
 
 def test_the_folder_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("sknas._search.loop.N_KEPT", 5)
+    monkeypatch.setattr("sknas._search.loop.N_WITH_NETWORKS", 5)
     model, X, y = search(checkpoint=tmp_path, max_trials=40)
     model.fit(X, y)
     files = list(tmp_path.glob("*/*.pt"))
-    # The networks of the best trials are left, and those that predict, and none of the
-    # states of a cohort.
+    # The networks of the best trials and of the ensemble, but no state of a cohort.
     kinds = Counter(path.name.partition("-")[0] for path in files)
     assert kinds == {"networks": 5, "refit": len(model.ensemble_)}
 
 
-def test_each_search_has_a_folder_of_its_own(tmp_path):
+def test_each_search_has_its_own_folder(tmp_path):
     model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SearchWarning)
@@ -405,15 +402,15 @@ def test_each_search_has_a_folder_of_its_own(tmp_path):
         ({"random_state": 1}, "random_state"),
     ],
 )
-def test_a_warning_names_once_what_differs(changes, differs, tmp_path):
+def test_one_warning_names_what_differs(changes, differs, tmp_path):
     model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=1)
     model.fit(X, y)
-    model.set_params(n_jobs=2, verbose=0).fit(X, y)  # these change nothing
-    text = rf"a new one is begun; of the 1 there, the nearest differs in {differs}\.$"
+    model.set_params(n_jobs=2, verbose=0).fit(X, y)  # these parameters change no result
+    text = rf"of the 1 there, the most similar one differs in {differs}\.$"
     with pytest.warns(SearchWarning, match=text) as caught:
         model.set_params(**changes).fit(X, y)
     assert caught[0].filename == __file__
-    model.fit(X, y)  # its own is there now
+    model.fit(X, y)  # its folder exists by now
     X[0, 0] += 1
     try:
         with pytest.warns(SearchWarning, match=r"of the 2 there, .* differs in X\.$"):
@@ -422,30 +419,30 @@ def test_a_warning_names_once_what_differs(changes, differs, tmp_path):
         X[0, 0] -= 1
 
 
-def test_data_are_told_apart(tmp_path):
-    model, X, y = search()
-    model._check_parameters(X)
+def fingerprint_of(model, X, y, sample_weight=None, groups=None):
+    _, data = prepare_fit(model, X, y, sample_weight, groups)
+    return fingerprint.fingerprint(model, data.rows, data.target.classes_, "cpu")
 
-    def parts(X, y, weight=None, groups=None):
-        data, *_ = model._read_training_data(X, y, weight, groups)
-        return _fingerprint.describe_search(model, data, model._target.classes_, "cpu")
+
+def test_fingerprints_of_different_data_differ(tmp_path):
+    model, X, y = search()
 
     def differing(*other):
-        here, there = parts(X, y), parts(*other)
+        here, there = fingerprint_of(model, X, y), fingerprint_of(model, *other)
         return {name for name in here if here[name] != there[name]}
 
     assert differing(X.copy(), y.tolist()) == set()
-    assert differing(X[::-1], y[::-1]) == set()  # the order of rows has no say
+    assert differing(X[::-1], y[::-1]) == set()  # the order of rows does not matter
     assert differing(X * np.float32(1.001), y) == {"X", "rows"}
     assert differing(X, 2 - y) == {"y", "rows"}
-    assert differing(X, y + 1) == {"classes"}  # a scorer may ask for one by its name
-    assert "rows" in differing(X, np.roll(y, 1))  # the same values, in other places
+    assert differing(X, y + 1) == {"classes"}  # a scorer may refer to a class by name
+    assert "rows" in differing(X, np.roll(y, 1))  # the same values in other rows
     assert differing(X, y, np.linspace(1, 2, len(y))) == {"sample_weight", "rows"}
     assert "groups" in differing(X, y, None, np.arange(len(y)) // 2)
 
 
-def test_parameters_are_told_in_words_that_last():
-    text = _fingerprint._text
+def test_parameters_are_described_by_their_content():
+    text = fingerprint._describe
 
     def scorer(estimator, X, y):
         return 0.0
@@ -484,7 +481,7 @@ def test_parameters_are_told_in_words_that_last():
         class Own(TableSpace):
             n_hidden = n_outputs
 
-            def build(self, architectures, task):
+            def build(self, architecture, task):
                 return n_outputs
 
         return Own()
@@ -505,9 +502,9 @@ def test_parameters_are_told_in_words_that_last():
     assert text(strategy) != text(GradientStrategy("darts"))
 
 
-def made(code, **others):
-    """The scorer that some code defines, as in a module or a cell of a notebook."""
-    space = {"__name__": "mine", **others}
+def scorer_of(code, **names):
+    """The scorer that source code defines, as in a module or a notebook."""
+    space = {"__name__": "mine", **names}
     exec(code, space)
     return space["scorer"]
 
@@ -602,37 +599,37 @@ def scorer(estimator, X, y):
         (OF_ITS_MODULE, [FITTED.format(1), "k"], [FITTED.format(2), "k"]),
     ],
 )
-def test_what_code_uses_tells_searches_apart(code, one, other):
-    text = _fingerprint._text
-    here, there = made(code.format(*one)), made(code.format(*other))
-    assert text(here) == text(made(code.format(*one)))
+def test_fingerprints_of_different_code_differ(code, one, other):
+    text = fingerprint._describe
+    here, there = scorer_of(code.format(*one)), scorer_of(code.format(*other))
+    assert text(here) == text(scorer_of(code.format(*one)))
     assert text(here) == text(cloudpickle.loads(cloudpickle.dumps(here)))
     assert text(here) != text(there)
 
 
-def test_a_number_that_code_counts_up_is_not_what_it_does():
-    text = _fingerprint._text
+def test_a_global_that_code_changes_is_ignored():
+    text = fingerprint._describe
     code = "k = 0\ndef scorer(estimator, X, y):\n  global k\n  k += 1\n  return 0.0\n"
-    scorer = made(code)
+    scorer = scorer_of(code)
     before = text(scorer)
     scorer(None, None, None)
     assert text(scorer) == before
 
 
-def test_what_stands_beside_a_lock_is_told():
-    text = _fingerprint._text
+def test_values_next_to_a_lock_are_described():
+    text = fingerprint._describe
     code = OF_ITS_MODULE.format("def k(lock=LOCK): return {}", "k(LOCK)")
-    assert text(made(code.format(1))) == text(made(code.format(1)))
-    assert text(made(code.format(1))) != text(made(code.format(2)))
-    # Some versions of Python keep a lock in it.
+    assert text(scorer_of(code.format(1))) == text(scorer_of(code.format(1)))
+    assert text(scorer_of(code.format(1))) != text(scorer_of(code.format(2)))
+    # Some versions of Python store a lock in it.
     code = OF_A_CLASS.format("m = cached_property(held({}))", "()")
-    assert text(made(code.format(1))) != text(made(code.format(2)))
+    assert text(scorer_of(code.format(1))) != text(scorer_of(code.format(2)))
 
 
-def test_scorers_that_hold_others_do_not_share_a_search(tmp_path):
+def test_scorers_with_different_closures_do_not_share_a_search(tmp_path):
     scores = []
     for k in (1, -1):
-        scorer = made(IN_A_CLOSURE.format(k))
+        scorer = scorer_of(IN_A_CLOSURE.format(k))
         model, X, y = search(
             scoring=scorer, checkpoint=tmp_path, max_trials=2, max_epochs=1
         )
@@ -643,51 +640,55 @@ def test_scorers_that_hold_others_do_not_share_a_search(tmp_path):
     assert scores[1] <= 0 <= scores[0] != scores[1]
 
 
-def test_what_code_does_not_use_changes_nothing():
+def test_names_that_code_does_not_use_are_ignored():
     code = "def scorer(estimator, X, y):\n  return y.mean() + helper(y) + sqrt(4)\n"
-    helper = made("def scorer(y): return 0.0")
-    text = _fingerprint._text(made(code, helper=helper, sqrt=np.sqrt))
+    helper = scorer_of("def scorer(y): return 0.0")
+    text = fingerprint._describe(scorer_of(code, helper=helper, sqrt=np.sqrt))
     others = {"helper": helper, "sqrt": np.sqrt, "__file__": "elsewhere", "unused": 1}
-    assert text == _fingerprint._text(made(code, mean=3, **others))
-    # As it is where another module imports it, or in a script.
-    assert text == _fingerprint._text(made(code, **{**others, "__name__": "__main__"}))
+    assert text == fingerprint._describe(scorer_of(code, mean=3, **others))
+    # The same code, in a script.
+    assert text == fingerprint._describe(
+        scorer_of(code, **{**others, "__name__": "__main__"})
+    )
 
 
-def test_a_long_chain_of_code_is_told_to_its_end():
+def test_a_long_chain_of_functions_is_followed_to_its_end():
     chain = "".join(f"def f{i}(y): return f{i + 1}(y)\n" for i in range(1_000))
     chain += "def scorer(estimator, X, y): return f0(y)\nf1000 = lambda y: {}"
-    one, other = (_fingerprint._text(made(chain.format(k))) for k in (1, 2))
+    one, other = (fingerprint._describe(scorer_of(chain.format(k))) for k in (1, 2))
     assert one != other
 
 
-def test_libraries_are_told_by_name_and_not_followed(monkeypatch):
+def test_code_of_libraries_is_described_by_name(monkeypatch):
     code = "k = {}\ndef scorer(estimator, X, y):\n  return k\n"
     for module, is_followed in ((torch.__name__, False), ("mine", True)):
-        one, other = (made(code.format(k), __name__=module) for k in (1, 2))
-        assert (_fingerprint._text(one) != _fingerprint._text(other)) == is_followed
-    # One that is installed and that the list does not name.
-    monkeypatch.setattr(_fingerprint, "LIBRARIES", ())
-    one, other = (made(code.format(k), __name__=torch.__name__) for k in (1, 2))
-    assert _fingerprint._text(one) == _fingerprint._text(other)
-    assert _fingerprint._text(torch.nn.Linear) == "torch.nn.modules.linear.Linear"
+        one, other = (scorer_of(code.format(k), __name__=module) for k in (1, 2))
+        assert (
+            fingerprint._describe(one) != fingerprint._describe(other)
+        ) == is_followed
+    # An installed library that is not in the list.
+    monkeypatch.setattr(fingerprint, "LIBRARIES", ())
+    one, other = (scorer_of(code.format(k), __name__=torch.__name__) for k in (1, 2))
+    assert fingerprint._describe(one) == fingerprint._describe(other)
+    assert fingerprint._describe(torch.nn.Linear) == "torch.nn.modules.linear.Linear"
 
 
-def test_an_empty_cell_is_told():
+def test_an_empty_closure_cell_is_described():
     def scorer(estimator, X, y):
         return later(y)
 
-    empty = _fingerprint._text(scorer)
+    empty = fingerprint._describe(scorer)
 
     def later(y):
         return 0.0
 
-    assert empty != _fingerprint._text(scorer)
+    assert empty != fingerprint._describe(scorer)
 
 
-TOLD = """
+MODULE = """
 import sys, torch
 import numpy as np
-from sknas._checkpoint import fingerprint as _fingerprint
+from sknas._checkpoint import fingerprint
 WORDS = {"one", "two", "three", "four"}
 TENSOR = torch.arange(3.0)
 class Judge:
@@ -702,44 +703,40 @@ def scorer(estimator, X, y):
 """
 
 
-def test_code_is_told_the_same_in_another_process(tmp_path):
-    (tmp_path / "kept.py").write_text(TOLD)
+def test_code_has_the_same_fingerprint_in_another_process(tmp_path):
+    (tmp_path / "kept.py").write_text(MODULE)
     found = []
     for seed, code in (
-        ("1", TOLD),
-        ("2", TOLD),
-        ("3", "import sys; from kept import _fingerprint, scorer"),
+        ("1", MODULE),
+        ("2", MODULE),
+        ("3", "import sys; from kept import fingerprint, scorer"),
     ):
-        code += "\nsys.stdout.write(_fingerprint._text(scorer))"
+        code += "\nsys.stdout.write(fingerprint._describe(scorer))"
         paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": paths}
         command = [sys.executable, "-c", code]
         found.append(subprocess.check_output(command, env=environment, text=True))
-    scorer = cloudpickle.loads(cloudpickle.dumps(made(TOLD)))
-    assert [_fingerprint._text(scorer)] * 3 == found
+    scorer = cloudpickle.loads(cloudpickle.dumps(scorer_of(MODULE)))
+    assert [fingerprint._describe(scorer)] * 3 == found
 
 
-def test_versions_tell_searches_apart(monkeypatch):
+def test_fingerprints_of_different_versions_differ(monkeypatch):
     model, X, y = search()
-    model._check_parameters(X)
-    data, *_ = model._read_training_data(X, y, None, None)
-
-    def parts():
-        return _fingerprint.describe_search(model, data, model._target.classes_, "cpu")
-
-    usual = parts()
+    usual = fingerprint_of(model, X, y)
     for package in ("sknas", "torch", "scikit-learn", "numpy", "skorch"):
         assert f"{package} {version(package)}" in usual["versions"].split(", ")
-    real = _fingerprint.version
+    real = fingerprint.version
     for package in ("scikit-learn", "numpy", "skorch"):
         changed = {package: "0.0"}
         monkeypatch.setattr(
-            _fingerprint, "version", lambda name, c=changed: c.get(name, real(name))
+            fingerprint, "version", lambda name, c=changed: c.get(name, real(name))
         )
-        assert _fingerprint.differences(usual, parts()) == ["versions"]
+        assert fingerprint.differences(usual, fingerprint_of(model, X, y)) == [
+            "versions"
+        ]
 
 
-def test_a_living_process_keeps_others_out(tmp_path):
+def test_a_living_process_locks_its_search(tmp_path):
     model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=1)
     model.fit(X, y)
     (own,) = tmp_path.iterdir()
@@ -752,19 +749,21 @@ def test_a_living_process_keeps_others_out(tmp_path):
     )
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(CheckpointError, match="is under way in another process"):
+        with pytest.raises(
+            CheckpointError, match="Another process is running the search in"
+        ):
             model.fit(X, y)
     finally:
         holder.kill()
         holder.wait()
         holder.stdout.close()
-    model.fit(X, y)  # taken over from the dead one
+    model.fit(X, y)  # the lock of a dead process is released
 
 
-def test_damage_is_told_and_nothing_is_deleted(tmp_path):
+def test_damage_is_an_error_and_nothing_is_deleted(tmp_path):
     model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=1)
     model.fit(X, y)
-    (path,) = tmp_path.glob(f"*/{LINES}")
+    (path,) = tmp_path.glob(f"*/{LOG}")
     lines = path.read_text().splitlines(keepends=True)
     lines[2] = lines[2].replace('"key"', '"kex"')
     path.write_text("".join(lines))
@@ -774,7 +773,7 @@ def test_damage_is_told_and_nothing_is_deleted(tmp_path):
 
 
 @pytest.mark.parametrize("checkpoint", [3, True, b"folder", ["a"]])
-def test_what_is_no_folder_is_refused(checkpoint):
+def test_values_that_are_not_a_folder_are_refused(checkpoint):
     model, X, y = search(checkpoint=checkpoint)
     with pytest.raises(InvalidParameterError, match="'checkpoint' parameter"):
         model.fit(X, y)
@@ -788,7 +787,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 class Trap:
-    """Runs code where a pickle of it is loaded."""
+    """Runs code when a pickle of it is loaded."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -798,7 +797,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("write", [pickle.dump, torch.save])
-def test_somebody_elses_weights_run_no_code(write, tmp_path):
+def test_untrusted_files_run_no_code(write, tmp_path):
     model, X, y = search(max_trials=2, max_epochs=2, checkpoint=tmp_path)
     model.fit(X, y)
     mark, crcs = tmp_path / "mark", {}
@@ -806,16 +805,16 @@ def test_somebody_elses_weights_run_no_code(write, tmp_path):
         with path.open("wb") as file:
             write(Trap(mark), file)
         crcs[path.name] = zlib.crc32(path.read_bytes())
-    (store,) = tmp_path.glob(f"*/{LINES}")
+    (store,) = tmp_path.glob(f"*/{LOG}")
     written = ""
-    for text in store.read_text().splitlines():  # with checksums that fit
+    for text in store.read_text().splitlines():  # keep the checksums correct
         line = json.loads(text.partition(" ")[2])
         if line.get("file") in crcs:
             line["crc"] = crcs[line["file"]]
         text = json.dumps(line)
         written += f"{zlib.crc32(text.encode()):08x} {text}\n"
     store.write_text(written)
-    with pytest.raises(CheckpointError, match=r"^The file .*\.pt' .* is not read, it "):
+    with pytest.raises(CheckpointError, match=r"^The file .*\.pt' .* is refused, it "):
         model.fit(X, y)
     assert not mark.exists()
     assert store.read_text() == written
@@ -827,19 +826,19 @@ def test_somebody_elses_weights_run_no_code(write, tmp_path):
     [b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"of": "others"}', pickle.dumps([]), None],
     ids=range(7),
 )
-def test_headers_of_others_are_passed_over_with_a_warning(content, tmp_path):
-    other = tmp_path / "folder" / _checkpoint.HEADER
+def test_foreign_headers_are_ignored_with_a_warning(content, tmp_path):
+    other = tmp_path / "folder" / HEADER
     if content is None:
         other.mkdir(parents=True)
     else:
         other.parent.mkdir()
         other.write_bytes(content)
     model, X, y = search(max_trials=2, max_epochs=1, checkpoint=tmp_path)
-    with pytest.warns(SearchWarning, match=r"json' .* is passed over") as caught:
+    with pytest.warns(SearchWarning, match=r"json' .* is ignored") as caught:
         model.fit(X, y)
     assert len(caught) == 1 and str(other) in str(caught[0].message)
     assert content is None or other.read_bytes() == content
-    model.fit(X, y)  # it is said once
+    model.fit(X, y)  # warns once
 
 
 def test_nothing_is_written_without_a_checkpoint(tmp_path, monkeypatch):
@@ -861,27 +860,25 @@ X, y = load_digits(return_X_y=True)
 model = NASClassifier(
     max_trials=18, max_epochs=10, cv=2, n_jobs=1, random_state=0, checkpoint=sys.argv[1]
 )
-print("begun", flush=True)
+print("started", flush=True)
 model.fit(X[:300], y[:300])
 print(model.stop_reason_, model.predict_proba(X).tobytes().hex()[:64], flush=True)
 """
 
 
-def begun(folder):
+def start(folder):
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, folder], stdout=subprocess.PIPE, text=True
     )
-    assert process.stdout.readline() == "begun\n"
+    assert process.stdout.readline() == "started\n"
     return process
 
 
 def n_lines(folder):
-    return sum(
-        len(p.read_bytes().splitlines()) for p in Path(folder).glob(f"*/{LINES}")
-    )
+    return sum(len(p.read_bytes().splitlines()) for p in Path(folder).glob(f"*/{LOG}"))
 
 
-def ended(process):
+def output_of(process):
     with process.stdout:
         said = process.stdout.read().split()
     process.wait(60)
@@ -889,17 +886,17 @@ def ended(process):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_a_process_that_is_killed_and_one_that_is_asked_to_end(tmp_path):
+def test_searches_of_killed_or_terminated_processes_are_resumed(tmp_path):
     folder = tmp_path / "searches"
     for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
-        process, before = begun(folder), n_lines(folder)
+        process, before = start(folder), n_lines(folder)
         until = time.monotonic() + 60
         while n_lines(folder) < before + 4 and time.monotonic() < until:
             time.sleep(0.01)
         process.send_signal(number)
-        assert ended(process) == []
+        assert output_of(process) == []
         assert process.returncode == status
     model = NASClassifier(max_trials=18, max_epochs=10, cv=2, n_jobs=1, random_state=0)
     model.fit(DIGITS.data[:300], DIGITS.target[:300])
     predicted = model.predict_proba(DIGITS.data).tobytes().hex()[:64]
-    assert ended(begun(folder)) == ["max_trials", predicted]
+    assert output_of(start(folder)) == ["max_trials", predicted]

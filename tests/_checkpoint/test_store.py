@@ -1,4 +1,4 @@
-"""What a journal keeps, and what it makes of damage."""
+"""Values of a store on disk and damaged files."""
 
 import json
 import pickle
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sknas._checkpoint.store import LINES, TORN, TYPE, FileStore
+from sknas._checkpoint.records import CLASS
+from sknas._checkpoint.store import LOG, TRUNCATED, FileStore
 from sknas._history import Architecture, Proposal, Trial
 from sknas._problem import NullStore
 from sknas.exceptions import CheckpointError
@@ -25,7 +26,7 @@ class Record:
 VALUES = {
     "number": 0.1 + 0.2,
     "nan and infinity": [float("nan"), float("inf"), None, True],
-    "words": {"a": ["b", ("c", 1)]},
+    "nested": {"a": ["b", ("c", 1)]},
     "trial": Trial(
         Proposal(Architecture({"width": 3, "act": "relu"}), number=7, seed=2**40),
         score=1 / 3,
@@ -44,7 +45,7 @@ def store(tmp_path):
 
 
 def lines(folder):
-    return (folder / LINES).read_bytes().splitlines(keepends=True)
+    return (folder / LOG).read_bytes().splitlines(keepends=True)
 
 
 def filled(folder, n):
@@ -55,7 +56,7 @@ def filled(folder, n):
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_values_come_back_in_another_journal(store, tmp_path, name):
+def test_values_are_read_by_another_store(store, tmp_path, name):
     store.put("key", VALUES[name])
     assert_same(FileStore(tmp_path).get("key"), VALUES[name])
     assert_same(store.get("key"), VALUES[name])
@@ -72,20 +73,20 @@ def test_values_come_back_in_another_journal(store, tmp_path, name):
     ],
     ids=["double", "half", "count", "view", "transposed"],
 )
-def test_tensors_come_back_bit_for_bit(tmp_path, tensor):
-    told = {"Record": Record}
+def test_tensors_are_read_bit_for_bit(tmp_path, tensor):
+    records = {"Record": Record}
     record = Record("name", tensor, ({"state": tensor},))
-    FileStore(tmp_path, told).put("rung:0:1,2", [record])
-    (found,) = FileStore(tmp_path, told).get("rung:0:1,2")
+    FileStore(tmp_path, records).put("rung:0:1,2", [record])
+    (found,) = FileStore(tmp_path, records).get("rung:0:1,2")
     assert found.name == "name"
     assert found.tensor.dtype == tensor.dtype
     assert torch.equal(found.tensor, tensor)
     assert torch.equal(found.parts[0]["state"], tensor)
     (path,) = tmp_path.glob("*.pt")
-    assert path.stat().st_size < 3_500  # a view is written without what is around it
+    assert path.stat().st_size < 3_500  # a view is written without its base
 
 
-def test_arrays_come_back_with_their_gaps(tmp_path):
+def test_trials_are_read_with_their_arrays(tmp_path):
     predictions = np.array([[0.1, np.nan], [0.3, 0.4]])
     trial = Trial(Proposal(Architecture({})), score=1.0, predictions=predictions)
     FileStore(tmp_path).put("trial:0", trial)
@@ -94,11 +95,11 @@ def test_arrays_come_back_with_their_gaps(tmp_path):
     assert found.predictions.dtype == np.float64
 
 
-def test_later_values_take_the_place_of_earlier_ones(store, tmp_path):
+def test_later_values_replace_earlier_ones(store, tmp_path):
     store.put("key", torch.zeros(2))
     store.put("key", torch.ones(2))
     assert torch.equal(FileStore(tmp_path).get("key"), torch.ones(2))
-    assert len(list(tmp_path.glob("*.pt"))) == 1  # they take no room any more
+    assert len(list(tmp_path.glob("*.pt"))) == 1  # the earlier file is gone
     store.put("key", torch.ones(2))
     assert torch.equal(FileStore(tmp_path).get("key"), torch.ones(2))
     store.put("key", 3)
@@ -106,7 +107,7 @@ def test_later_values_take_the_place_of_earlier_ones(store, tmp_path):
     assert not list(tmp_path.glob("*.pt"))
 
 
-def test_a_later_value_leaves_those_of_longer_keys(store, tmp_path):
+def test_later_value_does_not_replace_values_with_longer_keys(store, tmp_path):
     for value in (0, 1):
         store.put("rung", torch.full((2,), value))
         store.put("rung:1", torch.ones(2))
@@ -114,7 +115,7 @@ def test_a_later_value_leaves_those_of_longer_keys(store, tmp_path):
     assert FileStore(tmp_path).get("rung:1") is not None
 
 
-def test_dropped_values_are_gone_and_others_are_not(store, tmp_path):
+def test_only_dropped_values_are_removed(store, tmp_path):
     store.put("a", torch.zeros(2))
     store.put("b", torch.ones(2))
     store.drop("a")
@@ -125,7 +126,7 @@ def test_dropped_values_are_gone_and_others_are_not(store, tmp_path):
     assert len(list(tmp_path.glob("*.pt"))) == 1
 
 
-def test_values_are_dropped_by_what_their_keys_begin_with(store):
+def test_values_are_dropped_by_the_prefix_of_their_keys(store):
     for key in ("cohort:1:a", "cohort:1:b", "cohort:12:a", "other"):
         store.put(key, torch.zeros(2))
     store.drop("cohort:1")
@@ -138,30 +139,32 @@ def test_values_are_dropped_by_what_their_keys_begin_with(store):
 @pytest.mark.parametrize(
     "value",
     [
-        {TYPE: "Nothing"},
-        {TYPE: "Trial", "nothing": 1},
-        {TYPE: "tuple"},
-        {TYPE: "Architecture", "choices": 3},
+        {CLASS: "Nothing"},
+        {CLASS: "Trial", "nothing": 1},
+        {CLASS: "tuple"},
+        {CLASS: "Architecture", "choices": 3},
     ],
     ids=str,
 )
-def test_values_of_others_are_one_sentence(store, value):
-    store._write_line({"key": "key", "value": value, "seconds": 1.0})
-    with pytest.raises(CheckpointError, match=r"of 'key' in .* is not read, \w+: .*; "):
+def test_unknown_types_of_values_are_an_error(store, value):
+    store._append({"key": "key", "value": value, "seconds": 1.0})
+    with pytest.raises(
+        CheckpointError, match=r"of 'key' in .* can't be read, \w+: .*; "
+    ):
         FileStore(store.folder).get("key")
 
 
 def test_seconds_are_finite(store):
-    store._write_line({"key": "key", "value": 1, "seconds": float("inf")})
+    store._append({"key": "key", "value": 1, "seconds": float("inf")})
     with pytest.raises(CheckpointError, match=r"Line 1 .* is damaged"):
         FileStore(store.folder)
 
 
-def test_an_unknown_key_is_none(store):
+def test_value_of_an_unknown_key_is_none(store):
     assert store.get("key") is None
 
 
-def test_no_journal_keeps_nothing():
+def test_null_store_stores_nothing():
     store = NullStore()
     store.put("key", 1)
     store.drop("key")
@@ -169,35 +172,37 @@ def test_no_journal_keeps_nothing():
 
 
 @pytest.mark.parametrize("n_left", range(1, 12))
-def test_a_torn_last_line_is_passed_over_for_good(tmp_path, n_left):
+def test_truncated_last_line_is_ignored_also_after_later_writes(tmp_path, n_left):
     filled(tmp_path, 3)
-    whole = (tmp_path / LINES).read_bytes()
-    cut = whole[: len(whole) - n_left]
-    (tmp_path / LINES).write_bytes(cut)
-    is_whole = n_left == 1  # only the end of the line is missing
+    whole = (tmp_path / LOG).read_bytes()
+    truncated = whole[: len(whole) - n_left]
+    (tmp_path / LOG).write_bytes(truncated)
+    is_whole = n_left == 1  # only the line feed is missing
     store = FileStore(tmp_path)
     assert store.get("k1") == 1
     assert store.get("k2") == (2 if is_whole else None)
     store.put("k2", 22)
     again = FileStore(tmp_path)
     assert [again.get(f"k{j}") for j in range(3)] == [0, 1, 22]
-    assert (tmp_path / LINES).read_bytes().startswith(cut)  # nothing is deleted
-    assert (TORN in (tmp_path / LINES).read_bytes()) != is_whole
+    assert (
+        (tmp_path / LOG).read_bytes().startswith(truncated)
+    )  # the truncated line stays in the file
+    assert (TRUNCATED in (tmp_path / LOG).read_bytes()) != is_whole
 
 
 @pytest.mark.parametrize("damaged", [1, 2, 3])
-def test_damage_is_told_with_its_line(tmp_path, damaged):
+def test_damage_is_an_error_with_its_line(tmp_path, damaged):
     filled(tmp_path, 3)
     all_lines = lines(tmp_path)
     all_lines[damaged - 1] = all_lines[damaged - 1].replace(b"k", b"q")
-    (tmp_path / LINES).write_bytes(b"".join(all_lines))
-    before = (tmp_path / LINES).read_bytes()
+    (tmp_path / LOG).write_bytes(b"".join(all_lines))
+    before = (tmp_path / LOG).read_bytes()
     with pytest.raises(CheckpointError, match=rf"^Line {damaged} of .* is damaged"):
         FileStore(tmp_path)
-    assert (tmp_path / LINES).read_bytes() == before
+    assert (tmp_path / LOG).read_bytes() == before
 
 
-def test_a_damaged_file_is_told_and_not_used(store, tmp_path):
+def test_a_damaged_file_is_an_error(store, tmp_path):
     store.put("key", torch.zeros(100))
     (path,) = tmp_path.glob("*.pt")
     content = bytearray(path.read_bytes())
@@ -207,12 +212,12 @@ def test_a_damaged_file_is_told_and_not_used(store, tmp_path):
         FileStore(tmp_path).get("key")
 
 
-def test_a_missing_file_is_told_unless_it_was_dropped(store, tmp_path):
+def test_a_missing_file_is_an_error_unless_it_was_dropped(store, tmp_path):
     for key in ("a", "b"):
         store.put(key, torch.ones(3) if key == "a" else torch.zeros(3))
     store.drop("b")
     store.drop("b")
-    assert (tmp_path / LINES).read_text().count('"dropped"') == 1
+    assert (tmp_path / LOG).read_text().count('"dropped"') == 1
     again = FileStore(tmp_path)
     assert again.get("b") is None
     again.put("b", torch.zeros(3))
@@ -226,7 +231,7 @@ def test_a_missing_file_is_told_unless_it_was_dropped(store, tmp_path):
             one.get("a")
 
 
-def test_files_that_a_killed_process_left_half_way_are_removed(store, tmp_path):
+def test_partial_files_of_a_killed_process_are_removed(store, tmp_path):
     store.put("a", torch.ones(3))
     (kept,) = tmp_path.glob("*.pt")
     for name in ("b-00000000.pt", "c-00000000.pt.part"):
@@ -234,15 +239,15 @@ def test_files_that_a_killed_process_left_half_way_are_removed(store, tmp_path):
     (tmp_path / "mine.txt").write_text("of the user")
     assert torch.equal(FileStore(tmp_path).get("a"), torch.ones(3))
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {kept.name, LINES, "mine.txt"}
+    assert left == {kept.name, LOG, "mine.txt"}
 
 
 def test_files_that_would_run_code_are_refused(store, tmp_path):
-    # Somebody else's checkpoint, with checksums that fit.
+    # An untrusted checkpoint with correct checksums.
     store.put("key", torch.zeros(2))
     (path,) = tmp_path.glob("*.pt")
     path.unlink()
-    line = next(iter(store._lines.values()))
+    line = next(iter(store._entries.values()))
     torch.save({"value": pytest.raises}, path)
     line["crc"] = zlib.crc32(path.read_bytes())
     with pytest.raises(CheckpointError, match="it holds more than tensors"):
@@ -252,39 +257,39 @@ def test_files_that_would_run_code_are_refused(store, tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"{}", pickle.dumps([1]), b"PK\x03\x04" + 40 * b"x"], ids=len
 )
-def test_files_of_other_kinds_are_refused(store, content):
+def test_foreign_files_are_refused(store, content):
     store.put("key", torch.zeros(2))
-    line = next(iter(store._lines.values()))
+    line = next(iter(store._entries.values()))
     (store.folder / line["file"]).write_bytes(content)
     line["crc"] = zlib.crc32(content)
-    with pytest.raises(CheckpointError, match=rf"file .*{line['file']}.* is not read"):
+    with pytest.raises(CheckpointError, match=rf"file .*{line['file']}.* is refused"):
         store.get("key")
 
 
-def test_records_that_are_not_known_are_refused(store):
+def test_unknown_records_are_refused(store):
     store.put("key", {"$": "Trap", "tensor": torch.zeros(2)})
-    with pytest.raises(CheckpointError, match=r"is not read, KeyError: 'Trap'"):
+    with pytest.raises(CheckpointError, match=r"is refused, KeyError: 'Trap'"):
         store.get("key")
 
 
-FOREIGN_LINES = ["", "no json", "[]", "3", "{}", '{"key": "a"}', 9_999 * "["]
-FOREIGN_LINES += [
+OTHER_LINES = ["", "no json", "[]", "3", "{}", '{"key": "a"}', 9_999 * "["]
+OTHER_LINES += [
     '{"key": [], "seconds": 0}',
     '{"key": "a", "seconds": "x"}',
     '{"key": "a", "seconds": 0, "file": 3}',
 ]
 
 
-@pytest.mark.parametrize("text", FOREIGN_LINES, ids=range(len(FOREIGN_LINES)))
-def test_lines_of_others_are_told(tmp_path, text):
+@pytest.mark.parametrize("text", OTHER_LINES, ids=range(len(OTHER_LINES)))
+def test_foreign_lines_are_an_error(tmp_path, text):
     crc = f"{zlib.crc32(text.encode()):08x}"
-    (tmp_path / LINES).write_text(f"{crc} {text}\n")
+    (tmp_path / LOG).write_text(f"{crc} {text}\n")
     with pytest.raises(CheckpointError, match=r"^Line 1 of .* is damaged"):
         FileStore(tmp_path)
 
 
-def test_files_elsewhere_are_neither_read_nor_deleted(store, tmp_path):
-    # Somebody else's checkpoint, with checksums that fit.
+def test_files_outside_of_the_folder_are_not_touched(store, tmp_path):
+    # An untrusted checkpoint with correct checksums.
     other = tmp_path / "other.pt"
     other.write_bytes(b"precious")
     folder = tmp_path / "own"
@@ -292,13 +297,13 @@ def test_files_elsewhere_are_neither_read_nor_deleted(store, tmp_path):
     line = {"key": "cohort:0:0", "file": str(other), "crc": 0, "seconds": 0.0}
     text = json.dumps(line)
     crc = f"{zlib.crc32(text.encode()):08x}"
-    (folder / LINES).write_text(f"{crc} {text}\n")
+    (folder / LOG).write_text(f"{crc} {text}\n")
     with pytest.raises(CheckpointError, match=r"^Line 1 .* names a file outside"):
         FileStore(folder)
     assert other.read_bytes() == b"precious"
 
 
-def test_a_full_disk_is_told(store, monkeypatch):
+def test_a_full_disk_is_an_error(store, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
@@ -307,14 +312,14 @@ def test_a_full_disk_is_told(store, monkeypatch):
         store.put("key", 1)
 
 
-def test_seconds_of_earlier_searches_count(tmp_path, monkeypatch):
+def test_seconds_of_earlier_runs_are_added(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr("sknas._checkpoint.store.time.monotonic", lambda: now[0])
     first = FileStore(tmp_path)
     now[0] = 107.0
     first.put("a", 1)
     assert first.seconds == 7.0
-    now[0] = 1000.0  # time in which nobody searched
+    now[0] = 1000.0  # the time between two runs
     second = FileStore(tmp_path)
     assert second.seconds == 7.0
     now[0] = 1003.0

@@ -1,4 +1,4 @@
-"""A second fit that adds to the trials of the first."""
+"""A second fit with a warm start adds trials to those of the first."""
 
 import pickle
 
@@ -44,7 +44,7 @@ def test_a_second_fit_adds_trials(strategy):
     assert model.score(X, Y) > 0.5
 
 
-def test_the_answer_may_be_made_of_old_and_new_trials():
+def test_the_ensemble_may_hold_old_and_new_trials():
     model = search(ensemble_size=8)
     for _ in range(3):
         model.fit(X, Y)
@@ -53,13 +53,13 @@ def test_the_answer_may_be_made_of_old_and_new_trials():
     assert found & old or model.best_architecture_.key not in old
 
 
-def test_the_same_twice_is_the_same():
+def test_a_warm_start_is_reproducible():
     models = [search().fit(X, Y).fit(X, Y) for _ in range(2)]
     one, other = (model.predict_proba(X) for model in models)
     np.testing.assert_array_equal(one, other)
 
 
-def test_a_model_that_was_pickled_goes_on():
+def test_a_pickled_model_can_be_extended():
     model = search().fit(X, Y)
     again = pickle.loads(pickle.dumps(model)).fit(X, Y)
     np.testing.assert_array_equal(
@@ -67,12 +67,12 @@ def test_a_model_that_was_pickled_goes_on():
     )
 
 
-def test_without_it_a_fit_begins_anew():
+def test_fit_without_warm_start_starts_a_new_search():
     model = search(warm_start=False).fit(X, Y)
     first = model.predict_proba(X)
     assert len(model.fit(X, Y).history_) == 3
     np.testing.assert_array_equal(model.predict_proba(X), first)
-    assert not hasattr(model, "_previous_search")
+    assert not hasattr(model, "_previous")
     assert len(clone(search().fit(X, Y)).fit(X, Y).history_) == 3
 
 
@@ -85,7 +85,9 @@ def test_without_it_a_fit_begins_anew():
         ({"cv": 3}, 150, "cv"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_and_nothing_is_lost(changes, rows, differs):
+def test_changes_that_affect_scores_are_refused_and_keep_the_first_fit(
+    changes, rows, differs
+):
     model = search().fit(X, Y)
     before = dict(model.get_params())
     model.set_params(**changes)
@@ -95,7 +97,7 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_lost(changes, rows, d
     assert len(model.fit(X, Y).history_) == 6
 
 
-def test_the_way_of_searching_may_change():
+def test_the_strategy_may_change():
     model = search().fit(X, Y)
     changes = {"strategy": "random", "max_trials": 2, "ensemble_size": 1}
     model.set_params(**changes, random_state=7).fit(X, Y)
@@ -103,7 +105,7 @@ def test_the_way_of_searching_may_change():
     assert len(model.ensemble_) == 1
 
 
-def test_it_is_kept_in_a_checkpoint_too(tmp_path):
+def test_warm_start_is_stored_in_a_checkpoint(tmp_path):
     plain = search().fit(X, Y).fit(X, Y)
     kept = search(checkpoint=tmp_path).fit(X, Y).fit(X, Y)
     np.testing.assert_array_equal(plain.predict_proba(X), kept.predict_proba(X))
@@ -114,6 +116,6 @@ def test_it_is_kept_in_a_checkpoint_too(tmp_path):
 
 
 @pytest.mark.parametrize("warm_start", ["yes", 1, None])
-def test_other_words_are_refused(warm_start):
+def test_warm_start_must_be_a_bool(warm_start):
     with pytest.raises(InvalidParameterError, match="'warm_start' parameter"):
         search(warm_start=warm_start).fit(X, Y)

@@ -1,4 +1,4 @@
-"""Equal rows become one that counts as often."""
+"""Equal rows are merged into one."""
 
 import numpy as np
 import pytest
@@ -8,26 +8,26 @@ from sknas._data.deduplicate import check_weight, deduplicate
 
 
 def some_rows(seed):
-    """Numbers with gaps, codes and a target, of which many rows are equal."""
+    """Return numbers with gaps, codes and a target, with many equal rows."""
     rng = np.random.default_rng(seed)
     numbers = rng.choice([0.5, -1.5, np.nan], size=(40, 2))
     return [numbers, rng.integers(0, 2, (40, 1)), rng.integers(0, 2, 40)]
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_each_row_stands_once_with_the_sum_of_its_weights(seed):
+def test_each_distinct_row_occurs_once_with_the_sum_of_its_weights(seed):
     parts = some_rows(seed)
     weight = np.random.default_rng(seed).uniform(0.1, 2, 40)
     merged = deduplicate(parts, weight)
     whole = np.column_stack(parts)
-    different, place = np.unique(
+    different, inverse = np.unique(
         np.nan_to_num(whole, nan=9), axis=0, return_inverse=True
     )
     assert len(merged.first) == len(different)
-    assert_array_equal(whole[merged.first][merged.place], whole)
-    expected = np.bincount(place.ravel(), weight)
+    assert_array_equal(whole[merged.first][merged.inverse], whole)
+    expected = np.bincount(inverse.ravel(), weight)
     assert_allclose(np.sort(merged.weight), np.sort(expected))
-    assert_allclose(merged.weight[merged.place], expected[place.ravel()])
+    assert_allclose(merged.weight[merged.inverse], expected[inverse.ravel()])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -82,8 +82,11 @@ def test_many_different_rows(rng):
         ([1, 1], [1, 1]),
         ([3, 0], [3, 0]),
         ([0.5, 2], [0.5, 2]),
-        ([0.25, 0.75], [0.5, 1.5]),  # shares of one: scaled up to the rows
-        ([0.5, 0, 0.5], [1, 0, 1]),  # a row of weight 0 is no row
+        (
+            [0.25, 0.75],
+            [0.5, 1.5],
+        ),  # shares that sum to 1 are scaled up to the number of rows
+        ([0.5, 0, 0.5], [1, 0, 1]),  # rows of weight 0 are ignored
         ([1e-300, 1e-300], [1, 1]),
     ],
 )

@@ -1,4 +1,4 @@
-"""Arrays of any layout -> images."""
+"""Reading and encoding of images."""
 
 import re
 import time
@@ -16,19 +16,20 @@ from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from sknas._data import ImageEncoder, ImageReader, Images, n_dimensions
 from sknas._data.deduplicate import deduplicate
+from sknas._data.image import ImageEncoder, ImageReader, RawImages
+from sknas._data.reader import n_dimensions
 from sknas.exceptions import InvalidParameterError
 
-OWNER = "NASClassifier"
+CALLER = "NASClassifier"
 
 
 class NASLike(BaseEstimator):
-    """What `check` writes its columns to."""
+    """An estimator whose columns `check` sets."""
 
 
 def read(X, image_shape=None, channel_axis="auto"):
-    reader = ImageReader(OWNER, image_shape, channel_axis)
+    reader = ImageReader(CALLER, image_shape, channel_axis)
     X = reader.check(NASLike(), X, reset=True)
     return reader.fit(X).read(X)
 
@@ -104,18 +105,18 @@ def test_the_axis_that_can_hold_channels_is_found(rng, shape, channels):
 @pytest.mark.parametrize(
     ("shape", "where"),
     [
-        ((3, 32, 3), "either axis"),
-        ((1, 8, 4), "either axis"),
-        ((8, 8, 8), "no axis"),
-        ((7, 32, 32), "no axis"),
-        ((2, 8, 2), "no axis"),
-        ((32, 3, 32), "no axis"),
+        ((3, 32, 3), "Either"),
+        ((1, 8, 4), "Either"),
+        ((8, 8, 8), "No"),
+        ((7, 32, 32), "No"),
+        ((2, 8, 2), "No"),
+        ((32, 3, 32), "No"),
     ],
 )
-def test_channels_are_never_guessed(rng, shape, where):
+def test_undetermined_channel_axis_is_refused(rng, shape, where):
     X = pixels(rng, *shape)
     expected = (
-        f"The channels of images of shape {shape} may be on {where} by their number: "
+        f"{where} axis of images of shape {shape} may hold the channels: "
         "give channel_axis=1 for channels first or channel_axis=-1 for channels last."
     )
     assert rejected(read, X) == expected
@@ -159,7 +160,7 @@ SHAPES = (
             ((6, 4, 4, 3), {"channel_axis": axis}, "channel_axis", AXES)
             for axis in (0, 2, 4, -2, 1.5, "last", None, True)
         ],
-        ((6, 4, 4), {"channel_axis": 1}, "channel_axis", "'auto' for images in grey"),
+        ((6, 4, 4), {"channel_axis": 1}, "channel_axis", "'auto' for grey images"),
         *[
             ((6, 16), {"image_shape": given}, "image_shape", SHAPES)
             for given in (4, (16,), (4, -4), (0, 16), (2.0, 8.0), (1, 2, 2, 4), "44")
@@ -178,11 +179,11 @@ SHAPES = (
         ),
     ],
 )
-def test_a_wrong_parameter_is_named(shape, parameters, name, allowed):
+def test_a_message_names_the_wrong_parameter(shape, parameters, name, allowed):
     with pytest.raises(InvalidParameterError) as caught:
         read(np.ones(shape), **parameters)
     assert str(caught.value) == (
-        f"The {name!r} parameter of {OWNER} must be {allowed}, "
+        f"The {name!r} parameter of {CALLER} must be {allowed}, "
         f"got {parameters[name]!r}."
     )
 
@@ -202,7 +203,7 @@ def test_a_wrong_parameter_is_named(shape, parameters, name, allowed):
         (pl.LazyFrame({"a": [1]}), "X is a lazy frame"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_sentence(X, message):
+def test_unreadable_input_is_rejected(X, message):
     assert message in rejected(read, X)
 
 
@@ -216,7 +217,7 @@ def test_what_cannot_be_read_is_said_in_one_sentence(X, message):
         (np.ones((6, 0, 4)), "Found array with 0 feature(s)"),
     ],
 )
-def test_what_scikit_learn_refuses_is_refused_in_its_words(X, message):
+def test_input_that_scikit_learn_rejects_has_the_message_of_scikit_learn(X, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         read(X)
 
@@ -224,13 +225,13 @@ def test_what_scikit_learn_refuses_is_refused_in_its_words(X, message):
 # -------------------------------------------------------------------------- predicting
 
 
-def test_the_numbers_of_an_image_are_its_features(rng):
+def test_number_of_features_is_the_size_of_an_image(rng):
     estimator = NASLike()
-    ImageReader(OWNER).check(estimator, pixels(rng, 5, 8, 3), reset=True)
+    ImageReader(CALLER).check(estimator, pixels(rng, 5, 8, 3), reset=True)
     assert estimator.n_features_in_ == 120
     assert not hasattr(estimator, "feature_names_in_")
     frame = pd.DataFrame(np.ones((3, 4)), columns=list("abcd"))
-    ImageReader(OWNER, (2, 2)).check(estimator, frame, reset=True)
+    ImageReader(CALLER, (2, 2)).check(estimator, frame, reset=True)
     assert estimator.feature_names_in_.tolist() == list("abcd")
 
 
@@ -239,7 +240,7 @@ def test_shaped_and_flat_rows_are_the_same_images(rng, shape):
     X = pixels(rng, *shape)
     flat = X.reshape(6, -1)
     for given, image_shape in ((X, None), (flat, shape)):
-        estimator, reader = NASLike(), ImageReader(OWNER, image_shape)
+        estimator, reader = NASLike(), ImageReader(CALLER, image_shape)
         reader.fit(reader.check(estimator, given, reset=True))
         expected = reader.read(given).pixels
         for other in (X, flat, flat[:1], X[:2]):
@@ -247,9 +248,9 @@ def test_shaped_and_flat_rows_are_the_same_images(rng, shape):
             assert_array_equal(seen.pixels, expected[: len(other)])
 
 
-def test_other_shapes_than_those_of_fit_are_refused(rng):
+def test_shapes_other_than_that_of_fit_are_rejected(rng):
     X = pixels(rng, 5, 8, 3)
-    estimator, reader = NASLike(), ImageReader(OWNER)
+    estimator, reader = NASLike(), ImageReader(CALLER)
     reader.fit(reader.check(estimator, X, reset=True))
     for other in (X[..., :1], X[:, :4], X.transpose(0, 3, 1, 2), X[..., 0]):
         assert rejected(reader.check, estimator, other, reset=False) == (
@@ -276,20 +277,20 @@ def test_other_shapes_than_those_of_fit_are_refused(rng):
         ("float64", "float64"),
     ],
 )
-def test_numbers_stay_what_they_are(rng, given, kept):
+def test_reading_does_not_change_values(rng, given, kept):
     X = rng.integers(0, 2, (6, 4, 4)).astype(given)
     images = read(X)
     assert images.pixels.dtype == kept
     assert_array_equal(images.pixels[:, 0], X)
 
 
-def test_integers_beyond_8_bits_are_floats():
+def test_integers_beyond_8_bits_are_read_as_floats():
     X = np.array([[[0, 256]], [[-1, 7]]])
     assert read(X).pixels.dtype == np.float32
     assert_array_equal(read(X).pixels[:, 0], X)
 
 
-def test_nothing_is_copied_that_can_be_read_as_it_is(rng):
+def test_readable_arrays_are_not_copied(rng):
     X = pixels(rng, 5, 8)
     assert np.shares_memory(read(X).pixels, X)
     assert np.shares_memory(read(X.reshape(6, -1), (5, 8)).pixels, X)
@@ -305,7 +306,7 @@ FLOATS = {
     "mask": EIGHT > 80,
     "black": np.zeros((2, 1, 2)),
     "eight": EIGHT,
-    "over": EIGHT / 255 * 1.02,  # such as a scaler makes of rows it did not see
+    "over": EIGHT / 255 * 1.02,  # a scaler may produce such values from unseen rows
 }
 
 
@@ -321,8 +322,8 @@ FLOATS = {
         ("mask", "unit mask dark black", "eight whole"),
     ],
 )
-def test_another_scale_than_that_of_fit_is_refused(fitted, right, wrong):
-    estimator, reader = NASLike(), ImageReader(OWNER)
+def test_a_scale_other_than_that_of_fit_is_rejected(fitted, right, wrong):
+    estimator, reader = NASLike(), ImageReader(CALLER)
     reader.fit(reader.check(estimator, FLOATS[fitted], reset=True))
     for name in right.split():
         X = reader.check(estimator, FLOATS[name], reset=False)
@@ -338,7 +339,7 @@ def test_another_scale_than_that_of_fit_is_refused(fitted, right, wrong):
 def test_rows_that_a_pipeline_scaled_are_read(scaler):
     X = load_digits().data
     pipeline = make_pipeline(scaler(), "passthrough").fit(X[:900])
-    estimator, reader = NASLike(), ImageReader(OWNER, (8, 8))
+    estimator, reader = NASLike(), ImageReader(CALLER, (8, 8))
     train = reader.check(estimator, pipeline.transform(X[:900]), reset=True)
     assert reader.fit(train).read(train).pixels.shape == (900, 1, 8, 8)
     for start in range(900, len(X), 7):
@@ -357,26 +358,26 @@ def merged(images, weight=None):
     return deduplicate(images.keys, weight)
 
 
-def test_equal_images_become_one_that_counts_as_often(rng):
+def test_equal_images_are_merged_and_their_weights_added(rng):
     X = pixels(rng, 4, 4, n=5)[[0, 1, 2, 0, 3, 4, 1, 0]]
     found = merged(read(X))
     assert sorted(found.weight) == [1, 1, 1, 2, 3]
-    assert_array_equal(X[found.first][found.place], X)
+    assert_array_equal(X[found.first][found.inverse], X)
 
 
-def test_the_same_numbers_merge_alike_in_any_precision_and_order(rng):
+def test_merging_does_not_depend_on_precision_and_order(rng):
     X = pixels(rng, 4, 4, n=40)
     X[7] = X[31]
     expected = merged(read(X))
     order = rng.permutation(40)
     for dtype in ("int32", "float32", "float64"):
         found = merged(read(X.astype(dtype)))
-        assert_array_equal(found.place, expected.place)
+        assert_array_equal(found.inverse, expected.inverse)
     again = merged(read(X[order]))
     assert_array_equal(X[order][again.first], X[expected.first])
     scaled = X / 255
     single = merged(read(scaled.astype(np.float32).astype(np.float64)))
-    assert_array_equal(single.place, merged(read(scaled.astype(np.float32))).place)
+    assert_array_equal(single.inverse, merged(read(scaled.astype(np.float32))).inverse)
 
 
 def test_images_that_differ_in_one_pixel_stay_apart():
@@ -385,10 +386,10 @@ def test_images_that_differ_in_one_pixel_stay_apart():
     assert sorted(merged(read(X)).weight) == [1, 1, 1, 1, 2]  # -0.0 is 0.0
 
 
-def test_many_images_are_told_apart_fast(rng):
+def test_many_images_are_compared_fast(rng):
     X = pixels(rng, 28, 28, n=20_000)
     images = read(X)
-    merged(Images(images.pixels[:100]))
+    merged(RawImages(images.pixels[:100]))
     started = time.process_time()
     assert len(merged(images).first) == 20_000
     assert time.process_time() - started < 2
@@ -399,12 +400,12 @@ def test_many_images_are_told_apart_fast(rng):
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
 @pytest.mark.parametrize("shape", [(3, 5, 8), (1, 300, 200)])
-def test_statistics_are_those_of_numpy(rng, dtype, shape):
+def test_statistics_agree_with_numpy(rng, dtype, shape):
     X = (
         pixels(rng, *shape, n=9) * np.array([1, 1, 0.5] * 3)[:, None, None, None]
     ).astype(dtype)
     weight = rng.uniform(0.2, 3, 9)
-    encoder = ImageEncoder().fit(Images(X), weight)
+    encoder = ImageEncoder().fit(RawImages(X), weight)
     shares = np.broadcast_to(weight[:, None, None, None], X.shape)
     mean = np.average(X, axis=(0, 2, 3), weights=shares)
     squares = (X - mean[:, None, None]) ** 2
@@ -412,13 +413,13 @@ def test_statistics_are_those_of_numpy(rng, dtype, shape):
     assert_allclose(encoder.mean_, mean, rtol=1e-6)
     assert_allclose(encoder.deviation_, np.sqrt(variance), rtol=1e-6)
     assert encoder.mean_.dtype == encoder.deviation_.dtype == np.float32
-    assert encoder.transform(Images(X)) is X
+    assert encoder.transform(RawImages(X)) is X
 
 
 def test_a_weight_is_a_repetition(rng):
     X, weight = pixels(rng, 3, 5, 8), np.array([1, 2, 3, 1, 4, 1])
-    one = ImageEncoder().fit(Images(X), weight.astype(float))
-    other = ImageEncoder().fit(Images(X.repeat(weight, axis=0)), np.ones(12))
+    one = ImageEncoder().fit(RawImages(X), weight.astype(float))
+    other = ImageEncoder().fit(RawImages(X.repeat(weight, axis=0)), np.ones(12))
     assert_allclose(one.mean_, other.mean_, rtol=1e-6)
     assert_allclose(one.deviation_, other.deviation_, rtol=1e-6)
 
@@ -427,18 +428,20 @@ def test_a_weight_is_a_repetition(rng):
 def test_a_constant_channel_has_deviation_1(rng, value):
     X = rng.random((7, 2, 3, 3))
     X[:, 1] = value
-    encoder = ImageEncoder().fit(Images(X), rng.random(7))
+    encoder = ImageEncoder().fit(RawImages(X), rng.random(7))
     assert encoder.deviation_[1] == 1
     assert 0 < encoder.deviation_[0] < 1
 
 
 def test_pixels_too_small_to_differ_in_single_precision(rng):
-    encoder = ImageEncoder().fit(Images(1e-60 * rng.random((7, 1, 3, 3))), np.ones(7))
+    encoder = ImageEncoder().fit(
+        RawImages(1e-60 * rng.random((7, 1, 3, 3))), np.ones(7)
+    )
     assert encoder.deviation_.tolist() == [1]
 
 
-def test_the_task_says_what_images_look_like(rng):
-    encoder = Images(pixels(rng, 3, 5, 8)).encoder(np.ones(6))
+def test_the_task_describes_the_images(rng):
+    encoder = RawImages(pixels(rng, 3, 5, 8)).encoder(np.ones(6))
     task = encoder.spec(kind="binary", n_outputs=2, n_rows=6, probabilistic=True)
     assert task.image.shape == task.row_shape == (3, 5, 8)
     assert (task.kind, task.n_outputs, task.n_rows) == ("binary", 2, 6)
@@ -462,4 +465,4 @@ def test_many_images_are_never_copied_to_floats(rng, step):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < X.nbytes  # floats would take four times as much, or eight
+    assert peak < X.nbytes  # floats would need four or eight times as much

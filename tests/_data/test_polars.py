@@ -1,4 +1,4 @@
-"""polars frames, which only the estimators turn into columns."""
+"""polars frames, which the estimators convert to columns."""
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ def classifier():
 
 
 def frames(rows=slice(None)):
-    """The same table of 32 rows for polars and for pandas."""
+    """Return the same table of 32 rows for polars and pandas."""
     columns = {name: (values * 8)[rows] for name, values in VALUES.items()}
     one = pl.DataFrame(columns).with_columns(
         pl.col("word").cast(pl.Categorical).alias("category")
@@ -38,10 +38,10 @@ def test_polars_and_pandas_frames_predict_alike(classifier):
     expected = classifier.fit(other, y).predict_proba(other)
     np.testing.assert_array_equal(classifier.predict_proba(one), expected)
     np.testing.assert_array_equal(classifier.fit(one, y).predict_proba(one), expected)
-    # Flags without a gap have another dtype than those with one.
+    # A column of booleans without gaps has another dtype than one with gaps.
     some = [0, 2]
     plain = one[some].with_columns(pl.col("flag").cast(pl.Boolean))
-    # The sums of a few rows may be rounded otherwise than those of many.
+    # Sums of a few rows may be rounded differently from those of many.
     np.testing.assert_allclose(
         classifier.predict_proba(plain), expected[some], rtol=1e-9
     )

@@ -1,4 +1,4 @@
-"""From X and y to encoded folds."""
+"""Preparation of data: from X and y to encoded folds."""
 
 import re
 import tracemalloc
@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sknas._data import ImageReader, TableReader, TargetReader
+from sknas._data.image import ImageReader
 from sknas._data.prepare import encode_fold, read_data, split_rows
 from sknas._data.splits import Split
+from sknas._data.table_reader import TableReader
+from sknas._data.target import TargetReader
 from sknas._scoring.scorer import find_scorer, make_scorer
 from sknas.exceptions import InvalidParameterError
 
@@ -18,7 +20,7 @@ CV = "auto"
 
 
 def read(X, y, weight=None, *, groups=None, cv=CV, class_weight=None):
-    """The data, and the reader of its target."""
+    """Return the data and the fitted target reader."""
     is_classifier = np.asarray(y).dtype.kind != "f"
     target = TargetReader(is_classifier)
     weight = np.ones(len(X)) if weight is None else np.asarray(weight, dtype=float)
@@ -34,8 +36,8 @@ def encode(data, target, train, valid):
     return encode_fold(data, split, target=target, probabilistic=False)
 
 
-def by_value(fold_rows):
-    """Encoded rows in an order that depends on the values alone."""
+def sorted_rows(fold_rows):
+    """Return encoded rows, sorted by their values."""
     whole = np.column_stack([fold_rows.x, fold_rows.y, fold_rows.weight])
     return whole[np.lexsort(whole.T)]
 
@@ -51,12 +53,12 @@ def targets(kind, n, rng):
 # --------------------------------------------------------------------------- merging
 
 
-def test_equal_rows_become_one_that_counts_as_often():
+def test_equal_rows_are_merged_and_their_weights_added():
     X = np.array([[1.0, 2], [1, 2], [1, 2], [3, 4], [-0.0, 0], [0, 0]])
     data, _ = read(X, [0, 0, 1, 1, 1, 1])
     assert len(data) == 4  # the third row has another class
     assert sorted(data.weight) == [1, 1, 2, 2]
-    assert_array_equal(X[data.first], data.x.numeric)
+    assert_array_equal(X[data.source_rows], data.x.numeric)
 
 
 @pytest.mark.parametrize(
@@ -92,20 +94,20 @@ def test_the_order_of_rows_does_not_matter(mixed_frame, rng):
     assert_array_equal(one.x.numeric, other.x.numeric)
     assert_array_equal(one.x.codes, other.x.codes)
     assert_array_equal(one.y, other.y)
-    assert_array_equal(one.first, order[other.first])
+    assert_array_equal(one.source_rows, order[other.source_rows])
 
 
-def test_rows_of_no_weight_leave_no_trace(mixed_frame, rng):
+def test_rows_of_weight_zero_have_no_effect(mixed_frame, rng):
     y = np.where(np.arange(len(mixed_frame)) < 40, rng.integers(0, 2, 48), 7)
     weight = (np.arange(len(mixed_frame)) < 40).astype(float)
     one, target = read(mixed_frame, y, weight)
     other, _ = read(mixed_frame[:40], y[:40])
     assert target.classes_.tolist() == [0, 1]
     assert_array_equal(one.x.codes, other.x.codes)
-    assert_array_equal(one.first, other.first)
+    assert_array_equal(one.source_rows, other.source_rows)
 
 
-def test_weights_that_are_shares_count_as_rows(numeric_table):
+def test_weights_that_sum_to_one_are_scaled_to_the_rows(numeric_table):
     X, y = numeric_table
     data, _ = read(X, y, np.full(len(X), 1 / len(X)))
     assert_allclose(data.weight, 1)
@@ -124,8 +126,8 @@ def test_rows_of_different_groups_stay_apart():
 # ---------------------------------------------------------------------------- splits
 
 
-def test_the_users_splits_are_of_the_users_rows():
-    X = np.arange(8.0)[:, None] // 2  # each row twice
+def test_explicit_splits_refer_to_the_rows_of_x():
+    X = np.arange(8.0)[:, None] // 2  # each row occurs twice
     y = np.array([0, 0, 1, 1, 0, 0, 1, 1])
     pairs = [([0, 2, 4], [6, 7]), ([4, 5, 6, 7], [0, 1])]
     data, target = read(X, y, cv=pairs)
@@ -136,19 +138,19 @@ def test_the_users_splits_are_of_the_users_rows():
             assert_array_equal(np.sort(numbers), np.sort(X[rows, 0]))
 
 
-def test_zero_weights_and_the_users_splits():
+def test_explicit_splits_may_contain_rows_of_weight_zero():
     X, y = np.arange(6.0)[:, None], np.array([0, 1] * 3)
     pairs = [([0, 1, 2], [3, 4, 5])]
     data, target = read(X, y, [1, 1, 0, 1, 0, 1], cv=pairs)
     (split,) = split_rows(data, "NASClassifier", pairs, target, 3, 0)
     train, valid = split.train, split.valid
-    assert_array_equal(X[data.first], data.x.numeric)
+    assert_array_equal(X[data.source_rows], data.x.numeric)
     assert sorted(data.x.numeric[train, 0]) == [0, 1]
     assert sorted(data.x.numeric[valid, 0]) == [3, 5]
 
 
 @pytest.mark.parametrize("n_folds", [1, 3])
-def test_rows_of_few_values_are_dealt_out_by_weight(rng, n_folds):
+def test_rows_of_few_values_are_split_by_weight(rng, n_folds):
     X = rng.integers(0, 3, size=(600, 2)).astype(float)
     data, target = read(X, (rng.random(600) < 0.2 + 0.3 * X[:, 0]).astype(int))
     assert len(data) <= 18  # nine values, two classes
@@ -161,7 +163,7 @@ def test_rows_of_few_values_are_dealt_out_by_weight(rng, n_folds):
         assert_allclose(
             outside[split.valid], data.weight[split.valid] * split.valid_share
         )
-        # Both sides have the classes in the same shares.
+        # Both sides have the same shares of the classes.
         rates = [np.average(data.y, weights=side) for side in (inside, outside)]
         assert abs(rates[0] - rates[1]) < 0.1
         assert abs(outside.sum() / 600 - (0.2 if n_folds == 1 else 1 / n_folds)) < 0.06
@@ -173,7 +175,7 @@ def test_rows_of_few_values_are_dealt_out_by_weight(rng, n_folds):
 
 
 @pytest.mark.parametrize("kind", ["classes", "labels", "values"])
-def test_validation_rows_tell_the_encoder_nothing(mixed_frame, rng, kind):
+def test_the_encoder_does_not_depend_on_validation_rows(mixed_frame, rng, kind):
     n = len(mixed_frame)
     y = targets(kind, n, rng)
     train, valid = np.arange(30), np.arange(30, n)
@@ -182,7 +184,7 @@ def test_validation_rows_tell_the_encoder_nothing(mixed_frame, rng, kind):
     changed.loc[valid, "gaps"] = pd.NA
     changed.loc[valid, "constant"] = 9.0
     changed.loc[valid, "nothing"] = 1
-    changed.loc[valid, "word"] = "apricot"  # comes before all other words
+    changed.loc[valid, "word"] = "apricot"  # sorts before all other words
     changed.loc[valid, "many"] = [f"new{row}" for row in valid]
     y_changed[valid] = 100 * y[valid[::-1]] if kind == "values" else y[valid[::-1]]
     encoded = []
@@ -190,7 +192,7 @@ def test_validation_rows_tell_the_encoder_nothing(mixed_frame, rng, kind):
         data, target = read(X, target_values, cv=[(train, valid)])
         fold = encode(data, target, *data.splits[0])
         probe = fold.encoder.transform(data.x)
-        encoded.append((by_value(fold.train), fold.task, probe.shape, fold.restore))
+        encoded.append((sorted_rows(fold.train), fold.task, probe.shape, fold.restore))
     (one, one_task, one_shape, one_restore), (two, task, shape, restore) = encoded
     assert_allclose(one, two, rtol=1e-6)
     assert one_shape[1] == shape[1]
@@ -231,7 +233,7 @@ def test_a_fold(mixed_frame, rng, kind):
 
 @pytest.fixture
 def images(rng):
-    """Images (40, 5, 6, 3) of 8 bits, a few of which are equal."""
+    """Return 8-bit images (40, 5, 6, 3), a few of them equal."""
     X = rng.integers(0, 256, (40, 5, 6, 3), dtype=np.uint8)
     X[30:] = X[:10]
     return X
@@ -257,10 +259,10 @@ def test_a_weight_is_a_repetition_of_an_image(images, rng, kind, dtype):
 def test_equal_images_of_one_class_become_one(images):
     y = np.arange(40) % 2
     data, _ = read(images, y)
-    assert len(data) == 30  # the repeats are of the same class
+    assert len(data) == 30  # repeated images have the same class
     assert sorted(data.weight) == [1] * 20 + [2] * 10
-    assert_array_equal(np.moveaxis(images[data.first], 3, 1), data.x.pixels)
-    assert_array_equal(y[data.first], data.y)
+    assert_array_equal(np.moveaxis(images[data.source_rows], 3, 1), data.x.pixels)
+    assert_array_equal(y[data.source_rows], data.y)
     groups = np.arange(40) // 30
     assert len(read(images, y, groups=groups)[0]) == 40
 
@@ -291,7 +293,7 @@ def test_a_fold_of_images(images, dtype, kept):
     assert fold.task.kind == "binary"
 
 
-def test_validation_images_tell_the_encoder_nothing(images):
+def test_the_encoder_does_not_depend_on_validation_images(images):
     y = np.arange(40) % 2
     train, valid = np.arange(20), np.arange(20, 40)
     changed = images.copy()
@@ -304,7 +306,7 @@ def test_validation_images_tell_the_encoder_nothing(images):
     assert_array_equal(tasks[0].image.deviation, tasks[1].image.deviation)
 
 
-def test_many_images_stay_as_small_as_they_are(rng):
+def test_many_images_need_bounded_memory(rng):
     X = rng.integers(0, 256, (20_000, 28, 28), dtype=np.uint8)
     y = rng.integers(0, 2, len(X))
     tracemalloc.start()
@@ -315,11 +317,13 @@ def test_many_images_stay_as_small_as_they_are(rng):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak_of_reading < 1.7 * X.nbytes  # the rows in their order, and digests
-    assert peak < 3 * X.nbytes  # those of the fold; floats would be 8 times as large
+    assert peak_of_reading < 1.7 * X.nbytes  # the sorted rows and their digests
+    assert (
+        peak < 3 * X.nbytes
+    )  # plus the rows of a fold; floats would be 8 times as large
 
 
-def test_large_tables_take_a_bounded_multiple_of_their_size(rng):
+def test_large_tables_need_bounded_memory(rng):
     X = rng.standard_normal((60_000, 20))
     y = (X[:, 0] > 0).astype(int)
     tracemalloc.start()
@@ -329,7 +333,7 @@ def test_large_tables_take_a_bounded_multiple_of_their_size(rng):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # The rows in their order and encoded, and what narrows them: not each step whole.
+    # The sorted rows, the encoded rows and their conversion, but no other copies.
     assert peak < 4 * X.nbytes
 
 
@@ -353,7 +357,9 @@ def test_all_rows_are_not_copied(images, rng):
         ({"a": 1, "b": 0, "c": 4}, [1, 0, 4]),
     ],
 )
-def test_class_weights_multiply_the_loss_and_keep_its_sum(class_weight, expected):
+def test_class_weights_scale_the_loss_weights_and_keep_their_sum(
+    class_weight, expected
+):
     y = np.repeat(["a", "b", "c"], [6, 3, 2])
     X = np.arange(11.0)[:, None]
     data, _ = read(X, y, class_weight=class_weight)
@@ -363,7 +369,7 @@ def test_class_weights_multiply_the_loss_and_keep_its_sum(class_weight, expected
     assert_allclose(mean / mean.sum(), np.array(expected) / np.sum(expected))
 
 
-def test_class_weights_are_what_a_fold_trains_with():
+def test_folds_train_with_class_weights():
     y = np.array([0, 1] * 6)
     data, target = read(np.arange(12.0)[:, None], y, class_weight={0: 3.0})
     fold = encode(data, target, np.arange(8), np.arange(8, 12))
@@ -371,7 +377,7 @@ def test_class_weights_are_what_a_fold_trains_with():
         assert_allclose(rows.weight, np.where(rows.y == 0, 1.5, 0.5))
 
 
-def test_balanced_counts_weights_and_not_rows():
+def test_balanced_class_weights_count_sample_weights():
     X, y = np.arange(4.0)[:, None], np.array([0, 0, 1, 1])
     data, _ = read(X, y, [3, 3, 1, 1], class_weight="balanced")
     sums = np.bincount(data.y, data.loss_weight)
@@ -392,14 +398,14 @@ def test_balanced_counts_weights_and_not_rows():
     ],
     ids=str,
 )
-def test_wrong_class_weights(class_weight, allowed):
+def test_wrong_class_weights_are_refused(class_weight, allowed):
     message = f"The 'class_weight' parameter of NASClassifier must be {allowed}"
     with pytest.raises(InvalidParameterError, match=re.escape(message)) as caught:
         read(np.arange(4.0)[:, None], [0, 1, 0, 1], class_weight=class_weight)
     assert str(caught.value).endswith(f"got {class_weight!r}.")
 
 
-def test_no_class_weights_for_several_labels():
+def test_class_weights_are_refused_for_multilabel_targets():
     message = "must be None for multi-label targets, got 'balanced'."
     with pytest.raises(InvalidParameterError, match=re.escape(message)):
         read(np.zeros((3, 1)), np.eye(3, dtype=int), class_weight="balanced")
@@ -408,7 +414,7 @@ def test_no_class_weights_for_several_labels():
 # ----------------------------------------------------------------------------- scores
 
 
-def test_the_score_sees_the_users_labels_and_rows():
+def test_scorer_gets_original_labels_and_rows():
     X = pd.DataFrame({"a": [3.0, 1.0, 2.0, 0.0]})
     y = np.array(["no", "yes", "no", "yes"])
     data, target = read(X, y)
@@ -419,26 +425,26 @@ def test_the_score_sees_the_users_labels_and_rows():
         return float((estimator.predict(X) == y).mean())
 
     scorer = find_scorer("NASClassifier", scoring, True)
-    score = make_scorer(scorer, scoring, X, data, target)
+    scorer = make_scorer(scorer, scoring, X, data, target)
     rows = np.array([2, 0])
-    assert score(np.eye(2)[data.y[rows]], rows) == 1
+    assert scorer.score(np.eye(2)[data.y[rows]], rows).value == 1
     assert seen["X"] == data.x.numeric[rows, 0].tolist()
-    assert seen["y"] == [y[int(data.first[row])] for row in rows]
+    assert seen["y"] == [y[int(data.source_rows[row])] for row in rows]
 
 
-def test_class_weights_count_in_the_score():
+def test_class_weights_are_used_in_the_score():
     X, y = np.arange(4.0)[:, None], np.array([0, 0, 0, 1])
     data, target = read(X, y, class_weight="balanced")
     scorer = find_scorer("NASClassifier", None, True)
-    score = make_scorer(scorer, None, X, data, target)
+    scorer = make_scorer(scorer, None, X, data, target)
     always_zero = np.tile([1.0, 0.0], (4, 1))
-    assert score(always_zero, np.arange(4)) == pytest.approx(0.5)
+    assert scorer.score(always_zero, np.arange(4)).value == pytest.approx(0.5)
 
 
-def test_one_value_a_row_is_scored_as_one_column():
+def test_single_output_targets_are_scored_as_one_column():
     y = np.array([1.0, 2.0, 4.0])
     data, target = read(np.arange(3.0)[:, None], y)
-    score = make_scorer(
+    scorer = make_scorer(
         find_scorer("NASRegressor", None, False), None, None, data, target
     )
-    assert score(data.y, np.arange(3)) == 1
+    assert scorer.score(data.y, np.arange(3)).value == 1

@@ -1,4 +1,4 @@
-"""Images through `fit` and `predict`, with a space of one linear layer over pixels."""
+"""Images in `fit` and `predict`, with a space of one linear layer over pixels."""
 
 import pickle
 import re
@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from fits import problem_of
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.datasets import load_digits
@@ -17,13 +18,18 @@ from torch import nn
 import sknas._base as base
 from sknas import NASClassifier, NASRegressor
 from sknas._problem import Problem
-from sknas._scoring.baselines import _features, _has_time, _Parts, simple_scores
+from sknas._scoring.baselines import (
+    _feature_map,
+    _has_time,
+    _valid_chunks,
+    baseline_scores,
+)
 from sknas.exceptions import InvalidParameterError
 from sknas.nets._image import ImageInput
 from sknas.spaces import SPACES, Real, Space, TableSpace
 
 
-class OneAtATime(nn.Module):
+class AddNetworkAxis(nn.Module):
     """(N, C) -> (1, N, C)."""
 
     def forward(self, x):
@@ -39,10 +45,10 @@ class PixelSpace(Space):
     def choices(self):
         return {"lr": Real(3e-3, 1e-1, log=True, default=3e-2)}
 
-    def build(self, architectures, task):
+    def build(self, architecture, task):
         linear = nn.Linear(task.n_columns, task.n_outputs)
         inputs = ImageInput(task.image)
-        return nn.Sequential(inputs, nn.Flatten(), linear, OneAtATime())
+        return nn.Sequential(inputs, nn.Flatten(), linear, AddNetworkAxis())
 
 
 DIGITS = load_digits()
@@ -72,7 +78,7 @@ def classifier():
     return tiny().fit(X, CLASSES)
 
 
-def test_what_is_fitted(classifier):
+def test_fitted_attributes_describe_the_images(classifier):
     assert classifier.n_features_in_ == 64
     assert classifier.score(X, CLASSES) > 0.8
     assert classifier.best_score_ > 0.5
@@ -148,7 +154,7 @@ def test_fitted_models_are_pickled(classifier):
     assert clone(again).get_params()["image_shape"] is None
 
 
-def test_parts_are_predicted_as_the_whole(classifier, monkeypatch):
+def test_chunks_are_predicted_like_the_whole(classifier, monkeypatch):
     expected = classifier.predict_proba(NEW)
     monkeypatch.setattr(base, "CHUNK_CELLS", 1)
     assert_allclose(classifier.predict_proba(NEW), expected, atol=1e-6)
@@ -170,7 +176,7 @@ def test_other_parameters_hold_for_images(parameters):
     assert model.score(X, CLASSES) > 0.8
 
 
-def test_a_function_scores_the_images_that_were_given():
+def test_scoring_function_gets_the_original_images():
     shapes = set()
 
     def scoring(estimator, X, y):
@@ -196,7 +202,7 @@ def test_regression_over_images(y):
     assert np.isfinite(model.baseline_scores_["linear"])
 
 
-def test_several_labels_of_an_image():
+def test_multilabel_targets_of_images():
     y = np.stack([CLASSES % 2, CLASSES > 4], axis=1)
     model = tiny(max_epochs=80).fit(X, y)
     assert model.predict_proba(NEW).shape == (100, 2)
@@ -215,7 +221,7 @@ def test_a_grid_search_over_images():
     assert grid.fit(X[..., None], CLASSES).best_params_ == {"max_epochs": 40}
 
 
-def test_images_that_cannot_be_written_are_read(classifier):
+def test_read_only_images_are_read(classifier):
     frozen, new = X.copy(), NEW.copy()
     for array in (frozen, new):
         array.flags.writeable = False
@@ -230,10 +236,10 @@ def test_max_time_holds_for_images():
     assert model.score(X, CLASSES) > 0.5
 
 
-# ------------------------------------------------------------------------- what reads
+# --------------------------------------------------------------- choice of the reader
 
 
-def test_the_dimensions_of_x_choose_the_space(monkeypatch):
+def test_dimensions_of_x_determine_the_default_space(monkeypatch):
     monkeypatch.setitem(SPACES, "image", PixelSpace)
     flat = X.reshape(N, 64)
     for rows, parameters, kind in (
@@ -260,7 +266,7 @@ class OddSpace(PixelSpace):
             X,
             {"search_space": "table"},
             "X must have 2 dimensions for search_space='table', got an array of shape "
-            "(240, 8, 8): give one row a sample.",
+            "(240, 8, 8): give one row per sample.",
         ),
         (
             X.reshape(N, 64),
@@ -283,12 +289,12 @@ class OddSpace(PixelSpace):
         ),
     ],
 )
-def test_what_does_not_fit_the_space_is_refused(rows, parameters, message):
+def test_input_that_does_not_fit_the_space_is_rejected(rows, parameters, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         tiny(**parameters).fit(rows, CLASSES)
 
 
-def test_a_refused_fit_leaves_an_earlier_one_as_it_was():
+def test_a_rejected_fit_does_not_change_the_fitted_estimator():
     model = tiny(max_epochs=1).fit(X, CLASSES)
     expected = model.predict_proba(NEW)
     with pytest.raises(InvalidParameterError):
@@ -300,44 +306,34 @@ def test_a_refused_fit_leaves_an_earlier_one_as_it_was():
 
 
 def made_problem(**parameters):
-    model = tiny(**parameters)
-    model._check_parameters(X)
-    data, seed, images = model._read_training_data(X, CLASSES, None, None)
-    budget = base.plan_budget(N, None, None)
-    return model._make_problem(data, budget, seed, images, 0.0)[1]
+    _, problem = problem_of(tiny(**parameters), X, CLASSES)
+    return problem
 
 
 def test_a_linear_model_reads_scaled_pixels():
     problem = made_problem()
     fold = problem.folds[0]
-    features = _features(fold)(fold.train.x)
+    features = _feature_map(fold)(fold.train.x)
     assert features.shape == (len(fold.train), 64)
     assert features.dtype == np.float32
     assert_allclose(features.mean(), 0, atol=1e-4)
     assert_allclose(features.std(), 1, rtol=1e-4)
 
 
-def test_images_are_made_floats_in_parts(monkeypatch):
+def test_images_are_converted_to_floats_in_chunks(monkeypatch):
     monkeypatch.setattr("sknas._scoring.baselines.MAX_IMAGES", 50)
     problem = made_problem()
     fold = problem.folds[0]
-    seen = []
-
-    def features(x):
-        seen.append(len(x))
-        return x.reshape(len(x), -1)
-
-    parts = _Parts(features, fold.valid.x, fold.task)
-    answers = parts.answers(lambda rows: rows[:, :1])
-    assert_array_equal(answers[:, 0], fold.valid.x.reshape(len(parts), -1)[:, 0])
-    assert sum(seen) == len(parts) and max(seen) == 50
-    scores = simple_scores(problem)
-    assert scores["linear"] > 0.6 > scores["dummy"]
+    chunks = list(_valid_chunks(fold))
+    assert_array_equal(np.concatenate(chunks), fold.valid.x)
+    assert max(map(len, chunks)) == 50
+    scores = baseline_scores(problem)
+    assert scores["linear"].value > 0.6 > scores["dummy"].value
 
 
-def test_a_linear_model_of_large_images_has_no_time():
+def test_linear_baseline_of_large_images_is_skipped():
     problem = made_problem()
     large = type(problem.task.image)((3, 512, 512), np.zeros(3), np.ones(3))
     task = type(problem.task)("multiclass", 10, 50_000, image=large)
     wide = Problem(task=task, folds=problem.folds)
-    assert not _has_time(wide)
+    assert not _has_time(wide, np.inf)

@@ -1,4 +1,4 @@
-"""Which rows train and which validate."""
+"""Splits of rows into training and validation rows."""
 
 import re
 import warnings
@@ -16,28 +16,30 @@ from sklearn.model_selection import (
     TimeSeriesSplit,
 )
 
-from sknas._data.splits import check_folds, given_splits, is_split_by_us, made_splits
+from sknas._data.splits import check_folds, is_n_folds, make_splits, user_splits
 from sknas.exceptions import InvalidParameterError, SearchWarning
 
 
-def made(y, groups=None, *, cv="auto", stratify=True, n_folds=3, seed=0):
+def split_rows(y, groups=None, *, cv="auto", stratify=True, n_folds=3, seed=0):
     y = np.asarray(y)
     groups = None if groups is None else np.asarray(groups)
     weight = np.ones(len(y))
-    made = made_splits("NASClassifier", cv, y, weight, groups, stratify, n_folds, seed)
-    for split in made:  # rows that count once are on one side, as a whole
+    splits = make_splits(
+        "NASClassifier", cv, y, weight, groups, stratify, n_folds, seed
+    )
+    for split in splits:  # rows of weight 1 are on one side only
         assert np.all(split.train_share == 1) and np.all(split.valid_share == 1)
-    return [(split.train, split.valid) for split in made]
+    return [(split.train, split.valid) for split in splits]
 
 
-def given(cv, n=12, groups=None, kept=None):
-    kept = np.ones(n, dtype=bool) if kept is None else np.asarray(kept)
+def given(cv, n=12, groups=None, weighted=None):
+    weighted = np.ones(n, dtype=bool) if weighted is None else np.asarray(weighted)
     X, y = np.zeros((n, 1)), np.arange(n) % 2
-    return given_splits("NASClassifier", cv, X, y, groups, kept)
+    return user_splits("NASClassifier", cv, X, y, groups, weighted)
 
 
 def check_splits(splits, groups=None):
-    """No split shares a row or a group between its sides, none is empty."""
+    """Assert that the sides of a split are not empty and share no row and no group."""
     for train, valid in splits:
         assert len(train) and len(valid)
         assert not set(train) & set(valid)
@@ -45,13 +47,13 @@ def check_splits(splits, groups=None):
             assert not set(groups[train]) & set(groups[valid])
 
 
-# ----------------------------------------------------------------- folds of our own
+# ----------------------------------------------------------------- shuffled folds
 
 
 @pytest.mark.parametrize("stratify", [True, False])
 @pytest.mark.parametrize(("cv", "n_folds"), [("auto", 3), ("auto", 5), (4, 3), (2, 9)])
 def test_each_row_is_validated_once(cv, n_folds, stratify):
-    splits = made(np.arange(40) % 3, cv=cv, n_folds=n_folds, stratify=stratify)
+    splits = split_rows(np.arange(40) % 3, cv=cv, n_folds=n_folds, stratify=stratify)
     assert len(splits) == (n_folds if cv == "auto" else cv)
     check_splits(splits)
     validated = np.concatenate([valid for _, valid in splits])
@@ -60,16 +62,16 @@ def test_each_row_is_validated_once(cv, n_folds, stratify):
         assert len(train) + len(valid) == 40
 
 
-def test_classes_are_shared_out_evenly():
+def test_each_fold_has_its_share_of_every_class():
     y = np.repeat([0, 1, 2], [30, 12, 6])
-    for _, valid in made(y):
+    for _, valid in split_rows(y):
         assert np.bincount(y[valid]).tolist() == [10, 4, 2]
 
 
 @pytest.mark.parametrize("stratify", [True, False])
 def test_a_hold_out_is_a_fifth(stratify):
     y = np.arange(100) % 4
-    ((train, valid),) = made(y, n_folds=1, stratify=stratify)
+    ((train, valid),) = split_rows(y, n_folds=1, stratify=stratify)
     check_splits([(train, valid)])
     assert (len(train), len(valid)) == (80, 20)
     if stratify:
@@ -79,7 +81,7 @@ def test_a_hold_out_is_a_fifth(stratify):
 @pytest.mark.parametrize("n_classes", [3, 100, 300, 500])
 def test_a_hold_out_of_any_number_of_classes(n_classes):
     y = np.arange(1000) % n_classes
-    splits = made(y, n_folds=1)
+    splits = split_rows(y, n_folds=1)
     assert len(splits) == 1
     check_splits(splits)
     assert 100 <= len(splits[0][1]) <= 300
@@ -88,9 +90,9 @@ def test_a_hold_out_of_any_number_of_classes(n_classes):
 @pytest.mark.parametrize("stratify", [True, False])
 @pytest.mark.parametrize("n_folds", [1, 3])
 @pytest.mark.parametrize("groups", [None, np.arange(60) // 3], ids=["rows", "groups"])
-def test_the_seed_decides_and_nothing_else(stratify, n_folds, groups):
+def test_splits_depend_only_on_the_seed(stratify, n_folds, groups):
     y, options = np.arange(60) % 2, {"stratify": stratify, "n_folds": n_folds}
-    first, again, other = (made(y, groups, seed=s, **options) for s in (1, 1, 2))
+    first, again, other = (split_rows(y, groups, seed=s, **options) for s in (1, 1, 2))
     assert_array_equal(first[0][1], again[0][1])
     assert not np.array_equal(first[0][1], other[0][1])
 
@@ -104,30 +106,30 @@ def test_the_seed_decides_and_nothing_else(stratify, n_folds, groups):
         ([0, 1] * 6, [0] * 6 + [1] * 6, 2),
     ],
 )
-def test_auto_takes_fewer_folds_where_rows_or_groups_are_few(y, groups, expected):
+def test_auto_uses_fewer_folds_for_few_rows_or_groups(y, groups, expected):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SearchWarning)
-        splits = made(y, groups)
+        splits = split_rows(y, groups)
     assert len(splits) == expected
     check_splits(splits)
 
 
 @pytest.mark.parametrize("n_rows", [2, 3, 4])
-def test_auto_takes_fewer_folds_of_few_values(n_rows):
-    splits = made(np.zeros(n_rows), stratify=False)
+def test_auto_uses_fewer_folds_for_few_values(n_rows):
+    splits = split_rows(np.zeros(n_rows), stratify=False)
     assert len(splits) == min(n_rows, 3)
     check_splits(splits)
 
 
-def test_one_row_cannot_be_validated():
+def test_single_row_is_refused():
     message = "There must be at least 2 rows to train and to validate on, got 1."
     with pytest.raises(ValueError, match=message):
-        made([0], stratify=False)
+        split_rows([0], stratify=False)
 
 
-def test_a_row_given_often_is_on_both_sides():
+def test_a_row_of_large_weight_is_on_both_sides():
     y, weight = np.zeros(1, dtype=int), np.array([60.0])
-    splits = made_splits("N", "auto", y, weight, None, False, 3, 0)
+    splits = make_splits("N", "auto", y, weight, None, False, 3, 0)
     assert len(splits) == 3
     for split in splits:
         assert split.train.tolist() == split.valid.tolist() == [0]
@@ -142,14 +144,14 @@ def test_groups_are_never_split(seed, n_folds, stratify):
     rng = np.random.default_rng(seed)
     groups = rng.integers(0, 9, 80)
     y = rng.integers(0, 2, 80)
-    splits = made(y, groups, n_folds=n_folds, stratify=stratify, seed=seed)
+    splits = split_rows(y, groups, n_folds=n_folds, stratify=stratify, seed=seed)
     assert len(splits) == n_folds
     check_splits(splits, groups)
 
 
 def test_groups_of_words_are_never_split(rng):
     groups = rng.choice(["a", "b", "c", "d"], 40)
-    check_splits(made(np.arange(40) % 2, groups), groups)
+    check_splits(split_rows(np.arange(40) % 2, groups), groups)
 
 
 # ----------------------------------------------------------------------- rare classes
@@ -177,7 +179,7 @@ def test_rare_classes_are_trained_on_and_never_validated(
         "trained on, but no fold validates them."
     )
     with pytest.warns(SearchWarning) as caught:
-        splits = made(y, cv=cv, n_folds=n_folds)
+        splits = split_rows(y, cv=cv, n_folds=n_folds)
     assert [str(w.message) for w in caught] == [message]
     check_splits(splits)
     rare = np.flatnonzero(np.isin(y, np.flatnonzero(np.array(counts) < least)))
@@ -185,9 +187,9 @@ def test_rare_classes_are_trained_on_and_never_validated(
         assert np.isin(rare, train).all() and not np.isin(rare, valid).any()
 
 
-def test_where_every_class_is_rare_all_are_validated():
+def test_all_classes_are_validated_if_every_class_is_rare():
     with pytest.warns(SearchWarning, match="4 of 4 classes have fewer than 2"):
-        splits = made([0, 1, 2, 3])
+        splits = split_rows([0, 1, 2, 3])
     check_splits(splits)
     assert_array_equal(np.sort(np.concatenate([v for _, v in splits])), np.arange(4))
 
@@ -196,22 +198,22 @@ def test_a_group_with_a_rare_class_is_not_split():
     y = np.array([0] * 6 + [1] * 6 + [2])
     groups = np.array([0, 0, 1, 1, 2, 2] * 2 + [0])
     with pytest.warns(SearchWarning, match="1 of 3 classes"):
-        splits = made(y, groups)
+        splits = split_rows(y, groups)
     check_splits(splits, groups)
 
 
-def test_auto_takes_fewer_folds_where_rare_classes_hold_a_group():
+def test_auto_uses_fewer_folds_if_rare_classes_occupy_a_group():
     y = np.array([0, 1] * 6 + [2])
     groups = np.array([0] * 6 + [1] * 6 + [2])
     with pytest.warns(SearchWarning, match="1 of 3 classes"):
-        splits = made(y, groups)
+        splits = split_rows(y, groups)
     assert len(splits) == 2
     check_splits(splits, groups)
 
 
 @pytest.mark.parametrize("grouped", [False, True], ids=["rows", "groups"])
 @pytest.mark.parametrize("cv", ["auto", 2, 4])
-def test_small_tables_of_any_kind(cv, grouped):
+def test_splits_of_small_tables_are_valid(cv, grouped):
     for seed in range(60):
         rng = np.random.default_rng(seed)
         n_rows = int(rng.integers(2, 25))
@@ -222,7 +224,9 @@ def test_small_tables_of_any_kind(cv, grouped):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                splits = made(y, groups, cv=cv, n_folds=int(rng.choice([1, 2, 3])))
+                splits = split_rows(
+                    y, groups, cv=cv, n_folds=int(rng.choice([1, 2, 3]))
+                )
             except InvalidParameterError:
                 assert cv != "auto"
                 continue
@@ -242,39 +246,39 @@ def test_small_tables_of_any_kind(cv, grouped):
         ([0, 0, 1, 1, 2, 2], None, 5, "at most the rows of the largest class, 2"),
     ],
 )
-def test_more_folds_than_there_are_rows(y, groups, cv, allowed):
+def test_more_folds_than_rows_are_refused(y, groups, cv, allowed):
     message = f"The 'cv' parameter of NASClassifier must be {allowed}, got {cv}."
     with pytest.raises(InvalidParameterError, match=re.escape(message)):
-        made(y, groups, cv=cv)
+        split_rows(y, groups, cv=cv)
 
 
-def test_one_group_cannot_be_validated():
+def test_single_group_is_refused():
     message = "There must be at least 2 groups to train and to validate on, got 1."
     with pytest.raises(ValueError, match=re.escape(message)):
-        made([0, 1] * 4, [7] * 8)
+        split_rows([0, 1] * 4, [7] * 8)
 
 
 @pytest.mark.parametrize("cv", ["auto", 2, np.int64(5), KFold(3), [([0], [1])]])
-def test_ways_to_split(cv):
+def test_valid_cv(cv):
     check_folds("NASClassifier", cv)
-    assert is_split_by_us(cv) == (not isinstance(cv, KFold | list))
+    assert is_n_folds(cv) == (not isinstance(cv, KFold | list))
 
 
 @pytest.mark.parametrize("cv", ["loo", 1, 0, -3, True, 2.5, None, KFold])
-def test_what_is_no_way_to_split(cv):
+def test_invalid_cv(cv):
     message = (
         "The 'cv' parameter of NASClassifier must be 'auto', an int >= 2, a "
-        "scikit-learn splitter or an iterable of (train, test) row numbers, got "
+        "scikit-learn splitter or an iterable of (train, test) row indices, got "
         f"{cv!r}."
     )
     with pytest.raises(InvalidParameterError, match=re.escape(message)):
         check_folds("NASClassifier", cv)
 
 
-# ------------------------------------------------------------------ the user's splits
+# ------------------------------------------------------------------- explicit splits
 
 
-def test_explicit_pairs_are_taken_as_they_are():
+def test_explicit_pairs_are_used_unchanged():
     pairs = [([0, 1, 2], [3, 4]), (np.array([5]), range(6, 8))]
     splits = given(pairs)
     assert [[side.tolist() for side in split] for split in splits] == [
@@ -309,29 +313,29 @@ def test_splitters_may_leave_rows_out(cv):
         assert_array_equal(got[1], wanted[1])
 
 
-class OwnSplitter:
-    """One that a user writes: with lists."""
+class CustomSplitter:
+    """A custom splitter that yields lists."""
 
     def split(self, X, y=None, groups=None):
         yield list(range(4)), list(range(4, len(X)))
 
 
-def test_a_splitter_of_the_users_own():
-    ((train, valid),) = given(OwnSplitter())
+def test_custom_splitter():
+    ((train, valid),) = given(CustomSplitter())
     assert (list(train), list(valid)) == (list(range(4)), list(range(4, 12)))
 
 
 @pytest.mark.parametrize("cv", [GroupKFold(3), LeaveOneGroupOut()])
-def test_splitters_read_the_groups(cv):
+def test_splitters_get_the_groups(cv):
     groups = np.arange(12) % 4
     check_splits(given(cv, groups=groups), groups)
 
 
-def test_rows_of_no_weight_drop_out_of_the_splits():
-    kept = np.arange(12) % 3 != 0  # 1 2 4 5 7 8 10 11 become 0 to 7
+def test_splits_exclude_rows_of_weight_zero():
+    weighted = np.arange(12) % 3 != 0  # rows 1 2 4 5 7 8 10 11 become 0 to 7
     pairs = [([0, 1, 2, 3, 4], [5, 6, 7]), ([8, 9, 10, 11], [0, 3]), ([0], [1])]
-    splits = given(pairs, kept=kept)
-    # What has nothing to train or to validate on is left out.
+    splits = given(pairs, weighted=weighted)
+    # A split without training or validation rows is dropped.
     assert [[side.tolist() for side in split] for split in splits] == [
         [[0, 1, 2], [3, 4]]
     ]
@@ -340,13 +344,13 @@ def test_rows_of_no_weight_drop_out_of_the_splits():
 @pytest.mark.parametrize(
     "cv", [[1, 2], [(0, 1, 2)], [([0], [99])], ["ab"], [([0.5], [1])]], ids=str
 )
-def test_pairs_that_are_no_row_numbers(cv):
+def test_invalid_row_numbers(cv):
     with pytest.raises(InvalidParameterError, match="'cv' parameter of NASClassifier"):
         given(cv)
 
 
 @pytest.mark.parametrize("pairs", [[], [([], [1])], [([0], [])], [([0, 1], [])]])
-def test_splits_that_leave_nothing(pairs):
+def test_splits_with_an_empty_side_are_rejected(pairs):
     pairs = [tuple(np.array(side, dtype=int) for side in pair) for pair in pairs]
     message = "leave no rows to train or to validate on, give splits with both."
     with pytest.raises(ValueError, match=message):

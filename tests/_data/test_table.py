@@ -1,4 +1,4 @@
-"""Tables as numbers and codes, and codes as what a network reads."""
+"""Reading and encoding of tables."""
 
 import datetime
 import decimal
@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-import sknas._data.table_encoder as table_module
-from sknas._data import Table, TableEncoder, TableReader
-from sknas._data.table_encoder import weighted_quantiles
+import sknas._data.table_encoder as encoder_module
+from sknas._data.table_encoder import RawTable, TableEncoder, weighted_quantiles
+from sknas._data.table_reader import TableReader
 from sknas.exceptions import InvalidParameterError
 
 ORDERED = pd.CategoricalDtype(["z", "c", "a", "b"], ordered=True)
@@ -28,7 +28,7 @@ def frame(values, dtype=None):
 
 
 def read(fitted, rows=None, categorical="from_dtype"):
-    """What a reader makes of rows, after it has seen others (or the same)."""
+    """Read rows with a reader that was fitted to other rows, or to the same."""
     reader = TableReader("NASClassifier", categorical).fit(fitted)
     return reader.read(fitted if rows is None else rows)
 
@@ -38,9 +38,9 @@ def codes(*args, **kwargs):
 
 
 def table_of(numeric=None, words=None):
-    """A table of some numeric columns and some columns of codes, given as lists."""
+    """Return a table of numeric columns and columns of codes, given as lists."""
     n_rows = len((numeric or words)[0])
-    return Table(
+    return RawTable(
         np.array(numeric or np.zeros((0, n_rows)), dtype=float).T,
         np.array(words or np.zeros((0, n_rows)), dtype=np.int64).T,
     )
@@ -51,13 +51,13 @@ def fitted(table, weight=None):
 
 
 def encode(column, rows=None):
-    """One numeric column, encoded."""
+    """Encode one numeric column."""
     encoder = fitted(table_of([column]))
     return encoder.transform(table_of([column if rows is None else rows]))
 
 
 def random_table(rng, n_rows=80):
-    """A table with each kind of column, gaps and rare levels."""
+    """Return a table with each kind of column, gaps and rare levels."""
     numeric = rng.normal(size=(n_rows, 6))
     numeric[:, 1] = rng.integers(0, 2, n_rows)
     numeric[:, 2] = 7
@@ -65,14 +65,14 @@ def random_table(rng, n_rows=80):
     numeric[rng.random(n_rows) < 0.2, 4] = np.nan
     numeric[:, 5] = rng.choice([0, 0, 0, 1, 5], n_rows)
     sizes = (1, 2, 5, 12, 300)
-    return Table(numeric, np.stack([rng.integers(0, s, n_rows) for s in sizes], 1))
+    return RawTable(numeric, np.stack([rng.integers(0, s, n_rows) for s in sizes], 1))
 
 
 # ---------------------------------------------------------------- reading columns
 
 
 @pytest.mark.parametrize("dtype", NUMBERS + ARROW_NUMBERS)
-def test_numbers_of_any_dtype_read_alike(dtype):
+def test_numbers_of_any_dtype_are_read_alike(dtype):
     table = read(frame([3, None, 1], dtype))
     assert_array_equal(table.numeric, [[3], [np.nan], [1]])
     assert table.codes.shape == (3, 0)
@@ -88,7 +88,7 @@ def test_numbers_of_any_dtype_read_alike(dtype):
         (["Int32"], np.float64),
     ],
 )
-def test_single_precision_is_kept_where_all_numbers_have_it(dtypes, expected):
+def test_single_precision_is_kept_if_all_numbers_have_it(dtypes, expected):
     X = pd.DataFrame(
         {f"c{i}": pd.Series([1, 2, 3], dtype=d) for i, d in enumerate(dtypes)}
     )
@@ -98,7 +98,7 @@ def test_single_precision_is_kept_where_all_numbers_have_it(dtypes, expected):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8, bool])
-def test_arrays_read_like_frames(dtype):
+def test_arrays_are_read_like_frames(dtype):
     X = np.array([[0, 1], [1, 0], [1, 1]], dtype=dtype)
     one, other = read(X), read(pd.DataFrame(X, columns=["a", "b"]))
     assert_array_equal(one.numeric, other.numeric)
@@ -108,60 +108,60 @@ def test_arrays_read_like_frames(dtype):
 
 @pytest.mark.parametrize("at_fit", WORDS, ids=str)
 @pytest.mark.parametrize("later", WORDS, ids=str)
-def test_words_of_any_dtype_read_alike(at_fit, later):
+def test_strings_of_any_dtype_are_read_alike(at_fit, later):
     learnt = frame(["b", "a", None, "c"], at_fit)
-    # z is unknown although some of the dtypes name it: no row of it was seen.
+    # z is unknown, even if a dtype lists it: no row of fit contains it.
     assert codes(learnt, frame(["c", "z", None, "a", "b"], later)) == [2, -1, 3, 0, 1]
 
 
 @pytest.mark.parametrize("at_fit", FLAGS, ids=str)
 @pytest.mark.parametrize("later", FLAGS, ids=str)
-def test_booleans_of_any_dtype_read_alike(at_fit, later):
+def test_booleans_of_any_dtype_are_read_alike(at_fit, later):
     learnt = frame([True, False, True], at_fit)
     assert codes(learnt, frame([False, True], later)) == [0, 1]
 
 
 @pytest.mark.parametrize("at_fit", INTEGERS, ids=str)
 @pytest.mark.parametrize("later", INTEGERS, ids=str)
-def test_categories_of_numbers_read_alike(at_fit, later):
+def test_categories_of_numbers_are_read_alike(at_fit, later):
     learnt = frame([3, 1, 2], at_fit)
     assert codes(learnt, frame([2, 1, 3], later), categorical=["a"]) == [1, 0, 2]
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT])
-def test_any_sign_for_missing_is_missing(missing):
+def test_every_missing_value_is_missing(missing):
     X = frame(["x", missing, "y"], object)
     assert codes(X) == [0, 2, 1]
-    # A boolean column with a gap is one of objects.
+    # A boolean column with a gap has dtype object.
     flags = frame([True, False], bool)
     assert codes(flags, frame([True, missing], object)) == [1, 2]
 
 
-def test_mixed_objects_are_words_by_their_text():
+def test_mixed_objects_are_categories_by_their_text():
     X = frame([1, "1", 2.5, "red", None], object)
     assert codes(X) == [0, 0, 1, 2, 3]
     assert codes(X, frame(["2.5", 1, "green"], object)) == [1, 0, -1]
 
 
 @pytest.mark.parametrize("number", [7, 1234567, 0.123456789, -(2**40)])
-def test_numbers_that_were_words_are_found_again(number):
+def test_numbers_have_the_code_of_equal_objects(number):
     assert codes(frame([number, "x"], object), frame([number])) == [0]
 
 
-def test_mixed_objects_read_alike_one_by_one_and_in_any_order():
+def test_codes_of_mixed_objects_do_not_depend_on_other_rows_and_order():
     X = frame([1, True, 0, False, "x", 1.0, "True"], object)
     for learnt in (X, X[::-1]):
         alone = [codes(learnt, X[row : row + 1])[0] for row in range(len(X))]
         assert alone == codes(learnt, X) == codes(X)
 
 
-def test_words_where_numbers_were_learnt_are_unknown_unless_they_are_numbers():
+def test_strings_in_a_numeric_category_are_unknown_unless_they_are_numbers():
     learnt = frame([1, 2, 3])
     assert codes(learnt, frame(["2", "red", None]), categorical=[0]) == [1, -1, 3]
 
 
 @pytest.mark.parametrize("dtype", ["string", "str", "string[pyarrow]", "category"])
-def test_a_word_column_without_a_word_is_still_one(dtype):
+def test_string_column_without_values_is_a_category(dtype):
     if pd.Series([None], dtype=dtype).dtype == object:
         pytest.skip("this pandas has no dtype for str")
     learnt = frame([None, None], dtype)
@@ -173,7 +173,7 @@ def test_an_object_column_without_a_value_is_numeric():
     assert np.isnan(table.numeric).all() and table.codes.shape == (2, 0)
 
 
-def test_object_arrays_are_told_apart_column_by_column():
+def test_columns_of_object_arrays_are_inferred_one_by_one():
     X = np.array([[1, "a", decimal.Decimal("0.5")], [None, 2, 3]], dtype=object)
     table = read(X)
     assert_array_equal(table.numeric, [[1, 0.5], [np.nan, 3]])
@@ -192,13 +192,13 @@ def test_columns_may_share_a_name():
     assert table.codes.tolist() == [[0], [1]]
 
 
-def test_reading_leaves_the_rows_as_they_are(mixed_frame):
+def test_reading_does_not_change_the_frame(mixed_frame):
     before = mixed_frame.copy(deep=True)
     read(mixed_frame)
     pd.testing.assert_frame_equal(mixed_frame, before)
 
 
-def test_each_row_is_read_by_itself(mixed_frame):
+def test_rows_are_read_independently(mixed_frame):
     reader = TableReader("NASClassifier").fit(mixed_frame)
     whole = reader.read(mixed_frame)
     for row in range(0, len(mixed_frame), 5):
@@ -221,19 +221,19 @@ def test_each_row_is_read_by_itself(mixed_frame):
     ],
     ids=str,
 )
-def test_which_columns_are_categories(given, expected):
+def test_categorical_features_select_the_categories(given, expected):
     X = pd.DataFrame({"a": [1, 2], "b": [0.5, 1], "c": [True, False], "d": [3, 4]})
     X["d"] = X["d"].astype("category")
     reader = TableReader("NASClassifier", given).fit(X)
-    assert [reader.names_[place] for place in reader.categorical_] == expected
+    assert [reader.names_[index] for index in reader.categorical_] == expected
 
 
 @pytest.mark.parametrize("given", ["all", [True], ["b"], [2], [-1], [1.5], 3])
-def test_categorical_features_that_are_not_there(given):
+def test_invalid_categorical_features(given):
     named = given[0] if given in (["b"], [2], [-1], [1.5]) else given
     message = (
         "The 'categorical_features' parameter of NASClassifier must be 'from_dtype', "
-        "None, a mask of one bool a column, or numbers or names of columns of X, got "
+        "None, a mask of one bool per column, or indices or names of columns of X, got "
         f"{named!r}."
     )
     X = pd.DataFrame({"a": [1, 2], "c": [3, 4]})
@@ -257,7 +257,7 @@ def test_infinity_is_refused_by_name(dtype, later):
         read(good if later else bad, bad)
 
 
-def test_infinity_in_an_array_is_refused_by_place():
+def test_infinity_in_an_array_is_rejected_by_column_index():
     with pytest.raises(ValueError, match="Column 'x1' of X holds infinity"):
         read(np.array([[1, 2], [3, -np.inf]]))
 
@@ -289,12 +289,12 @@ def test_dates_are_refused_by_name(kind, categorical):
 
 
 @pytest.mark.parametrize("kind", ["datetime", "difference"])
-def test_dates_where_numbers_were_learnt_are_refused(kind):
+def test_dates_in_a_numeric_column_are_refused(kind):
     with pytest.raises(ValueError, match="Column 'a' of X"):
         read(frame([1.0, 2.0]), frame(DATES[kind]))
 
 
-def test_dates_in_an_array_are_refused_by_place():
+def test_dates_in_an_array_are_rejected_by_column_index():
     X = np.array([["2020-01-01", "2021-01-01"]], dtype="datetime64[D]")
     for categorical in ("from_dtype", None):
         with pytest.raises(ValueError, match="Column 'x0' of X holds dates"):
@@ -309,13 +309,13 @@ def test_complex_numbers_are_refused(kind, categorical):
         read(frame(X[:, 0]) if kind == "frame" else X, categorical=categorical)
 
 
-def test_complex_numbers_where_numbers_were_learnt_are_refused():
+def test_complex_numbers_in_a_numeric_column_are_refused():
     with pytest.raises(ValueError, match="Complex data not supported: column 'a'"):
         read(frame([1.0, 2.0]), frame([1j, 2]))
 
 
 @pytest.mark.parametrize("dtype", [object, "string", "category"])
-def test_words_where_numbers_were_learnt_are_refused_by_name(dtype):
+def test_strings_in_a_numeric_column_are_refused_by_name(dtype):
     message = (
         "Column 'a' of X must hold numbers as it did in fit, or be named in "
         "'categorical_features': could not convert string to float: 'red'"
@@ -324,7 +324,7 @@ def test_words_where_numbers_were_learnt_are_refused_by_name(dtype):
         read(frame([1.0, 2.0]), frame(["red", None], dtype))
 
 
-def test_an_integer_no_float_can_hold_is_refused_by_name():
+def test_integer_beyond_floats_is_refused_by_name():
     with pytest.raises(ValueError, match="Column 'a' of X"):
         read(frame([10**400, 2], object))
 
@@ -340,7 +340,7 @@ def test_numbers_are_scaled_by_median_and_quartiles_and_clipped_smoothly(rng):
     assert encode(column, [middle, 1e300, -1e300]).ravel() == pytest.approx([0, 3, -3])
 
 
-def test_numbers_of_which_most_are_equal_still_vary():
+def test_columns_of_mostly_equal_numbers_are_not_constant():
     x = encode([0.0] * 20 + [1.0, 2.0, -4.0])[:, 0]
     assert len(np.unique(x)) == 4 and np.abs(x).max() < 3
 
@@ -368,9 +368,9 @@ def test_huge_and_tiny_numbers_keep_their_order(column):
     assert np.isfinite(far).all() and (np.abs(far) <= 3).all()
 
 
-def test_single_precision_numbers_near_its_limits():
+def test_numbers_near_the_limits_of_single_precision_are_encoded():
     column = np.array([[3e38], [-3e38], [1e-38], [0]], dtype=np.float32)
-    table = Table(column, np.zeros((4, 0), dtype=np.int64))
+    table = RawTable(column, np.zeros((4, 0), dtype=np.int64))
     x = fitted(table).transform(table)
     assert x.dtype == np.float32 and np.isfinite(x).all() and np.ptp(x) > 0.5
 
@@ -378,36 +378,36 @@ def test_single_precision_numbers_near_its_limits():
 @pytest.mark.parametrize(
     ("columns", "layout", "expected"),
     [
-        # constant, missing everywhere: nothing is left, but a network needs a column
+        # constant or missing everywhere: a column of zeros, as networks need a column
         ([[5, 5, 5, 5]], (0, 1, ()), [[0], [0], [0], [0]]),
         ([[np.nan] * 4], (0, 1, ()), [[0], [0], [0], [0]]),
-        # a constant with gaps: where the gaps are
+        # a constant with gaps: marks the gaps
         ([[5, np.nan, 5, 5]], (0, 1, ()), [[-1], [1], [-1], [-1]]),
-        # two values; missing ones stand between them
+        # two values: -1 and 1, with missing values at 0
         ([[3, 9, 9, 3]], (0, 1, ()), [[-1], [1], [1], [-1]]),
         ([[3, 9, np.nan, 3]], (0, 2, ()), [[-1, -1], [1, -1], [0, 1], [-1, -1]]),
     ],
 )
-def test_columns_of_few_values(columns, layout, expected):
+def test_encoding_of_columns_of_few_values(columns, layout, expected):
     table = table_of(columns)
     encoder = fitted(table)
     assert (encoder.n_numeric, encoder.n_binary, encoder.cardinalities_) == layout
     assert_array_equal(encoder.transform(table), expected)
 
 
-def test_a_missing_number_is_zero_and_sets_a_column_of_its_own():
+def test_missing_number_is_zero_and_marked_in_a_second_column():
     x = encode([1.0, 2.0, np.nan, 4.0, 9.0])
     assert x.shape == (5, 2)
     assert x[2, 0] == 0
     assert_array_equal(x[:, 1], [-1, -1, 1, -1, -1])
 
 
-def test_gaps_that_come_later_are_zero():
+def test_gaps_in_a_column_without_gaps_in_fit_are_zero():
     assert encode([1.0, 2.0, 3.0], [np.nan]).tolist() == [[0]]
     assert encode([1.0, 2.0], [np.nan]).tolist() == [[0]]
 
 
-def test_values_beyond_two_learnt_ones_stay_within():
+def test_values_beyond_two_fitted_values_are_clipped():
     assert encode([1.0, 2.0], [-50.0, 1.5, 50.0]).ravel().tolist() == [-1, 0, 1]
 
 
@@ -423,8 +423,17 @@ def test_edges_are_quantiles_of_the_scaled_columns(rng):
 # ------------------------------------------------------------ encoding categories
 
 
-def test_levels_count_from_one_and_unseen_ones_are_zero():
-    learnt = [0, 1, 2, 3, 0, 1, 2, 3]  # 3 is the code of missing: a level as well
+def test_codes_of_levels_start_at_one_and_unseen_levels_are_zero():
+    learnt = [
+        0,
+        1,
+        2,
+        3,
+        0,
+        1,
+        2,
+        3,
+    ]  # 3 is the code of missing values, which is also a level
     encoder = fitted(table_of(words=[learnt]))
     assert (encoder.n_numeric, encoder.n_binary) == (0, 0)
     assert encoder.cardinalities_ == (4,)
@@ -432,7 +441,7 @@ def test_levels_count_from_one_and_unseen_ones_are_zero():
     assert encoder.transform(rows).ravel().tolist() == [4, 1, 2, 3, 0, 0]
 
 
-def test_missing_where_none_was_missing_is_unseen():
+def test_missing_value_in_a_column_without_gaps_is_unseen():
     X = frame(["a", "b", "c"] * 2)
     reader = TableReader("NASClassifier").fit(X)
     x = fitted(reader.read(X)).transform(reader.read(frame(["c", None, "z"])))
@@ -449,26 +458,34 @@ def test_rare_levels_share_the_code_of_unseen_ones():
 @pytest.mark.parametrize(
     ("learnt", "rows", "expected"),
     [
-        ([0, 0, 1, 1], [0, 1, -1, 7], [-1, 1, 0, 0]),  # two levels, unknown between
-        ([0, 0, 1, 2], [0, 1, 2, -1, 7], [1, -1, -1, -1, -1]),  # one, and the rest
+        (
+            [0, 0, 1, 1],
+            [0, 1, -1, 7],
+            [-1, 1, 0, 0],
+        ),  # two levels, with unknown levels at 0
+        (
+            [0, 0, 1, 2],
+            [0, 1, 2, -1, 7],
+            [1, -1, -1, -1, -1],
+        ),  # one level, and all others
     ],
 )
-def test_two_states_are_minus_and_plus_one(learnt, rows, expected):
+def test_binary_categories_are_minus_and_plus_one(learnt, rows, expected):
     encoder = fitted(table_of(words=[learnt]))
     assert (encoder.n_binary, encoder.cardinalities_) == (1, ())
     assert encoder.transform(table_of(words=[rows])).ravel().tolist() == expected
 
 
 @pytest.mark.parametrize("learnt", [[0] * 4, [1] * 4, [0, 1, 2, 3]], ids=str)
-def test_a_category_that_tells_nothing_is_left_out(learnt):
+def test_category_with_one_level_is_dropped(learnt):
     table = table_of(words=[learnt])
     encoder = fitted(table)
     assert (encoder.n_numeric, encoder.n_binary, encoder.cardinalities_) == (0, 1, ())
     assert_array_equal(encoder.transform(table), np.zeros((4, 1)))
 
 
-def test_of_many_levels_the_most_frequent_are_kept():
-    counts = np.repeat([2, 5], [200, 300])  # the first 200 levels are the rarer ones
+def test_most_frequent_of_many_levels_are_kept():
+    counts = np.repeat([2, 5], [200, 300])  # the first 200 levels are rarer
     learnt = np.repeat(np.arange(500), counts).tolist()
     encoder = fitted(table_of(words=[learnt]))
     assert encoder.cardinalities_ == (255,)
@@ -509,7 +526,7 @@ def test_words_do_not_depend_on_the_order_of_rows(mixed_frame):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_layout_is_as_announced(seed):
+def test_encoded_table_has_the_declared_layout(seed):
     rng = np.random.default_rng(seed)
     table = random_table(rng)
     part = table.take(rng.choice(len(table), 30, replace=False))
@@ -521,39 +538,39 @@ def test_the_layout_is_as_announced(seed):
     assert (np.diff(encoder.edges_) >= 0).all()
     assert (np.abs(x[:, :first]) <= 3).all()
     assert np.isin(x[:, first:last], [-1, 0, 1]).all()
-    for place, cardinality in enumerate(encoder.cardinalities_):
-        assert np.isin(x[:, last + place], np.arange(cardinality + 1)).all()
-        seen = encoder.transform(part)[:, last + place]
+    for j, cardinality in enumerate(encoder.cardinalities_):
+        assert np.isin(x[:, last + j], np.arange(cardinality + 1)).all()
+        seen = encoder.transform(part)[:, last + j]
         assert set(np.unique(seen)) >= set(range(1, cardinality + 1))
 
 
-def test_words_that_no_encoder_tells_apart_are_forgotten(mixed_frame):
+def test_categories_that_no_encoder_distinguishes_are_pruned(mixed_frame):
     reader = TableReader("NASClassifier").fit(mixed_frame)
     table = reader.read(mixed_frame)
-    halves = (np.arange(24), np.arange(12, 48))
-    encoders = [fitted(table.take(rows)) for rows in halves]
+    parts = (np.arange(24), np.arange(12, 48))
+    encoders = [fitted(table.take(rows)) for rows in parts]
     later = mixed_frame.assign(
         word=["red", "pink", None, "blue"] * 12, many="id99", level="high"
     )
     rows = pd.concat([mixed_frame, later])
     expected = [encoder.transform(reader.read(rows)) for encoder in encoders]
     n_words = [len(words) for words in reader.vocabularies_]
-    reader.forget(encoders)
+    reader.prune_vocabulary(encoders)
     assert all(len(v) <= n for v, n in zip(reader.vocabularies_, n_words, strict=True))
     for encoder, before in zip(encoders, expected, strict=True):
         assert_array_equal(encoder.transform(reader.read(rows)), before)
 
 
-def test_a_word_that_one_of_several_encoders_knows_is_kept():
+def test_category_known_to_one_of_several_encoders_is_kept():
     words = frame(["a"] * 20 + ["b"] * 20 + ["c"] * 20 + ["d", "e"])
     reader = TableReader("NASClassifier").fit(words)
     table = reader.read(words)
     first, second = (fitted(table.take(np.arange(*r))) for r in ((0, 60), (20, 62)))
     alone = TableReader("NASClassifier").fit(words)
-    reader.forget([first, second])
+    reader.prune_vocabulary([first, second])
     kept = reader.vocabularies_[0].tolist()
     assert {"a", "b", "c"} <= set(kept) and len(kept) < 5
-    alone.forget([])
+    alone.prune_vocabulary([])
     assert alone.vocabularies_[0].tolist() == []
 
 
@@ -562,9 +579,9 @@ def test_a_frame_of_all_kinds(mixed_frame):
     encoder = fitted(table)
     x = encoder.transform(table)
     assert np.isfinite(x).all()
-    assert encoder.n_numeric == 3  # number, gaps, integer; the constant is left out
-    assert encoder.n_binary == 3  # flag, and where gaps and integer have theirs
-    # the levels of flag_gaps, word, level and many; missing is one
+    assert encoder.n_numeric == 3  # number, gaps, integer; constant columns are dropped
+    assert encoder.n_binary == 3  # flag, and the gaps of gaps and integer
+    # the levels of flag_gaps, word, level and many; missing is a level
     assert encoder.cardinalities_[:3] == (3, 5, 3)
 
 
@@ -579,7 +596,7 @@ def test_a_table_of_no_rows_to_encode(mixed_frame):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_quantiles_are_those_of_the_repeated_values(seed):
+def test_weighted_quantiles_equal_those_of_repeated_values(seed):
     rng = np.random.default_rng(seed)
     values = rng.integers(-5, 5, size=(60, 3)) / 7
     values[rng.random(values.shape) < 0.2] = np.nan
@@ -600,19 +617,19 @@ def test_quantiles_of_fractional_weights(rng):
     assert_array_equal(weighted_quantiles(values, weight, levels), expected)
 
 
-def test_quantiles_of_nothing_are_missing():
+def test_quantiles_without_values_are_nan():
     values = np.array([[np.nan, 1.0], [np.nan, 2.0]])
     got = weighted_quantiles(values, np.ones(2), np.array([0, 1]))
     assert_array_equal(got, [[np.nan, 1], [np.nan, 2]])
 
 
-def test_parts_are_encoded_as_the_whole_is(rng, monkeypatch):
+def test_chunks_are_encoded_like_the_whole_table(rng, monkeypatch):
     table = random_table(rng)
     weight = rng.integers(1, 4, len(table)).astype(float)
     whole = fitted(table, weight)
     expected = whole.transform(table)
-    monkeypatch.setattr(table_module, "CHUNK", 7)
-    monkeypatch.setattr(table_module, "CELLS", 10)
+    monkeypatch.setattr(encoder_module, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(encoder_module, "CHUNK_CELLS", 10)
     parted = fitted(table, weight)
     assert_array_equal(parted.edges_, whole.edges_)
     assert_array_equal(parted.transform(table), expected)

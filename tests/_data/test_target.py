@@ -1,4 +1,4 @@
-"""Targets, there and back."""
+"""Targets: reading and scaling."""
 
 import re
 
@@ -10,8 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy import special
 from sklearn.exceptions import DataConversionWarning
 
-from sknas._data import TargetReader, TargetScale
-from sknas._data.target import sigmoid, softmax
+from sknas._data.target import TargetReader, TargetScale, sigmoid, softmax
 
 LABELS = {
     "strings": (["b", "a", "b"], ["a", "b"]),
@@ -34,7 +33,7 @@ LABELS = {
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_labels_of_any_kind(kind):
+def test_binary_labels_of_any_type(kind):
     y, classes = LABELS[kind]
     reader = TargetReader(is_classifier=True)
     assert_array_equal(reader.fit_read(y), [1, 0, 1])
@@ -43,14 +42,14 @@ def test_labels_of_any_kind(kind):
     assert (reader.kind_, reader.n_outputs_) == ("binary", 2)
 
 
-def test_more_labels_than_two():
+def test_multiclass_labels():
     reader = TargetReader(is_classifier=True)
     assert_array_equal(reader.fit_read([5, 7, 6, 5]), [0, 2, 1, 0])
     assert (reader.kind_, reader.n_outputs_) == ("multiclass", 3)
 
 
 @pytest.mark.parametrize("wrap", [np.array, pd.DataFrame, pl.DataFrame])
-def test_several_labels_of_a_row(wrap):
+def test_multilabel_targets(wrap):
     reader = TargetReader(is_classifier=True)
     y = np.array([[0, 1], [1, 1], [0, 0]])
     assert_array_equal(reader.fit_read(wrap(y)), y)
@@ -70,7 +69,7 @@ def test_several_labels_of_a_row(wrap):
         (pl.DataFrame({"a": [1.0, 2], "b": [2.0, 3]}), (2, 2), False),
     ],
 )
-def test_values(y, shape, is_column):
+def test_regression_targets_of_any_shape(y, shape, is_column):
     reader = TargetReader(is_classifier=False)
     values = reader.fit_read(y)
     assert (values.shape, values.dtype) == (shape, np.float64)
@@ -80,7 +79,7 @@ def test_values(y, shape, is_column):
 
 
 @pytest.mark.parametrize("is_classifier", [True, False])
-def test_a_column_of_targets_is_one_target_with_the_usual_warning(is_classifier):
+def test_column_vector_is_ravelled_with_a_warning(is_classifier):
     reader = TargetReader(is_classifier)
     with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
         reader.fit_read(np.array([[1], [0], [1]]))
@@ -120,7 +119,7 @@ def test_infinite_targets_are_refused(is_classifier):
         (
             [[0, 2], [1, 1]],
             "y with several outputs must hold 0 and 1 only (multi-label), fit one "
-            "classifier an output for more classes, for example with "
+            "classifier per output for more classes, for example with "
             "sklearn.multioutput.MultiOutputClassifier.",
         ),
         (
@@ -135,7 +134,7 @@ def test_infinite_targets_are_refused(is_classifier):
         ),
     ],
 )
-def test_targets_that_are_no_classes(y, message):
+def test_invalid_classes(y, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         TargetReader(is_classifier=True).fit_read(y)
 
@@ -148,7 +147,7 @@ def test_targets_that_are_no_classes(y, message):
         ([1j, 2], "Complex data not supported"),
     ],
 )
-def test_targets_that_are_no_values(y, message):
+def test_invalid_regression_targets(y, message):
     with pytest.raises(ValueError, match=message):
         TargetReader(is_classifier=False).fit_read(y)
 
@@ -156,7 +155,7 @@ def test_targets_that_are_no_values(y, message):
 # -------------------------------------------------------------------------- scale
 
 
-def test_targets_are_standardised_and_brought_back(rng):
+def test_targets_are_standardised_and_restored(rng):
     y = rng.normal(3, 5, size=(50, 2))
     scale = TargetScale.fit(y, np.ones(50))
     z = scale(y)
@@ -181,7 +180,7 @@ def test_a_weight_is_a_repetition(rng):
 
 @pytest.mark.parametrize("value", [0.1, 0.0, -1e300])
 @pytest.mark.parametrize("weight", [1.0, 0.3])
-def test_constant_targets_come_back_as_they_are(value, weight):
+def test_constant_targets_are_restored_exactly(value, weight):
     y = np.full((7, 1), value)
     scale = TargetScale.fit(y, np.full(7, weight))
     assert_allclose(scale(y), 0, atol=1e-6)
@@ -189,7 +188,7 @@ def test_constant_targets_come_back_as_they_are(value, weight):
 
 
 @pytest.mark.parametrize("size", [1e300, 1e-300, 1e150, 1e-200, 1.0])
-def test_huge_and_tiny_targets(size, rng):
+def test_huge_and_tiny_targets_are_restored(size, rng):
     y = size * rng.uniform(-1, 1, size=(40, 1))
     scale = TargetScale.fit(y, np.ones(40))
     z = scale(y)

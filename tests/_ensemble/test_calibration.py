@@ -1,27 +1,27 @@
-"""Probabilities made as sure as they are right."""
+"""Temperatures that calibrate probabilities."""
 
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from sknas._ensemble.calibration import RANGE, apply_temperature, fit_temperature
+from sknas._ensemble.calibration import TEMPERATURES, apply_temperature, fit_temperature
 from sknas._scoring.scorer import RowLoss
 
 KINDS = ["binary", "multiclass", "multilabel"]
 
 
-def made(kind, n=400, sureness=1.0):
-    """Targets, and probabilities that are right if `sureness` is 1."""
+def made(kind, n=400, confidence=1.0):
+    """Return targets, and probabilities that are calibrated if `confidence` is 1."""
     rng = np.random.default_rng(0)
     if kind == "multilabel":
         logits = rng.normal(size=(n, 3))
         shares = 1 / (1 + np.exp(-logits))
         y = (rng.random((n, 3)) < shares).astype(float)
-        return y, 1 / (1 + np.exp(-sureness * logits))
+        return y, 1 / (1 + np.exp(-confidence * logits))
     logits = rng.normal(size=(n, 2 if kind == "binary" else 4))
     shares = softmax(logits, axis=1)
     y = (rng.random((n, 1)) > shares.cumsum(axis=1)).sum(axis=1)
-    return y, softmax(sureness * logits, axis=1)
+    return y, softmax(confidence * logits, axis=1)
 
 
 def loss_of(y, kind):
@@ -30,12 +30,12 @@ def loss_of(y, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("sureness", [0.4, 2.0, 3.5])
-def test_the_log_loss_falls_to_that_of_true_probabilities(kind, sureness):
-    y, shares = made(kind, sureness=sureness)
+@pytest.mark.parametrize("confidence", [0.4, 2.0, 3.5])
+def test_calibration_reaches_the_log_loss_of_true_probabilities(kind, confidence):
+    y, shares = made(kind, confidence=confidence)
     loss = loss_of(y, kind)
     temperature = fit_temperature(shares, loss, kind)
-    assert temperature == pytest.approx(sureness, rel=0.2)
+    assert temperature == pytest.approx(confidence, rel=0.2)
     after = apply_temperature(shares, temperature, kind)
     assert loss(after) < loss(shares)
     assert loss(after) <= loss(made(kind)[1]) + 1e-3
@@ -57,7 +57,7 @@ def test_a_temperature_divides_logits(kind, temperature):
     else:
         expected = softmax(np.log(shares) / temperature, axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
-    # Any axes may stand before the rows.
+    # Any axes may precede the rows.
     np.testing.assert_allclose(
         apply_temperature(np.stack([shares, shares[::-1]]), temperature, kind),
         np.stack([found, found[::-1]]),
@@ -70,7 +70,7 @@ def test_a_temperature_of_one_changes_nothing(kind):
     assert apply_temperature(shares, 1.0, kind) is shares
 
 
-def test_regressors_are_left_alone():
+def test_regressors_are_not_calibrated():
     values = np.array([[1e300], [-3.0]])
     assert apply_temperature(values, 2.5, "regression") is values
     assert fit_temperature(values, lambda p: 1 / 0, "regression") == 1.0
@@ -79,7 +79,7 @@ def test_regressors_are_left_alone():
 @pytest.mark.parametrize("kind", KINDS)
 def test_temperatures_are_bounded(kind):
     y, right = made(kind)
-    low, high = RANGE
+    low, high = TEMPERATURES
     if kind == "multilabel":
         surely_wrong, hardly = 0.999 - 0.998 * y, 0.5 + 0.01 * (y - 0.5)
     else:
@@ -104,7 +104,7 @@ def test_certain_probabilities_stay_finite(kind, dtype):
     assert apply_temperature(shares, 3.0, kind).dtype == dtype
 
 
-def test_no_temperature_where_none_helps():
+def test_temperature_is_one_if_none_reduces_the_loss():
     shares = np.full((10, 2), 0.5)
     y = np.arange(10) % 2
     assert fit_temperature(shares, loss_of(y, "binary"), "binary") == 1.0

@@ -1,4 +1,4 @@
-"""From a history to what predicts."""
+"""Ensembles: predictions, selection of members and refit."""
 
 import pickle
 import time
@@ -7,18 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fits import prepare_fit, problem_of
 from sklearn.datasets import make_classification, make_regression
 from sklearn.model_selection import ShuffleSplit
 
 import sknas._ensemble.refit as ensemble_module
 from sknas import NASClassifier, NASRegressor
-from sknas._budget import plan_budget
-from sknas._data import TableReader
+from sknas._data.table_reader import TableReader
 from sknas._ensemble.calibration import apply_temperature
 from sknas._ensemble.predictor import Member
 from sknas._ensemble.refit import build_from_folds, refit, refit_seconds
-from sknas._ensemble.selection import Selection, _greedy, _value, choose_members
-from sknas._history import IN_HALVES, History, Proposal, Trial
+from sknas._ensemble.selection import Selection, _draw_greedily, _value, choose_members
+from sknas._history import History, Proposal, Trial
+from sknas._problem import RunContext
 from sknas.exceptions import SearchFailedError, SearchWarning
 from sknas.spaces import TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
@@ -35,15 +36,13 @@ def make_data(kind, n=120):
 
 
 def make_problem(kind="binary", n=120, **params):
-    """A space, a problem, and the table that was read."""
+    """Return a space, a problem and the table of its rows."""
     X, y = make_data(kind, n)
     cls = NASRegressor if kind == "regression" else NASClassifier
     model = cls(random_state=0, n_jobs=1, **params)
-    model._check_parameters(X)
-    data, seed, X = model._read_training_data(X, y, None, None)
-    budget = replace(plan_budget(n, None, None), n_steps=25)
-    made = model._make_problem(data, budget, seed, X, time.monotonic())
-    return *made, data.x
+    parts, problem = problem_of(model, X, y)
+    _, data = prepare_fit(model, X, y)
+    return parts.space, replace(problem, n_steps=25), data.rows.x
 
 
 SPACE, PROBLEM, TABLE = make_problem()
@@ -55,11 +54,11 @@ def proposal_of(number, space=SPACE, **choices):
 
 
 def trained(space, problem, *choices):
-    """The history of a few networks."""
+    """Return the history of a few trained networks."""
     trainer = PopulationTrainer(halving=False)
-    trainer.setup(space)
+    trainer.setup(space, problem, RunContext())
     asked = [proposal_of(n, space, **some) for n, some in enumerate(choices)]
-    return History(tuple(trainer.train(asked, problem)))
+    return History(tuple(trainer.train(asked)))
 
 
 CHOICES = ({"ntk_lr": 0.1}, {"depth": 1}, {"packing": 4, "ntk_lr": 0.05})
@@ -67,7 +66,7 @@ CHOICES = ({"ntk_lr": 0.1}, {"depth": 1}, {"packing": 4, "ntk_lr": 0.05})
 
 @pytest.fixture(scope="module", params=KINDS)
 def bagged(request):
-    """An ensemble of the networks of the folds, and all it was made of."""
+    """An ensemble of the networks of the folds, its selection, problem and table."""
     space, problem, table = make_problem(request.param)
     history = trained(space, problem, *CHOICES)
     trials = tuple(history.trials)
@@ -79,15 +78,15 @@ def bagged(request):
         1.3 if is_sure else 1.0,
     )
     trainer = PopulationTrainer()
-    trainer.setup(space)
-    return build_from_folds(chosen, trainer, problem), chosen, problem, table
+    trainer.setup(space, problem, RunContext())
+    return build_from_folds(chosen, trainer, problem, "cpu"), chosen, problem, table
 
 
 # ---------------------------------------------------------------------------- predict
 
 
-def by_hand(ensemble, problem, table, dtype=torch.float64):
-    """The weighted mean over members and folds, one network after the other."""
+def mean_prediction(ensemble, problem, table, dtype=torch.float64):
+    """Return the weighted mean over members and folds, one network at a time."""
     total = 0.0
     for member in ensemble.members:
         for fold, net in zip(problem.folds, member.networks, strict=True):
@@ -99,28 +98,30 @@ def by_hand(ensemble, problem, table, dtype=torch.float64):
     return apply_temperature(total, ensemble.temperature, ensemble.kind)
 
 
-def test_the_answer_is_the_weighted_mean_over_members_and_folds(bagged):
+def test_prediction_is_the_weighted_mean_over_members_and_folds(bagged):
     ensemble, chosen, problem, table = bagged
     assert len(ensemble) == 3 and chosen.has_networks
     assert [len(member.networks) for member in ensemble.members] == [3, 3, 3]
     assert [member.weight for member in ensemble.members] == [0.5, 0.3, 0.2]
     found = ensemble.predict(table)
     assert found.dtype == np.float64
-    np.testing.assert_allclose(found, by_hand(ensemble, problem, table), rtol=1e-9)
+    np.testing.assert_allclose(
+        found, mean_prediction(ensemble, problem, table), rtol=1e-9
+    )
 
 
-def test_single_precision_tables_are_answered_in_it(bagged):
+def test_predictions_have_the_precision_of_the_table(bagged):
     ensemble, _, problem, table = bagged
     small = replace(table, numeric=table.numeric.astype(np.float32))
     found = ensemble.predict(small)
     assert found.dtype == np.float32
-    expected = by_hand(ensemble, problem, small, torch.float32)
+    expected = mean_prediction(ensemble, problem, small, torch.float32)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     scale = np.abs(found).max()
     np.testing.assert_allclose(found, ensemble.predict(table), atol=1e-3 * scale)
 
 
-def test_rows_are_answered_one_by_one_alike(bagged):
+def test_predictions_of_rows_do_not_depend_on_other_rows(bagged):
     ensemble, _, _, table = bagged
     whole = ensemble.predict(table)
     for rows in ([5], [7, 3, 3]):
@@ -128,15 +129,15 @@ def test_rows_are_answered_one_by_one_alike(bagged):
         np.testing.assert_allclose(part, whole[rows], rtol=1e-9)
 
 
-def test_the_networks_are_those_that_scored(bagged):
-    """Each fold's own rows are answered as they were in the search."""
+def test_ensemble_consists_of_the_networks_of_the_search(bagged):
+    """Validation rows have the same predictions as in the search."""
     ensemble, chosen, problem, _ = bagged
     for member, trial in zip(ensemble.members, chosen.trials, strict=True):
         assert member.architecture == trial.architecture
         assert member.network is member.networks[0]
-        for place in member.places:
-            fold = problem.folds[place]
-            module = member.networks[place].module_
+        for index in member.encoding_indices:
+            fold = problem.folds[index]
+            module = member.networks[index].module_
             answer = fold.restore(evaluate(module, torch.tensor(fold.valid.x)))
             expected = trial.predictions[fold.valid_rows]
             np.testing.assert_allclose(answer, expected, rtol=1e-4, atol=1e-5)
@@ -144,7 +145,7 @@ def test_the_networks_are_those_that_scored(bagged):
 
 def test_an_ensemble_is_pickled_without_its_copies(bagged):
     ensemble, _, _, table = bagged
-    expected = ensemble.predict(table)  # copies in double precision are made
+    expected = ensemble.predict(table)  # makes copies in double precision
     assert ensemble._copies
     content = pickle.dumps(ensemble)
     loaded = pickle.loads(content)
@@ -153,28 +154,28 @@ def test_an_ensemble_is_pickled_without_its_copies(bagged):
     assert len(pickle.dumps(loaded)) <= 1.01 * len(content)
 
 
-def test_what_a_gpu_trained_predicts_without_one(bagged):
+def test_networks_trained_on_a_gpu_predict_without_one(bagged):
     ensemble, _, _, table = bagged
     moved = replace(ensemble, device="cuda:3")
     if not torch.cuda.is_available():
-        assert moved.place == "cpu"
+        assert moved.predict_device == "cpu"
         np.testing.assert_array_equal(moved.predict(table), ensemble.predict(table))
-    assert ensemble.place == "cpu"
+    assert ensemble.predict_device == "cpu"
     assert next(ensemble.members[0].network.module_.parameters()).device.type == "cpu"
 
 
 # ----------------------------------------------------------------------------- choose
 
 
-def made_history(*accuracies, n=120, sureness=0.8):
-    """Trials whose predictions are right on a share of rows of their own."""
+def made_history(*accuracies, n=120, confidence=0.8):
+    """Trials whose predictions are right on a random share of the rows."""
     rng = np.random.default_rng(0)
-    y = PROBLEM.score.y
+    y = PROBLEM.scorer.y
     trials = []
     for number, accuracy in enumerate(accuracies):
         right = rng.random(n) < accuracy
-        rest = (1 - sureness) / 2
-        shares = np.eye(2)[np.where(right, y, 1 - y)] * sureness + rest
+        rest = (1 - confidence) / 2
+        shares = np.eye(2)[np.where(right, y, 1 - y)] * confidence + rest
         trials.append(
             Trial(
                 proposal_of(number),
@@ -185,7 +186,7 @@ def made_history(*accuracies, n=120, sureness=0.8):
     return History(tuple(trials))
 
 
-def test_ensemble_is_better_than_its_best_member_and_small():
+def test_ensemble_is_small_and_better_than_its_best_member():
     history = made_history(0.7, 0.72, 0.71, 0.69, 0.7, 0.7, 0.3)
     for size in (1, 2, 3, 5):
         chosen = choose_members(history, PROBLEM, size)
@@ -199,19 +200,19 @@ def test_ensemble_is_better_than_its_best_member_and_small():
             chosen.trials, chosen.weights, chosen.temperatures, strict=True
         )
     )
-    score = PROBLEM.score(mean, np.arange(120))
+    score = PROBLEM.scorer.score(mean, np.arange(120)).value
     assert score > history.best.score + 0.02
     assert 6 not in [trial.proposal.number for trial in chosen.trials]
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("size", [1, 2, 8])
-def test_greedy_is_never_worse_than_the_best_trial_on_its_own_measure(seed, size):
+def test_greedy_selection_is_never_worse_than_the_best_trial(seed, size):
     rng = np.random.default_rng(seed)
     rows = np.arange(120)
     n_trials = int(rng.integers(1, 9))
     shares = rng.dirichlet((0.5, 0.5), (n_trials, 120))
-    counts = _greedy(shares, rows, PROBLEM, size, np.inf)
+    counts = _draw_greedily(shares, rows, PROBLEM, size, np.inf)
     assert counts[0] >= 1 and 1 <= np.count_nonzero(counts) <= size
     value = _value(shares, rows, PROBLEM)
     mean = np.tensordot(counts / counts.sum(), shares, axes=1)
@@ -219,15 +220,15 @@ def test_greedy_is_never_worse_than_the_best_trial_on_its_own_measure(seed, size
     assert of_mean >= of_best - 1e-12
 
 
-def test_one_member_is_the_best_trial():
+def test_ensemble_of_one_is_the_best_trial():
     history = made_history(0.7, 0.95, 0.71)
     chosen = choose_members(history, PROBLEM, 1)
     assert chosen.trials == (history.best,) and chosen.weights == (1.0,)
 
 
 def test_members_and_mean_are_calibrated():
-    """Trials that are right in 7 of 10 rows and sure of all get less sure."""
-    history = made_history(0.7, 0.72, 0.71, sureness=0.998)
+    """Trials that are right in 7 of 10 rows become less confident."""
+    history = made_history(0.7, 0.72, 0.71, confidence=0.998)
     chosen = choose_members(history, PROBLEM, 3)
     assert all(temperature > 2 for temperature in chosen.temperatures)
     rows = np.arange(120)
@@ -244,45 +245,44 @@ def test_regressors_are_not_calibrated():
     assert set(chosen.temperatures) == {1.0} and chosen.temperature == 1.0
 
 
-def test_ensemble_needs_predictions():
+def test_selection_without_predictions_is_the_best_trial():
     history = made_history(0.7, 0.8).without_predictions()
     chosen = choose_members(history, PROBLEM, 5)
     assert chosen.trials == (history.best,) and chosen.weights == (1.0,)
     assert not chosen.has_networks
 
 
-def test_rows_without_prediction_do_not_weigh():
+def test_rows_without_prediction_are_ignored():
     history = made_history(0.7, 0.72, 0.71)
     for trial in history:
         trial.predictions[:60] = np.nan
     chosen = choose_members(history, PROBLEM, 3)
     assert np.isclose(sum(chosen.weights), 1)
     for trial in history:
-        trial.predictions[:60] = 1 - np.eye(2)[PROBLEM.score.y[:60]]
+        trial.predictions[:60] = 1 - np.eye(2)[PROBLEM.scorer.y[:60]]
     other = choose_members(history, PROBLEM, 3)
     assert other.temperatures != chosen.temperatures
 
 
-def test_time_that_is_short_ends_the_choice():
+def test_short_time_ends_the_selection():
     history = made_history(*[0.7] * 30)
-    late = replace(PROBLEM, deadline=time.monotonic() + 1e-3)
     started = time.monotonic()
-    assert len(choose_members(history, late, 8).trials) >= 1
+    assert len(choose_members(history, PROBLEM, 8, seconds_left=1e-3).trials) >= 1
     assert time.monotonic() - started < 5
 
 
 # ------------------------------------------------------------------------------ refit
 
 
-class Touchy(TableSpace):
-    """Some architectures of it can't be built."""
+class FailingSpace(TableSpace):
+    """A space with some architectures that can't be built."""
 
-    def net(self, alike, layout, task):
-        if alike[0]["width"] == 64:
+    def build_batch(self, architectures, task, layout=None):
+        if architectures[0]["width"] == 64:
             raise MemoryError
-        if alike[0]["width"] == 256:
+        if architectures[0]["width"] == 256:
             raise KeyError("no such layer")
-        return super().net(alike, layout, task)
+        return super().build_batch(architectures, task, layout)
 
 
 def trial_of(width, number, seconds=0.01):
@@ -290,10 +290,10 @@ def trial_of(width, number, seconds=0.01):
     return Trial(proposal, score=0.5, stop=1.0, fold_seconds=(seconds,))
 
 
-def chosen_of(*trials, weights=None, **told):
+def chosen_of(*trials, weights=None, **options):
     weights = (1 / len(trials),) * len(trials) if weights is None else weights
-    temperatures = told.pop("temperatures", (1.0,) * len(trials))
-    return Selection(trials, tuple(weights), temperatures, **told)
+    temperatures = options.pop("temperatures", (1.0,) * len(trials))
+    return Selection(trials, tuple(weights), temperatures, **options)
 
 
 LONG = replace(PROBLEM, n_steps=100)
@@ -307,68 +307,68 @@ def test_refit_trains_all_members_on_all_rows():
         temperatures=(2.0, 1.5),
         temperature=0.9,
     )
-    made = refit(chosen, [], SPACE, LONG)
+    made = refit(chosen, [], SPACE, LONG, RunContext())
     members = made.ensemble.members
     assert [member.weight for member in members] == [0.75, 0.25]
     assert [member.temperature for member in members] == [2.0, 1.5]
     assert made.ensemble.temperature == 0.9
-    assert all(len(m.networks) == 1 and m.places == (0,) for m in members)
+    assert all(len(m.networks) == 1 and m.encoding_indices == (0,) for m in members)
     assert len(made.ensemble.encodings) == 1
     predictions = made.ensemble.predict(TABLE)
     assert (predictions.argmax(axis=1) == PROBLEM.full.train.y).mean() > 0.9
     assert made.failures == () and not made.is_interrupted
 
 
-def test_refit_leaves_out_what_fails_and_what_has_no_time():
-    problem = replace(PROBLEM, deadline=time.monotonic() + 8)
+def test_refit_drops_members_that_fail_or_exceed_the_time():
+    context = RunContext(deadline=time.monotonic() + 8)
     chosen = chosen_of(
         trial_of(256, 0),
         trial_of(128, 1),
         trial_of(128, 2, 100),
         weights=(0.5, 0.3, 0.2),
     )
-    made = refit(chosen, [], Touchy(), problem)
+    made = refit(chosen, [], FailingSpace(), PROBLEM, context)
     (member,) = made.ensemble.members
     assert member.weight == 1.0 and member.architecture["width"] == 128
     assert made.failures == ("KeyError: 'no such layer'",)
 
 
-def test_refit_goes_on_in_halves_of_a_batch_where_memory_runs_out(monkeypatch):
-    plain, halves = ensemble_module.train_network, []
+def test_refit_continues_in_micro_batches_if_memory_runs_out(monkeypatch):
+    plain, sizes = ensemble_module.train_network, []
 
     def starving(training, rows):
-        halves.append(training.is_halved)
-        if not training.is_halved and training.architecture["width"] == 32:
+        sizes.append(training.n_micro_batches)
+        if training.n_micro_batches == 1 and training.architecture["width"] == 32:
             raise MemoryError
         return plain(training, rows)
 
     chosen = chosen_of(trial_of(128, 0), trial_of(32, 1))
-    expected = refit(chosen, [], SPACE, LONG).ensemble.predict(TABLE)
+    expected = refit(chosen, [], SPACE, LONG, RunContext()).ensemble.predict(TABLE)
     monkeypatch.setattr(ensemble_module, "train_network", starving)
     with pytest.warns(
         SearchWarning, match="1 of 2 networks were trained on all rows in"
     ):
-        made = refit(chosen, [], SPACE, LONG)
-    assert halves == [False, False, True] and made.failures == ()
+        made = refit(chosen, [], SPACE, LONG, RunContext())
+    assert sizes == [1, 1, 2] and made.failures == ()
     np.testing.assert_allclose(made.ensemble.predict(TABLE), expected, atol=1e-4)
-    # What was in halves when it was scored begins so.
-    halves.clear()
-    marked = replace(trial_of(32, 1), reason=IN_HALVES)
+    # A trial that was scored in micro-batches is refitted in micro-batches.
+    sizes.clear()
+    marked = replace(trial_of(32, 1), n_micro_batches=2)
     with pytest.warns(SearchWarning, match="1 of 1 networks"):
-        refit(chosen_of(marked), [], SPACE, LONG)
-    assert halves == [True]
+        refit(chosen_of(marked), [], SPACE, LONG, RunContext())
+    assert sizes == [2]
 
 
-def test_refit_falls_back_on_spare_trials():
+def test_refit_tries_fallbacks():
     fallbacks = [trial_of(256, 1), trial_of(128, 2)]
     chosen = chosen_of(trial_of(64, 0))
-    made = refit(chosen, fallbacks, Touchy(), PROBLEM)
+    made = refit(chosen, fallbacks, FailingSpace(), PROBLEM, RunContext())
     assert made.ensemble.members[0].architecture["width"] == 128
     with pytest.raises(SearchFailedError, match="on all rows: out of memory; KeyError"):
-        refit(chosen, fallbacks[:1], Touchy(), PROBLEM)
+        refit(chosen, fallbacks[:1], FailingSpace(), PROBLEM, RunContext())
 
 
-def test_the_seconds_of_a_refit():
+def test_seconds_of_a_refit_are_estimated_from_the_folds():
     trial = replace(trial_of(32, 0), stop=0.5, fold_seconds=(1.0, 3.0))
     assert refit_seconds(trial) == 1.0
     assert refit_seconds(replace(trial, fold_seconds=())) == 0.0
@@ -380,12 +380,12 @@ QUICK = {"max_trials": 2, "max_epochs": 3, "random_state": 0, "n_jobs": 1}
 
 
 @pytest.mark.parametrize("size", [None, 3])
-def test_the_networks_of_the_folds_are_the_answer(size):
+def test_networks_of_the_folds_predict(size):
     X, y = make_data("binary")
     model = NASClassifier(ensemble_size=size, **QUICK).fit(X, y)
     assert len(model.ensemble_.encodings) == 3
     for member in model.ensemble_.members:
-        assert len(member.networks) == 3 and member.places == (0, 1, 2)
+        assert len(member.networks) == 3 and member.encoding_indices == (0, 1, 2)
     assert model.network_ is model.ensemble_.members[0].networks[0]
     loaded = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(loaded.predict_proba(X), model.predict_proba(X))
@@ -393,7 +393,7 @@ def test_the_networks_of_the_folds_are_the_answer(size):
 
 
 @pytest.mark.parametrize("cls", [NASClassifier, NASRegressor])
-def test_one_network_of_all_rows(cls):
+def test_ensemble_of_one_has_one_network_trained_on_all_rows(cls):
     X, y = make_data("regression" if cls is NASRegressor else "binary")
     model = cls(ensemble_size=1, **QUICK).fit(X, y)
     (member,) = model.ensemble_.members
@@ -403,7 +403,7 @@ def test_one_network_of_all_rows(cls):
 
 
 @pytest.mark.parametrize(("share", "n_networks"), [(0.3, 1), (0.5, 1), (0.7, 2)])
-def test_small_training_parts_are_refitted(share, n_networks):
+def test_members_are_refitted_if_folds_train_on_few_rows(share, n_networks):
     X, y = make_data("binary")
     cv = ShuffleSplit(2, train_size=share, random_state=0)
     model = NASClassifier(cv=cv, **QUICK).fit(X, y)
@@ -412,28 +412,30 @@ def test_small_training_parts_are_refitted(share, n_networks):
     assert np.isfinite(model.predict_proba(X)).all()
 
 
-class Forgetful(Trainer):
-    """Keeps the scores of another trainer, and no network."""
+class TrainerWithoutNetworks(Trainer):
+    """Returns the scores of another trainer without its networks."""
 
-    def setup(self, space):
+    def setup(self, space, problem, context):
         self.trainer_ = SkorchTrainer()
-        self.trainer_.setup(space)
+        self.trainer_.setup(space, problem, context)
 
-    def train(self, proposals, problem):
-        trials = self.trainer_.train(proposals, problem)
+    def train(self, proposals):
+        trials = self.trainer_.train(proposals)
         return [replace(trial, networks=None) for trial in trials]
 
 
-@pytest.mark.parametrize(("trainer", "n"), [("skorch", 3), (Forgetful(), 1)])
-def test_a_trainer_that_keeps_no_networks_is_refitted(trainer, n):
+@pytest.mark.parametrize(
+    ("trainer", "n"), [("skorch", 3), (TrainerWithoutNetworks(), 1)]
+)
+def test_members_are_refitted_if_the_trainer_keeps_no_networks(trainer, n):
     X, y = make_data("binary")
     model = NASClassifier(trainer=trainer, **QUICK).fit(X, y)
     assert {len(member.networks) for member in model.ensemble_.members} == {n}
     assert model.score(X, y) > 0.7
 
 
-def test_classes_stay_what_they_were_without_calibration():
-    """Temperatures of members shift their mean, but none of its own."""
+def test_temperature_of_the_mean_does_not_change_the_predicted_classes():
+    """Temperatures of members may change the classes, but not that of the mean."""
     X, y = make_data("binary")
     model = NASClassifier(ensemble_size=2, **QUICK).fit(X, y)
     table = TableReader("NASClassifier").fit(X).read(X)
@@ -444,6 +446,6 @@ def test_classes_stay_what_they_were_without_calibration():
     )
 
 
-def test_a_member_has_the_heaviest_network_first():
+def test_network_of_a_member_is_its_first_network():
     nets = (object(), object())
     assert Member(proposal_of(0).architecture, nets, (0, 1), 1.0).network is nets[0]

@@ -1,11 +1,10 @@
-"""Workers of every kind: what they are sent, what they answer, and how they end."""
+"""Workers of every backend: payloads, results, and how workers end."""
 
 import contextlib
 import os
 import signal
 import sys
 import time
-from dataclasses import replace
 from functools import partial
 from multiprocessing import active_children
 
@@ -18,22 +17,22 @@ import pytest
 import ray as ray_package
 import torch
 from ray.util.joblib import register_ray
+from scripts import HEAD, Script, write
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
-from test_where_called import HEAD, Script, write
 from torch import nn
 
 from sknas import NASClassifier
 from sknas._checkpoint.store import FileStore
-from sknas._history import OUT_OF_TIME
-from sknas._parallel import executors as _crews
-from sknas._parallel import run as _workers
-from sknas._problem import Problem
+from sknas._history import Cause, Fault
+from sknas._parallel import executors as executors_module
+from sknas._parallel import run as run_module
+from sknas._problem import Problem, RunContext
 from sknas.exceptions import SearchWarning
 from sknas.nets import Linear, TableInput
 from sknas.spaces import Integer, Space
 
-# Clusters start slowly: all tests of them share those of one process.
+# Clusters start slowly: run all tests in one process, on the same clusters.
 pytestmark = pytest.mark.xdist_group("clusters")
 X, Y = load_iris(return_X_y=True)
 CLUSTER = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
@@ -44,7 +43,7 @@ def search(n_jobs=None, **parameters):
     return NASClassifier(n_jobs=n_jobs, **{**usual, **parameters})
 
 
-def told(model):
+def outcome(model):
     scores = [(t.architecture.key, t.fold_scores) for t in model.history_]
     weights = [
         tensor.tolist()
@@ -57,20 +56,20 @@ def told(model):
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch):
-    """Workers however short the work is."""
-    monkeypatch.setattr(_workers, "WORTH_WORKERS", 0)
-    monkeypatch.setattr(_workers, "ROOM_FOR_WORKERS", 0)
+    """Use workers even for short work."""
+    monkeypatch.setattr(run_module, "WORTH_WORKERS", 0)
+    monkeypatch.setattr(run_module, "ROOM_FOR_WORKERS", 0)
 
 
 @pytest.fixture(scope="module")
-def alone():
-    """What one process answers, from an ensemble and from one network."""
-    return told(search(1).fit(X, Y)), told(search(1, ensemble_size=1).fit(X, Y))
+def single_process():
+    """Results of one process: of an ensemble, and of one network."""
+    return outcome(search(1).fit(X, Y)), outcome(search(1, ensemble_size=1).fit(X, Y))
 
 
 @pytest.fixture(scope="module", autouse=True)
 def by_value():
-    """Workers of a cluster know nothing of this file."""
+    """Pickle the definitions of this file by value: a cluster can't import them."""
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     yield
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
@@ -79,7 +78,7 @@ def by_value():
 @pytest.fixture(scope="module")
 def dask_cluster():
     with (
-        # A task is given up as soon as two workers have died of it.
+        # Dask gives up a task that has killed two workers.
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
         distributed.LocalCluster(processes=True, **CLUSTER) as cluster,
         distributed.Client(cluster) as client,
@@ -100,28 +99,30 @@ def ray_cluster():
 
 @pytest.fixture(params=["loky", "dask", "ray"])
 def workers(request):
-    """Two workers, where `n_jobs` is left open."""
+    """Two workers; clusters without a value of `n_jobs`."""
     if request.param != "loky":
         request.getfixturevalue(f"{request.param}_cluster")
-    told = {"n_jobs": 2} if request.param == "loky" else {}
-    with joblib.parallel_config(backend=request.param, **told):
+    options = {"n_jobs": 2} if request.param == "loky" else {}
+    with joblib.parallel_config(backend=request.param, **options):
         yield request.param
 
 
-# The same answer everywhere
+# --------------------------------------------------------------- same result everywhere
 
 
-def test_the_answer_is_the_same_on_every_backend(workers, alone):
-    assert _workers.count_workers(None) == 2
-    assert told(search().fit(X, Y)) == alone[0]
-    assert told(search(ensemble_size=1).fit(X, Y)) == alone[1]
+def test_the_result_is_the_same_on_every_backend(workers, single_process):
+    assert run_module.count_workers(None) == 2
+    assert outcome(search().fit(X, Y)) == single_process[0]
+    assert outcome(search(ensemble_size=1).fit(X, Y)) == single_process[1]
 
 
 class Killed(BaseException):
-    """As SIGKILL: nothing in the search hears of it."""
+    """Ends a search without clean-up, like SIGKILL."""
 
 
-def test_a_search_with_workers_goes_on(workers, alone, tmp_path, monkeypatch):
+def test_a_search_with_workers_is_resumed(
+    workers, single_process, tmp_path, monkeypatch
+):
     real, keys = FileStore.put, []
 
     def killing(store, key, value):
@@ -134,26 +135,26 @@ def test_a_search_with_workers_goes_on(workers, alone, tmp_path, monkeypatch):
     monkeypatch.setattr(FileStore, "put", killing)
     with pytest.raises(Killed):
         model.fit(X, Y)
-    assert told(model.fit(X, Y)) == alone[0]
+    assert outcome(model.fit(X, Y)) == single_process[0]
     done = [key for key in keys if key.startswith(("cohort:", "trial:"))]
     assert len(set(done)) == len(done)
 
 
-def test_more_processes_than_cores_serve_all_rungs_and_searches(alone):
+def test_more_processes_than_cores_serve_all_rungs_and_searches(single_process):
     processes = []
     for _ in range(2):
-        assert told(search(4).fit(X, Y)) == alone[0]
+        assert outcome(search(4).fit(X, Y)) == single_process[0]
         own = [p for p in active_children() if p.name.startswith("LokyProcess")]
         processes.append({process.pid for process in own})
     assert processes[0] == processes[1]
     assert len(processes[0]) == 4
 
 
-def test_workers_leave_ctrl_c_to_their_parent(alone):
-    """One that it met in the middle of an answer would let the parent wait."""
+def test_workers_leave_ctrl_c_to_their_parent(single_process):
+    """If a worker were interrupted while it sends a result, its parent would hang."""
 
     def fit():
-        assert told(search(2).fit(X, Y)) == alone[0]
+        assert outcome(search(2).fit(X, Y)) == single_process[0]
         own = [p for p in active_children() if p.name.startswith("LokyProcess")]
         return {process.pid for process in own}
 
@@ -164,12 +165,12 @@ def test_workers_leave_ctrl_c_to_their_parent(alone):
 
 
 @pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
-def test_other_backends_of_joblib(backend, alone):
+def test_other_backends_of_joblib(backend, single_process):
     with joblib.parallel_config(backend=backend, n_jobs=2):
-        assert told(search().fit(X, Y)) == alone[0]
+        assert outcome(search().fit(X, Y)) == single_process[0]
 
 
-# Workers of a cluster start none
+# ----------------------------------------------------------------- nested searches
 
 
 def test_searches_inside_a_dask_cluster(dask_cluster):
@@ -177,13 +178,13 @@ def test_searches_inside_a_dask_cluster(dask_cluster):
         grid = GridSearchCV(search(max_trials=1), {"max_epochs": [2, 6]}, cv=2)
         grid.fit(X, Y)
     assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
-    count = partial(dask_cluster.submit, _workers.count_workers)
+    count = partial(dask_cluster.submit, run_module.count_workers)
     assert [count(n_jobs).result() for n_jobs in (None, 2, -1)] == [1, 1, 1]
 
 
 @pytest.mark.usefixtures("ray_cluster")  # the process may know of another cluster
 def test_searches_inside_a_dask_cluster_of_threads():
-    """They would wait for the threads that they have themselves."""
+    """The inner search would wait for the threads that it occupies itself."""
     single = {**CLUSTER, "n_workers": 1, "threads_per_worker": 2}
     with (
         distributed.LocalCluster(processes=False, **single) as cluster,
@@ -196,15 +197,15 @@ def test_searches_inside_a_dask_cluster_of_threads():
 
 
 def test_searches_inside_a_ray_cluster(ray_cluster):
-    count = ray_cluster.remote(_workers.count_workers)
+    count = ray_cluster.remote(run_module.count_workers)
     assert ray_cluster.get([count.remote(n) for n in (None, 2)]) == [1, 1]
 
 
-# What is sent
+# ---------------------------------------------------------------------------- payloads
 
 
 class Counted:
-    """Rows that write down where they are unpickled."""
+    """Rows that log the process that unpickles them."""
 
     def __init__(self, path):
         self.path = path
@@ -219,20 +220,20 @@ def count(path):
     return Counted(path)
 
 
-def process_number(problem, *ballast):
+def process_number(problem, context, *ballast):
     assert isinstance(problem.folds[0], Counted)
     time.sleep(0.05)
     return os.getpid()
 
 
-def test_rows_are_opened_once_by_each_worker(workers, tmp_path):
+def test_each_worker_unpacks_the_rows_once(workers, tmp_path):
     path = tmp_path / "opened"
-    problem = Problem(folds=(Counted(path),), n_jobs=2)
+    problem, context = Problem(folds=(Counted(path),)), RunContext(n_jobs=2)
     seen = []
-    for _ in range(2):  # rungs
-        # Networks may be large: Dask would warn of that.
+    for _ in range(2):  # two rungs
+        # Networks may be large, and Dask warns about that by default.
         tasks = [(np.zeros(2_000_000),)] + 5 * [()]
-        seen += _workers.run_tasks(process_number, tasks, problem, 1.0)
+        seen += run_module.run_tasks(process_number, tasks, problem, context, 1.0)
     assert len(seen) == 12
     opened = [int(line) for line in path.read_text().splitlines()]
     assert len(opened) == len(set(opened))
@@ -240,28 +241,29 @@ def test_rows_are_opened_once_by_each_worker(workers, tmp_path):
     assert os.getpid() not in opened
 
 
-def test_what_is_left_early_leaves_workers_ready(workers, tmp_path):
-    problem = Problem(folds=(Counted(tmp_path / "opened"),), n_jobs=2)
-    results = _workers.run_tasks(process_number, 8 * [()], problem, 1.0)
+def test_results_that_are_closed_early_leave_the_workers_ready(workers, tmp_path):
+    problem = Problem(folds=(Counted(tmp_path / "opened"),))
+    given = problem, RunContext(n_jobs=2), 1.0
+    results = run_module.run_tasks(process_number, 8 * [()], *given)
     assert next(results) != os.getpid()
     results.close()
-    assert len(list(_workers.run_tasks(process_number, 3 * [()], problem, 1.0))) == 3
+    assert len(list(run_module.run_tasks(process_number, 3 * [()], *given))) == 3
 
 
-# How they end
+# -------------------------------------------------------------------- workers that die
 
 
 class Deadly(Space):
-    """Layers, of which some end the process that builds them.
+    """Layers, some of which kill the process that builds them.
 
     Parameters
     ----------
     flag : str
-        A file that says that a process has died.
-    home : int
-        A process that does not.
+        A file that is created when the first process dies.
+    parent : int
+        Id of a process that is not killed.
     width : int
-        Networks of this width end each process; 0 for none.
+        Networks of this width kill each process; 0 for none.
     """
 
     def __init__(self, flag="", parent=0, width=0):
@@ -271,8 +273,7 @@ class Deadly(Space):
     def choices(self):
         return {"width": Integer(3, 6, default=3)}
 
-    def build(self, architectures, task):
-        (architecture,) = architectures
+    def build(self, architecture, task):
         is_meta = torch.empty(0).is_meta
         if not is_meta and os.getpid() != self.parent and task.image is None:
             first = self.flag and not os.path.exists(self.flag)
@@ -288,44 +289,50 @@ class Deadly(Space):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    return told(search(1, search_space=Deadly("", os.getpid())).fit(X, Y))
+    return outcome(search(1, search_space=Deadly("", os.getpid())).fit(X, Y))
 
 
 @pytest.mark.parametrize("workers", ["loky", "dask"], indirect=True)
-def test_a_worker_that_dies_once_costs_nothing(workers, undisturbed, tmp_path):
+def test_worker_that_dies_once_does_not_change_the_result(
+    workers, undisturbed, tmp_path
+):
     space = Deadly(str(tmp_path / "died"), os.getpid())
     model = search(search_space=space).fit(X, Y)
     assert (tmp_path / "died").exists()
-    assert told(model) == undisturbed
+    assert outcome(model) == undisturbed
 
 
 @pytest.mark.parametrize("is_sent", [True, False])
-def test_a_cluster_without_workers_is_not_waited_for(is_sent, monkeypatch, tmp_path):
-    monkeypatch.setattr(_crews, "GRACE", 0.1)
-    problem = Problem(folds=(Counted(tmp_path / "opened"),), n_jobs=2)
+def test_search_does_not_wait_for_a_cluster_without_workers(
+    is_sent, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(executors_module, "GRACE_TIME", 0.1)
+    problem, context = Problem(folds=(Counted(tmp_path / "opened"),)), RunContext()
     threads = {**CLUSTER, "n_workers": int(is_sent), "processes": False}
     with (
         distributed.LocalCluster(**threads) as cluster,
         distributed.Client(cluster) as client,
     ):
-        executor = _crews.DaskExecutor(2, client)
+        executor = executors_module.DaskExecutor(2, client)
         if is_sent:
-            executor.sent(problem)
+            executor.find_payload(problem, context)
             cluster.scale(0)
             cluster.sync(cluster._correct_state)
-        late = replace(problem, deadline=time.monotonic() + 0.5)
         left = dict(enumerate(3 * [()]))
         started = time.monotonic()
-        results = list(_workers._insisting(process_number, left, late, executor))
+        late = RunContext(deadline=started + 0.5)
+        results = list(
+            run_module._run_with_retries(process_number, left, problem, late, executor)
+        )
     assert len(results) == 3
-    assert set(results) <= {OUT_OF_TIME, _crews.WORKER_LOST}
+    assert set(results) <= {Fault(Cause.OUT_OF_TIME), Fault(Cause.WORKER_LOST)}
     assert time.monotonic() - started < 5
 
 
-def test_a_worker_that_always_dies_costs_its_trial_alone(workers, undisturbed):
+def test_worker_that_always_dies_fails_only_its_trial(workers, undisturbed):
     space = Deadly("", os.getpid(), width=4)
     with pytest.warns(
-        SearchWarning, match=f"1 of 4 trials failed: 1 x {_crews.WORKER_LOST}"
+        SearchWarning, match=f"1 of 4 trials failed: 1 x {Cause.WORKER_LOST}"
     ):
         model = search(search_space=space).fit(X, Y)
     widths = [t.architecture["width"] for t in model.history_]
@@ -333,7 +340,7 @@ def test_a_worker_that_always_dies_costs_its_trial_alone(workers, undisturbed):
     for trial in model.history_:
         is_lost = trial.architecture["width"] == 4
         assert trial.status == ("failed" if is_lost else "ok")
-        assert trial.reason == (_crews.WORKER_LOST if is_lost else "")
+        assert trial.cause == (Cause.WORKER_LOST if is_lost else None)
         if not is_lost:
             assert (trial.architecture.key, trial.fold_scores) in undisturbed[0]
 
@@ -351,11 +358,13 @@ NASClassifier(max_trials=4, cv=2, n_jobs=2, max_epochs=10_000).fit(X, y)
     ("seconds", "patience"), [(0.5, 60), (2, 30)], ids=["starting", "training"]
 )
 def test_workers_end_with_a_parent_that_is_killed(tmp_path, seconds, patience):
-    """Those that start import all that they need first, then they end as well."""
+    """Workers that are still starting finish their imports first."""
     code = HEAD + ORPHANS.format(folder=str(tmp_path))
     with Script(tmp_path, [write(tmp_path, code)]) as script:
         pid = script.process.pid
-        assert script.wait_for(lambda: busy(pid, seconds) >= 3, 90)  # two and itself
+        assert script.wait_for(
+            lambda: busy(pid, seconds) >= 3, 90
+        )  # the parent and two workers
         assert list(tmp_path.glob("sknas-*/*"))
         os.kill(pid, signal.SIGKILL)
         script.process.wait()
@@ -364,16 +373,16 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path, seconds, patience):
 
 
 def busy(group, seconds):
-    """Python processes of a group that live, and have been at work for some seconds."""
+    """Count live Python processes of a group that have used `seconds` of CPU time."""
     n = 0
     for folder in os.listdir("/proc"):
         if folder.isdigit():
             with contextlib.suppress(OSError):
                 with open(f"/proc/{folder}/stat") as file:
-                    told = file.read().rpartition(")")[2].split()
+                    fields = file.read().rpartition(")")[2].split()
                 with open(f"/proc/{folder}/cmdline") as file:
                     is_tracker = "resource_tracker" in file.read()
-                state, of_group, ticks = told[0], int(told[2]), int(told[11])
+                state, of_group, ticks = fields[0], int(fields[2]), int(fields[11])
                 is_at_work = ticks >= seconds * os.sysconf("SC_CLK_TCK")
                 is_one = of_group == group and state != "Z" and not is_tracker
                 n += is_one and is_at_work

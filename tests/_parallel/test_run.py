@@ -1,4 +1,4 @@
-"""What workers are sent, how tasks are tried again, and who is a worker."""
+"""Tasks in worker processes: payloads, retries, GPUs, and the number of workers."""
 
 import io
 import multiprocessing
@@ -16,16 +16,17 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from cohorts import make_problem
+from cohorts import make_context, make_problem
 from joblib.parallel import get_active_backend
+from scorers import FunctionScorer
 
-from sknas._history import OUT_OF_TIME
-from sknas._parallel import executors as _crews
-from sknas._parallel import payload as _parcel
-from sknas._parallel import run as _workers
-from sknas._parallel import worker as _home
+from sknas._history import Cause, Fault
+from sknas._parallel import devices as devices_module
+from sknas._parallel import executors as executors_module
+from sknas._parallel import payload as payload_module
+from sknas._parallel import run as run_module
+from sknas._parallel import worker as worker_module
 from sknas._parallel.executors import (
-    WORKER_LOST,
     Executor,
     JoblibExecutor,
     WorkerDiedError,
@@ -40,136 +41,142 @@ def problem():
     return make_problem("binary")
 
 
-def test_a_removed_folder_of_rows_is_made_again(problem):
+def test_a_payload_whose_folder_was_removed_is_sent_again(problem):
     executor = JoblibExecutor(2, get_active_backend()[0])
-    payload = executor.sent(problem)
-    assert executor.sent(problem) is payload
-    shutil.rmtree(_home.worker_folder())
-    again = executor.sent(problem)
-    assert again is not payload and again.is_there
+    payload = executor.find_payload(problem, make_context())
+    assert executor.find_payload(problem, make_context()) is payload
+    shutil.rmtree(worker_module.worker_folder())
+    again = executor.find_payload(problem, make_context())
+    assert again is not payload and again.exists
 
 
-def test_a_folder_for_files_that_is_not_there_yet_is_made(tmp_path, monkeypatch):
+def test_a_missing_temporary_folder_is_created(tmp_path, monkeypatch):
     monkeypatch.setenv("JOBLIB_TEMP_FOLDER", str(tmp_path / "new" / "folder"))
-    monkeypatch.setattr(_home, "_folders", {})
-    folder = _home.worker_folder()
+    monkeypatch.setattr(worker_module, "_folders", {})
+    folder = worker_module.worker_folder()
     assert Path(folder).parent == tmp_path / "new" / "folder"
     assert Path(folder).is_dir()
 
 
-# Tasks that are tried again
+# ---------------------------------------------------------------------------- retries
 
 
 class Fragile(Executor):
-    """Two workers that are played: they begin tasks in their order, as real ones do.
+    """Two simulated workers that start tasks in order, like real ones.
 
     Parameters
     ----------
     n_lives : dict of int to int
-        How often a task kills its worker before it has a result.
+        How often a task kills its worker before it returns a result, by index.
     """
 
-    key = "here"
+    key = "fragile"
 
     def __init__(self, n_lives):
         super().__init__(2)
         self.n_lives, self.batches, self.done = dict(n_lives), [], []
         self.n_ended = 0
 
-    def send(self, problem):
-        raise AssertionError("nothing has to be sent")
+    def send(self, problem, context):
+        raise AssertionError("no payload is expected")
 
-    def results(self, function, problem, tasks):
+    def results(self, function, problem, context, tasks):
         tasks = list(tasks)
-        self.batches.append([place for place, _ in tasks])
+        self.batches.append([index for index, _ in tasks])
         while tasks:
-            under_way = [place for place, _ in tasks[:2]]
-            for place in under_way:
-                if self.n_lives.get(place, 0):
-                    self.n_lives[place] -= 1
+            under_way = [index for index, _ in tasks[:2]]
+            for index in under_way:
+                if self.n_lives.get(index, 0):
+                    self.n_lives[index] -= 1
                     raise WorkerDiedError
-            # The second of two is done before the first.
+            # The second of two tasks finishes before the first.
             is_second = len(under_way) == 2 and len(self.done) % 2 == 0
-            place, task = tasks.pop(int(is_second))
-            self.done.append(place)
-            yield place, function(problem, *task)
+            index, task = tasks.pop(int(is_second))
+            self.done.append(index)
+            yield index, function(problem, context, *task)
         self.n_ended += 1
 
 
-def square(problem, number):
+def square(problem, context, number):
     return number**2
 
 
-def insist(executor, n=5, problem=None):
-    left = {place: (place,) for place in range(n)}
-    return list(_workers._insisting(square, left, problem or Problem(), executor))
+def run(executor, n=5, **changes):
+    return list(iterate(executor, n, **changes))
 
 
-def test_results_come_in_order_and_each_task_is_done_once():
+def iterate(executor, n, **changes):
+    left = {index: (index,) for index in range(n)}
+    context = make_context(**changes)
+    return run_module._run_with_retries(square, left, Problem(), context, executor)
+
+
+def test_results_come_in_order_and_each_task_runs_once():
     executor = Fragile({})
-    assert insist(executor) == [0, 1, 4, 9, 16]
+    assert run(executor) == [0, 1, 4, 9, 16]
     assert executor.batches == [[0, 1, 2, 3, 4]]
     assert executor.done == [1, 0, 3, 2, 4]
 
 
-def test_a_result_is_there_as_soon_as_those_before_it():
+def test_results_are_yielded_as_soon_as_all_earlier_ones_are():
     executor = Fragile({})
-    left = {place: (place,) for place in range(3)}
-    results = _workers._insisting(square, left, Problem(), executor)
+    results = iterate(executor, 3)
     assert next(results) == 0
     assert executor.done == [1, 0]
 
 
-def test_whoever_has_all_results_has_ended_the_crew():
+def test_the_last_result_comes_after_the_executor_has_ended():
     executor = Fragile({0: 1})
-    left = {place: (place,) for place in range(3)}
-    results = _workers._insisting(square, left, Problem(), executor)
+    results = iterate(executor, 3)
     assert [next(results) for _ in range(3)] == [0, 1, 4]
     assert executor.batches == [[0, 1, 2], [0], [1], [2]]
     assert executor.n_ended == 3
 
 
-def test_what_was_under_way_is_tried_again_alone():
+def test_running_tasks_are_retried_one_at_a_time():
     executor = Fragile({2: 1})
-    assert insist(executor) == [0, 1, 4, 9, 16]
-    # 1 was done before; 0 and 2 were under way, 3 and 4 had not begun.
+    assert run(executor) == [0, 1, 4, 9, 16]
+    # Task 1 was done, 0 and 2 were running, 3 and 4 had not started.
     assert executor.batches == [[0, 1, 2, 3, 4], [0], [2], [3, 4]]
     assert sorted(executor.done) == [0, 1, 2, 3, 4]
 
 
-def test_what_kills_its_worker_again_is_given_up_and_nothing_else():
+def test_only_a_task_that_kills_its_worker_twice_is_given_up():
     executor = Fragile({0: 9})
-    assert insist(executor) == [WORKER_LOST, 1, 4, 9, 16]
+    assert run(executor) == [Fault(Cause.WORKER_LOST), 1, 4, 9, 16]
     assert executor.batches == [[0, 1, 2, 3, 4], [0], [1], [2, 3, 4]]
     assert executor.n_lives[0] == 7
 
 
-def test_all_may_kill_their_workers():
-    assert insist(Fragile({place: 9 for place in range(4)})) == [WORKER_LOST] * 4 + [16]
+def test_several_tasks_may_kill_their_workers():
+    assert run(Fragile({index: 9 for index in range(4)})) == [
+        Fault(Cause.WORKER_LOST)
+    ] * 4 + [16]
 
 
-def test_no_worker_is_started_where_there_is_no_time_for_it():
-    problem = Problem(deadline=time.monotonic() + 5)
+def test_no_worker_is_started_shortly_before_the_deadline():
     executor = Fragile({1: 1})
-    assert insist(executor, problem=problem) == [OUT_OF_TIME] * 5
+    results = run(executor, deadline=time.monotonic() + 5)
+    assert results == [Fault(Cause.OUT_OF_TIME)] * 5
     assert len(executor.batches) == 1
 
 
-def test_what_cannot_be_pickled_is_an_error():
-    problem = Problem(n_jobs=2, folds=make_problem("binary").folds)
+def test_arguments_that_cannot_be_pickled_are_an_error():
+    problem, context = make_problem("binary"), make_context(n_jobs=2)
+    tasks = [(threading.Lock(),)] * 2
     with pytest.raises(TypeError, match="lock"):
-        list(_workers.run_tasks(square, [(threading.Lock(),)] * 2, problem, 1e9))
+        list(run_module.run_tasks(square, tasks, problem, context, 1e9))
 
 
-# What is sent
+# ---------------------------------------------------------------------------- payloads
 
 
-def test_arrays_of_a_parcel_are_views_that_nobody_writes_to(problem):
+def test_arrays_of_a_payload_are_read_only_views(problem):
     file = io.BytesIO()
     spans = pack(problem, file)
     data = np.frombuffer(file.getbuffer(), np.uint8)
-    heavy = unpack(spans, data)
-    for fold, sent in zip(problem.folds, heavy["folds"], strict=True):
+    shared = unpack(spans, data)
+    for fold, sent in zip(problem.folds, shared["folds"], strict=True):
         np.testing.assert_array_equal(fold.train.x, sent.train.x)
         np.testing.assert_array_equal(fold.valid.y, sent.valid.y)
         assert sent.task.kind == fold.task.kind
@@ -178,89 +185,90 @@ def test_arrays_of_a_parcel_are_views_that_nobody_writes_to(problem):
         assert sent.train.x.ctypes.data % 4 == data.ctypes.data % 4
     rows = np.arange(3)
     predictions = np.full((3, 2), 0.5)
-    assert heavy["loss"](predictions, rows) == problem.loss(predictions, rows)
+    assert shared["loss"](predictions, rows) == problem.loss(predictions, rows)
 
 
-def test_a_parcel_is_made_once_for_all_rungs(problem):
+def test_a_payload_is_sent_once_for_all_rungs(problem):
     executor = JoblibExecutor(2, joblib.parallel.get_active_backend()[0])
-    payload = executor.sent(problem)
-    assert executor.sent(replace(problem, deadline=7.0, seed=3)) is payload
-    assert find_executor(4).sent(problem) is payload
-    # Other workers, another score and other rows need one of their own.
+    payload = executor.find_payload(problem, make_context())
+    context = make_context(deadline=7.0)
+    assert executor.find_payload(replace(problem, seed=3), context) is payload
+    assert find_executor(4).find_payload(problem, make_context()) is payload
+    # Other workers, another scorer or other rows need another payload.
     assert Fragile({}).key != executor.key
-    other = replace(problem, score=lambda *told: 0.0)
-    assert executor.sent(other) is not payload
-    assert executor.sent(make_problem("binary")) is not payload
+    other = replace(problem, scorer=FunctionScorer(lambda *_: 0.0))
+    assert executor.find_payload(other, context) is not payload
+    assert executor.find_payload(make_problem("binary"), context) is not payload
 
 
-def test_a_call_is_light_and_its_parcel_a_file(problem):
+def test_a_task_is_small_and_its_payload_a_file(problem):
     executor = find_executor(2)
-    payload = executor.sent(problem)
+    payload = executor.find_payload(problem, make_context())
     assert os.path.getsize(payload.data) > 10_000
-    call = make_task(square, problem, (3,), payload, executor.parent)
-    assert len(pickle.dumps(call)) < 5_000
-    assert read_result(execute(replace(call, parent=None), payload.data)) == 9
+    task = make_task(square, problem, make_context(), (3,), payload, executor.parent)
+    assert len(pickle.dumps(task)) < 5_000
+    assert read_result(execute(replace(task, parent=None), payload.data)) == 9
 
 
-def test_the_file_of_a_parcel_goes_with_its_problem():
+def test_the_file_of_a_payload_is_removed_with_its_problem():
     problem = make_problem("binary")
-    path = find_executor(2).sent(problem).data
+    path = find_executor(2).find_payload(problem, make_context()).data
     assert os.path.exists(path)
-    _home.remove(os.getpid() + 1, path)  # as a fork would
+    worker_module.remove(os.getpid() + 1, path)  # as in a forked process
     assert os.path.exists(path)
     del problem
     assert not os.path.exists(path)
 
 
-def test_a_worker_opens_a_parcel_once_and_keeps_two(problem, monkeypatch):
+def test_a_worker_unpacks_a_payload_once_and_keeps_two(problem, monkeypatch):
     opened = []
 
     def counted(spans, data):
         opened.append(spans)
         return unpack(spans, data)
 
-    monkeypatch.setattr(_parcel, "unpack", counted)
-    monkeypatch.setattr(_parcel, "_opened", {})
-    executor = find_executor(2)
+    monkeypatch.setattr(payload_module, "unpack", counted)
+    monkeypatch.setattr(payload_module, "_unpacked", {})
+    executor, context = find_executor(2), make_context()
     problems = [problem, make_problem("binary"), make_problem("binary")]
 
     def ask(number):
-        payload = executor.sent(problems[number])
-        call = make_task(square, problems[number], (number,), payload)
-        assert read_result(execute(call, payload.data)) == number**2
+        payload = executor.find_payload(problems[number], context)
+        task = make_task(square, problems[number], context, (number,), payload)
+        assert read_result(execute(task, payload.data)) == number**2
         return len(opened)
 
     assert [ask(number) for number in (0, 0, 1, 0, 2, 0, 1)] == [1, 1, 2, 2, 3, 3, 4]
 
 
-def seconds_left(problem):
-    return problem.seconds_left
+def seconds_left(problem, context):
+    return context.seconds_left
 
 
-def test_a_deadline_is_told_by_the_time_of_day(problem, monkeypatch):
-    payload = find_executor(2).sent(problem)
-    calls = [
-        make_task(seconds_left, replace(problem, deadline=deadline), (), payload)
+def test_a_deadline_is_sent_as_wall_clock_time(problem, monkeypatch):
+    payload = find_executor(2).find_payload(problem, make_context())
+    tasks = [
+        make_task(seconds_left, problem, make_context(deadline=deadline), (), payload)
         for deadline in (time.monotonic() + 30, None)
     ]
-    # Another machine, whose clock began at another time.
+    # Another machine, whose monotonic clock has another start.
     monkeypatch.setattr("time.monotonic", lambda: 5.0)
-    bounded, endless = (read_result(execute(call, payload.data)) for call in calls)
+    bounded, endless = (read_result(execute(task, payload.data)) for task in tasks)
     assert bounded == pytest.approx(30, abs=1)
     assert endless == float("inf")
 
 
-def n_threads(problem):
+def n_threads(problem, context):
     return torch.get_num_threads()
 
 
 def test_a_worker_uses_one_thread(problem):
-    payload = find_executor(2).sent(problem)
+    payload = find_executor(2).find_payload(problem, make_context())
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        call = make_task(n_threads, problem, (), payload)
-        assert read_result(execute(call, payload.data)) == 1
+        task = make_task(n_threads, problem, make_context(), (), payload)
+        assert read_result(execute(task, payload.data)) == 1
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -273,11 +281,12 @@ def test_tensors_come_back_on_the_cpu():
         def cpu(self):
             return torch.ones(2)
 
-    told = {"state": torch.zeros(2).as_subclass(Elsewhere)}
-    assert torch.equal(read_result(_parcel._dumped(told))["state"], torch.ones(2))
+    state = {"weight": torch.zeros(2).as_subclass(Elsewhere)}
+    sent = read_result(payload_module._dump(state))
+    assert torch.equal(sent["weight"], torch.ones(2))
 
 
-# Several GPUs
+# -------------------------------------------------------------------------------- GPUs
 
 
 CLAIM = """
@@ -288,10 +297,10 @@ sys.stdin.read()
 """
 
 
-def test_each_worker_has_a_gpu_of_its_own(tmp_path):
+def test_each_worker_claims_another_gpu(tmp_path):
     def worker():
         return subprocess.Popen(
-            [sys.executable, "-c", CLAIM, _home.__file__, tmp_path],
+            [sys.executable, "-c", CLAIM, devices_module.__file__, tmp_path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -307,28 +316,29 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path):
         first.kill()
         first.communicate()
         third = worker()
-        assert claim(third) == claims[0]  # that of the one that is gone
+        assert claim(third) == claims[0]  # the GPU of the worker that ended
         third.communicate()
     finally:
         first.kill()
         second.communicate()
 
 
-def where(problem, folder):
-    """Which process this is, and its device, as soon as another one is there too."""
+def where(problem, context, folder):
+    """Wait for a second worker, then return the process id and the device."""
     (folder / str(os.getpid())).touch()
     until = time.monotonic() + 100
     while len(list(folder.iterdir())) < 2 and time.monotonic() < until:
         time.sleep(0.01)
-    return os.getpid(), problem.device
+    return os.getpid(), context.device
 
 
 def test_tasks_are_spread_over_the_gpus(problem, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    told = replace(problem, device="cuda", n_jobs=4)
-    places = set(_workers.run_tasks(where, [(tmp_path,)] * 8, told, 1e9))
-    assert {device for _, device in places} == {"cuda:0", "cuda:1"}
-    assert len(places) == len({process for process, _ in places}) == 2
+    context = make_context(device="cuda", n_jobs=4)
+    tasks = [(tmp_path,)] * 8
+    workers = set(run_module.run_tasks(where, tasks, problem, context, 1e9))
+    assert {device for _, device in workers} == {"cuda:0", "cuda:1"}
+    assert len(workers) == len({process for process, _ in workers}) == 2
 
 
 @pytest.mark.parametrize(
@@ -344,43 +354,43 @@ def test_tasks_are_spread_over_the_gpus(problem, monkeypatch, tmp_path):
 )
 def test_one_process_serves_a_gpu(monkeypatch, device, n_gpus, n_jobs, useful):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
-    problem = Problem(device=device, n_jobs=n_jobs)
-    assert _workers.count_useful_workers(problem, 8) == useful
-    assert _workers.count_useful_workers(problem, 1) == 1
+    context = make_context(device=device, n_jobs=n_jobs)
+    assert run_module.count_useful_workers(context, 8) == useful
+    assert run_module.count_useful_workers(context, 1) == 1
 
 
-# Who is a worker
+# ------------------------------------------------------------------- number of workers
 
 
-def test_joblib_is_asked_for_the_number():
+def test_joblib_determines_the_number_of_workers():
     n_cores = joblib.cpu_count()
-    assert _workers.count_workers(None) == _workers.count_workers(-1) == n_cores
-    assert _workers.count_workers(3) == 3
+    assert run_module.count_workers(None) == run_module.count_workers(-1) == n_cores
+    assert run_module.count_workers(3) == 3
     with joblib.parallel_config(n_jobs=5):
-        assert _workers.count_workers(None) == 5
-        assert _workers.count_workers(3) == 3
+        assert run_module.count_workers(None) == 5
+        assert run_module.count_workers(3) == 3
     with joblib.parallel_config(backend="multiprocessing", n_jobs=3):
-        assert _workers.count_workers(None) == 3
+        assert run_module.count_workers(None) == 3
     with joblib.parallel_config(backend="sequential"):
-        assert _workers.count_workers(3) == 1
+        assert run_module.count_workers(3) == 1
 
 
-def test_threads_get_one():
+def test_threads_use_one_worker():
     with joblib.parallel_config(backend="threading", n_jobs=4):
-        assert _workers.count_workers(None) == _workers.count_workers(3) == 1
+        assert run_module.count_workers(None) == run_module.count_workers(3) == 1
     inside = joblib.Parallel(2, prefer="threads")(
-        joblib.delayed(_workers.count_workers)(n) for n in (None, 2)
+        joblib.delayed(run_module.count_workers)(n) for n in (None, 2)
     )
     assert inside == [1, 1]
 
 
-def test_a_child_gets_one():
+def test_child_process_uses_one_worker():
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        assert pool.apply(_workers.count_workers, (4,)) == 1
+        assert pool.apply(run_module.count_workers, (4,)) == 1
 
 
 class DaskDistributedBackend(joblib.parallel.ParallelBackendBase):
-    """A cluster of four, which tells of them whatever it is asked for."""
+    """A cluster of four workers, which ignores `n_jobs` as Dask does."""
 
     nesting_level = 0
 
@@ -388,18 +398,19 @@ class DaskDistributedBackend(joblib.parallel.ParallelBackendBase):
         return 4
 
     def apply_async(self, func, callback=None):
-        raise AssertionError("nothing is to be done")
+        raise AssertionError("no task is expected")
 
 
-def test_a_cluster_is_used_as_far_as_it_is_asked_for(monkeypatch):
+def test_at_most_n_jobs_workers_of_a_cluster_are_used(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     backend = DaskDistributedBackend()
+    context = make_context(device="cuda", n_jobs=4)
     with joblib.parallel_config(backend=backend):
-        assert _workers.count_workers(None) == _workers.count_workers(-1) == 4
-        assert _workers.count_workers(2) == 2
-        assert _workers.count_workers(8) == 4
-        # A worker of a cluster has a GPU of its own.
-        assert _workers.count_useful_workers(Problem(device="cuda", n_jobs=4), 8) == 4
+        assert run_module.count_workers(None) == run_module.count_workers(-1) == 4
+        assert run_module.count_workers(2) == 2
+        assert run_module.count_workers(8) == 4
+        # A cluster assigns GPUs to its workers.
+        assert run_module.count_useful_workers(context, 8) == 4
     with joblib.parallel_config(backend=backend, n_jobs=3):
-        assert _workers.count_workers(None) == 3
-    assert DaskDistributedBackend.__name__ == _crews.DASK
+        assert run_module.count_workers(None) == 3
+    assert DaskDistributedBackend.__name__ == executors_module.DASK

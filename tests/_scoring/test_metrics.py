@@ -1,4 +1,4 @@
-"""Scorers of scikit-learn for several networks at once, against scikit-learn itself."""
+"""Batched metrics for several networks agree with scikit-learn."""
 
 import pickle
 from functools import cache
@@ -26,12 +26,12 @@ CLASSES = {
 SINGLE = ("binary", "multiclass")
 WEIGHTS = ["ones", "halves", "whole", "fractions", "zeros"]
 
-# Every scorer that is reproduced, with each kind of targets.
+# Every reproduced scorer, with each kind of target.
 CASES = [
     (name, case)
     for name, (_, kinds) in sorted(METRICS.items())
     for case in (*kinds, *(("targets",) if "regression" in kinds else ()))
-    # The Brier score of several classes came with scikit-learn 1.7.
+    # The Brier score of several classes needs scikit-learn 1.7.
     if (name, case) != ("neg_brier_score", "multiclass") or "scale_by_half" in BRIER
 ]
 
@@ -53,7 +53,7 @@ def weights(name, rng, n=N):
 
 
 def make(case, rng, k=3, n=N, dtype=np.float32, digits=None):
-    """Targets, and predictions of k networks, with ties if rounded to few digits."""
+    """Return targets, and predictions of k networks, with ties if `digits` is given."""
     if case in SINGLE:
         c = len(CLASSES[case])
         y = rng.permutation(np.arange(n) % c)
@@ -70,21 +70,16 @@ def make(case, rng, k=3, n=N, dtype=np.float32, digits=None):
 
 
 def expected(scorer, y, p, weight, classes):
-    """What scikit-learn says of each network."""
+    """Return the scores of each network by scikit-learn."""
     target = classes[y] if isinstance(classes, np.ndarray) else y
     if isinstance(classes, list):
         target = y.astype(int)
     elif classes is None and y.shape[1] == 1:
         target = y[:, 0]
-    # The table has more rows than these: of one row alone, R2 is defined otherwise.
+    # Pretend more rows: R2 of a table of one row is defined differently.
     twice = np.concatenate([target, target]), np.concatenate([weight, weight])
-    score = RowScorer(scorer, None, *twice, classes)
-    rows = np.arange(len(y))
-    try:
-        return np.array([score(one, rows) for one in p])
-    except IndexError:  # average precision without a class, before scikit-learn 1.9
-        assert len(np.unique(y)) < len(classes)
-        return np.full(len(p), np.nan)
+    by_row = RowScorer(scorer, None, *twice, classes)
+    return by_row.score_many(p, np.arange(len(y)))
 
 
 def found(metric, y, p, weight):
@@ -106,7 +101,7 @@ def compare(name, case, y, p, weight, classes=None, atol=1e-12):
 
 @pytest.mark.parametrize("weight", WEIGHTS)
 @pytest.mark.parametrize(("name", "case"), CASES)
-def test_the_scores_are_those_of_scikit_learn(name, case, weight, rng):
+def test_scores_agree_with_scikit_learn(name, case, weight, rng):
     for digits, dtype, k in ((None, "f4", 1), (2, "f8", 2), (1, "f4", 2)):
         y, p = make(case, rng, k, dtype=dtype, digits=digits)
         want = compare(name, case, y, p, weights(weight, rng))
@@ -129,7 +124,7 @@ def test_few_rows_and_missing_classes(name, case, n, rng):
 @pytest.mark.parametrize(("name", "case"), CASES)
 def test_constant_targets_and_predictions(name, case, rng):
     y, p = make(case, rng, 4, dtype=np.float64)
-    if name == "explained_variance":  # the rounding of zeros differs otherwise
+    if name == "explained_variance":  # zeros are rounded differently
         y, p = np.round(y * 8) / 8, np.round(p * 8) / 8
     p[1:] = p[1:, :1]
     if y.ndim == 2:
@@ -148,7 +143,7 @@ def test_constant_targets_and_predictions(name, case, rng):
 def test_other_classes_of_two(name, classes, rng):
     classes = np.array(classes)
     metric = find_metric(get_scorer(name), "binary", classes)
-    if metric is None:  # what scikit-learn refuses, too, or reads from the rows
+    if metric is None:  # scikit-learn refuses them too, or reads them from the rows
         assert name.startswith(("f1", "prec", "rec", "jacc", "average", "neg_brier"))
         assert classes.tolist() != [-1, 1]
         return
@@ -178,13 +173,13 @@ def test_many_classes_with_scores_that_nearly_tie(name, n_classes, rng):
 
 
 @pytest.mark.parametrize("n", [2, 3, 7, 8, 15, 16, 100, 129, 300])
-def test_sums_are_rounded_as_those_of_numpy(n, rng):
+def test_sums_are_rounded_like_those_of_numpy(n, rng):
     values = np.exp(rng.normal(size=(2, 50, n)) * 10)
     assert (_row_sums(torch.tensor(values)).numpy() == values.sum(2)).all()
 
 
 @pytest.mark.parametrize(("name", "case"), CASES)
-def test_bad_predictions_of_one_network_leave_the_others_alone(name, case, rng):
+def test_bad_predictions_of_one_network_do_not_change_other_scores(name, case, rng):
     y, p = make(case, rng)
     metric = metric_of(name, case)
     before = found(metric, y, p, np.ones(N))
@@ -195,7 +190,7 @@ def test_bad_predictions_of_one_network_leave_the_others_alone(name, case, rng):
 
 
 @pytest.mark.parametrize("name", ["neg_mean_squared_log_error", "r2", "neg_max_error"])
-def test_values_that_a_metric_refuses(name, rng):
+def test_scores_of_values_outside_the_domain_agree_with_scikit_learn(name, rng):
     y, p = make("regression", rng)
     p[0, 3], p[1, 5] = -1, -2
     compare(name, "regression", y, p, np.ones(N))
@@ -204,7 +199,7 @@ def test_values_that_a_metric_refuses(name, rng):
 
 
 @pytest.mark.parametrize("name", ["roc_auc_ovo", "roc_auc_ovo_weighted"])
-def test_weights_that_a_metric_refuses_are_repetitions(name, rng):
+def test_weights_are_repetitions_for_metrics_without_weights(name, rng):
     y, p = make("multiclass", rng)
     weight = rng.integers(1, 5, N).astype(float) * 3
     scorer, rows = get_scorer(name), np.repeat(np.arange(N), weight.astype(int))
@@ -228,20 +223,20 @@ def test_shares_of_whole_weights_and_views_of_predictions(name, case, rng):
 
 @pytest.mark.parametrize("size", [1e-30, 1e30])
 @pytest.mark.parametrize("name", ["r2", "neg_mean_squared_error", "neg_max_error"])
-def test_tiny_and_huge_values(name, size, rng):
+def test_scores_of_tiny_and_huge_values_agree_with_scikit_learn(name, size, rng):
     y, p = make("regression", rng, dtype=np.float64)
     weight = weights("fractions", rng)
     compare(name, "regression", y * size, p * size, weight, atol=0)
 
 
 @pytest.mark.parametrize("part", ["_score_func", "_sign", "_kwargs"])
-def test_a_scorer_without_the_parts_that_are_read(part):
+def test_scorer_without_the_private_attributes_is_not_reproduced(part):
     scorer = get_scorer("accuracy")
     delattr(scorer, part)
     assert find_metric(scorer, "binary", CLASSES["binary"]) is None
 
 
-def test_a_metric_may_travel(rng):
+def test_a_metric_can_be_pickled(rng):
     y, p = make("multiclass", rng)
     for name in ("f1_macro", "roc_auc_ovr_weighted"):
         metric = find_metric(get_scorer(name), "multiclass", np.arange(4))
@@ -249,7 +244,7 @@ def test_a_metric_may_travel(rng):
         assert_allclose(*(found(one, y, p, np.ones(N)) for one in (metric, twin)))
 
 
-def test_one_that_trains_may_be_scored(rng):
+def test_predictions_with_gradients_are_scored(rng):
     y, p = make("binary", rng)
     metric = find_metric(get_scorer("neg_log_loss"), "binary", np.arange(2))
     predictions = torch.tensor(p, requires_grad=True)
@@ -285,11 +280,11 @@ def own(estimator, X, y):
         (get_scorer("top_k_accuracy"), "multiclass"),
     ],
 )
-def test_what_is_left_to_scikit_learn(scorer, kind):
+def test_scorers_that_are_not_reproduced(scorer, kind):
     assert find_metric(scorer, kind, CLASSES[kind]) is None
 
 
-def test_a_scorer_that_equals_a_named_one_is_known():
+def test_scorer_that_equals_a_named_one_is_reproduced():
     scorer = make_scorer(metrics.mean_absolute_error, greater_is_better=False)
     assert find_metric(scorer, "regression", None) is not None
 
@@ -305,5 +300,5 @@ def test_a_scorer_that_equals_a_named_one_is_known():
         ("multilabel", [np.array([0, 1]), np.array([0])]),
     ],
 )
-def test_classes_that_scikit_learn_reads_in_another_way(kind, classes):
+def test_classes_that_scikit_learn_reads_differently_are_not_reproduced(kind, classes):
     assert find_metric(get_scorer("accuracy"), kind, classes) is None

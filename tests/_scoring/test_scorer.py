@@ -1,10 +1,12 @@
-"""Scores of predictions that are already there."""
+"""Scores and losses of given predictions."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scorers import FunctionScorer
 from sklearn import metrics
 from sklearn.datasets import load_iris, make_classification, make_regression
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -12,7 +14,7 @@ from sklearn.metrics import get_scorer, make_scorer
 
 from sknas._data.target import softmax
 from sknas._problem import Fold, Problem, Rows, TaskSpec
-from sknas._scoring.folds import out_of_fold, score_folds, score_networks
+from sknas._scoring.folds import score_networks, score_predictions
 from sknas._scoring.metrics import find_metric
 from sknas._scoring.scorer import (
     RowLoss,
@@ -41,14 +43,19 @@ READ_PROBABILITIES = {
 
 def row_scorer(scoring, y, classes, weight=None, X=None):
     scorer = find_scorer("NASClassifier", scoring, classes is not None)
-    return RowScorer(
-        scorer, X, y, np.ones(len(y)) if weight is None else weight, classes
-    )
+    weight = np.ones(len(y)) if weight is None else weight
+    return RowScorer(scorer, X, y, weight, classes)
+
+
+def row_score(*arguments, **options):
+    """Return a row scorer as a function that returns a number."""
+    scorer = row_scorer(*arguments, **options)
+    return lambda *given: scorer.score(*given).value
 
 
 @pytest.fixture(scope="module")
 def fitted():
-    """Models of scikit-learn: X, y, classes, predictions, and the model itself."""
+    """Fitted scikit-learn models: (X, y, classes, predictions, model) by kind."""
     X, y = make_classification(80, random_state=0, flip_y=0.3)
     iris, species = load_iris(return_X_y=True)
     Z, t = make_regression(80, 5, n_targets=2, noise=40, random_state=0)
@@ -77,9 +84,9 @@ def fitted():
         *(("targets", name) for name in REGRESSION[:4]),
     ],
 )
-def test_the_score_is_what_scikit_learn_says_of_the_model(fitted, kind, name):
+def test_score_agrees_with_scikit_learn(fitted, kind, name):
     X, y, classes, predictions, model = fitted[kind]
-    score = row_scorer(name, y, classes)
+    score = row_score(name, y, classes)
     rows = np.arange(len(y))[::-2]
     expected = get_scorer(name)(model, X[rows], y[rows])
     assert score(predictions[rows], rows) == pytest.approx(expected, rel=1e-6)
@@ -94,19 +101,19 @@ def test_the_score_is_what_scikit_learn_says_of_the_model(fitted, kind, name):
         ("average_precision", metrics.average_precision_score),
     ],
 )
-def test_several_labels(name, metric, rng):
+def test_multilabel_scores_agree_with_scikit_learn(name, metric, rng):
     y, p = rng.integers(0, 2, (50, 3)), rng.random((50, 3))
-    score = row_scorer(name, y, [np.array([0, 1])] * 3)
+    score = row_score(name, y, [np.array([0, 1])] * 3)
     assert score(p, np.arange(50)) == pytest.approx(metric(y, p))
 
 
 @pytest.mark.parametrize("name", ["accuracy", "roc_auc", "neg_log_loss"])
-def test_classes_may_be_words(fitted, name):
+def test_classes_may_be_strings(fitted, name):
     _, y, _, predictions, _ = fitted["binary"]
     words = np.array(["a", "b"])
     rows = np.arange(len(y))
-    score = row_scorer(name, words[y], words)(predictions, rows)
-    assert score == row_scorer(name, y, np.array([0, 1]))(predictions, rows)
+    score = row_score(name, words[y], words)(predictions, rows)
+    assert score == row_score(name, y, np.array([0, 1]))(predictions, rows)
 
 
 @pytest.mark.parametrize(
@@ -122,8 +129,8 @@ def test_a_weight_is_a_repetition(fitted, kind, name, rng):
     weight = rng.integers(1, 4, len(y))
     repeated = np.repeat(np.arange(len(y)), weight)
     rows = np.arange(len(y))
-    one = row_scorer(name, y, classes, weight.astype(float))(predictions, rows)
-    other = row_scorer(name, y[repeated], classes)
+    one = row_score(name, y, classes, weight.astype(float))(predictions, rows)
+    other = row_score(name, y[repeated], classes)
     expected = other(predictions[repeated], np.arange(len(repeated)))
     assert one == pytest.approx(expected, rel=1e-9)
 
@@ -144,22 +151,22 @@ def test_a_function_may_take_weights_or_not(weighted, rng):
 
     function = with_weight if weighted else plain
     assert takes_weight(find_scorer("N", function, True)) is weighted
-    score = row_scorer(function, y, np.array([0, 1]), weight)
+    score = row_score(function, y, np.array([0, 1]), weight)
     expected = np.average((p > 0.5) == y, weights=weight)
     assert score(predictions, np.arange(20)) == pytest.approx(expected)
 
 
-def test_a_function_sees_the_rows_that_are_scored(rng):
+def test_scoring_function_gets_the_scored_rows(rng):
     X, y = rng.normal(size=(10, 2)), np.arange(10.0)
     seen = []
-    score = row_scorer(lambda e, X, y: seen.append(X) or 0.5, y, None, X=X)
+    score = row_score(lambda e, X, y: seen.append(X) or 0.5, y, None, X=X)
     assert score(y[[4, 1], None], np.array([4, 1])) == 0.5
     assert_allclose(seen[0], X[[4, 1]])
 
 
-def test_a_class_that_is_missing_from_the_rows_makes_the_score_undefined():
+def test_score_of_rows_without_a_class_is_undefined():
     y = np.array([0, 1, 1, 1])
-    score = row_scorer("roc_auc", y, np.array([0, 1]))
+    score = row_score("roc_auc", y, np.array([0, 1]))
     assert np.isnan(score(np.full((2, 2), 0.5), np.array([1, 2])))
 
 
@@ -167,32 +174,32 @@ def test_an_undefined_score_has_a_reason():
     def refusing(estimator, X, y):
         raise ValueError("no such luck")
 
-    score = row_scorer(refusing, np.array([0, 1]), np.array([0, 1]))
-    assert np.isnan(score(np.eye(2), np.arange(2)))
-    assert score.reason == "no such luck"
+    scorer = row_scorer(refusing, np.array([0, 1]), np.array([0, 1]))
+    value, reason = scorer.score(np.eye(2), np.arange(2))
+    assert np.isnan(value) and reason == "no such luck"
 
 
 @pytest.mark.parametrize("name", ["accuracy", "roc_auc_ovo", "neg_log_loss"])
-def test_fractional_weights_of_the_same_size_change_nothing(fitted, name):
+def test_equal_fractional_weights_do_not_change_the_score(fitted, name):
     _, y, classes, predictions, _ = fitted["multiclass"]
     rows = np.arange(len(y))
-    one = row_scorer(name, y, classes, np.full(len(y), 1.5))(predictions, rows)
-    assert one == pytest.approx(row_scorer(name, y, classes)(predictions, rows))
+    one = row_score(name, y, classes, np.full(len(y), 1.5))(predictions, rows)
+    assert one == pytest.approx(row_score(name, y, classes)(predictions, rows))
 
 
-def test_one_row_has_a_score_where_two_equal_ones_have():
-    score = row_scorer("accuracy", np.array([0, 1]), np.array([0, 1]))
+def test_single_rows_have_a_score():
+    score = row_score("accuracy", np.array([0, 1]), np.array([0, 1]))
     assert score(np.array([[0.1, 0.9]]), np.array([1])) == 1
-    score = row_scorer("neg_mean_absolute_error", np.array([3.0, 5.0]), None)
+    score = row_score("neg_mean_absolute_error", np.array([3.0, 5.0]), None)
     assert score(np.array([[4.0]]), np.array([1])) == -1
 
 
 @pytest.mark.parametrize("name", sorted({*BINARY, *MULTICLASS, *REGRESSION}))
-def test_which_scores_read_probabilities(name):
+def test_reads_probabilities_of_each_named_scorer(name):
     assert reads_probabilities(get_scorer(name)) is (name in READ_PROBABILITIES)
 
 
-def test_scorers_of_the_users_own():
+def test_reads_probabilities_of_custom_scorers():
     own = make_scorer(metrics.log_loss, response_method="predict_proba")
     assert reads_probabilities(find_scorer("N", own, True))
     own = make_scorer(metrics.fbeta_score, beta=2)
@@ -200,7 +207,7 @@ def test_scorers_of_the_users_own():
 
 
 @pytest.mark.parametrize(("is_classifier", "name"), [(True, "accuracy"), (False, "r2")])
-def test_the_score_by_default(is_classifier, name):
+def test_default_score_is_accuracy_or_r2(is_classifier, name):
     assert repr(find_scorer("N", None, is_classifier)) == repr(get_scorer(name))
 
 
@@ -224,7 +231,7 @@ def test_the_score_by_default(is_classifier, name):
         ),
     ],
 )
-def test_what_is_no_score(scoring, message):
+def test_invalid_scoring(scoring, message):
     with pytest.raises(InvalidParameterError, match=re.escape(message)):
         find_scorer("NASClassifier", scoring, True)
 
@@ -233,7 +240,7 @@ def test_what_is_no_score(scoring, message):
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
-def test_the_loss_is_log_loss_or_squared_error(kind, rng):
+def test_loss_is_log_loss_or_squared_error(kind, rng):
     n, c = 40, 2 if kind == "binary" else 3
     weight, rows = rng.uniform(0.5, 2, n), np.arange(n)[::-2]
     p = rng.dirichlet(np.ones(c), n)
@@ -255,12 +262,12 @@ def test_the_loss_is_log_loss_or_squared_error(kind, rng):
             y[rows], p[rows], sample_weight=weight[rows]
         )
     loss = RowLoss(y, weight, kind)
-    if kind == "regression":  # up to a factor
+    if kind == "regression":  # equal up to a factor
         half = p[rows] / 2 + y[rows] / 2
         assert loss(half, rows) == pytest.approx(loss(p[rows], rows) / 4)
         expected *= loss(p[:1], np.arange(1)) / ((p[0] - y[0]) ** 2).mean()
     assert loss(p[rows], rows) == pytest.approx(expected, rel=1e-6)
-    # Several networks at once, and weights of a fold's own.
+    # Several networks at once, and weights of a single fold.
     several = np.stack([p[rows], p[rows][::-1], p[rows] ** 2])
     each = [loss(own, rows) for own in several]
     assert_allclose(loss(several, rows), each, rtol=1e-12)
@@ -271,7 +278,7 @@ def test_the_loss_is_log_loss_or_squared_error(kind, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_loss_of_a_certain_error_is_finite(dtype):
+def test_loss_of_a_confident_error_is_finite(dtype):
     p, rows = np.eye(2, dtype=dtype), np.arange(2)
     for y, kind in ((np.array([1, 0]), "binary"), (1 - np.eye(2), "multilabel")):
         assert 10 < RowLoss(y, np.ones(2), kind)(p, rows) < 100
@@ -285,7 +292,7 @@ def test_the_loss_of_huge_and_tiny_targets_is_finite(size):
     assert loss(y, rows) == 0 and (size == 0 or loss(-y, rows) > loss(y / 2, rows) > 0)
 
 
-def test_labels_are_the_most_probable():
+def test_labels_are_the_most_probable_classes():
     words = np.array(["a", "b", "c"])
     p = np.array([[0.2, 0.5, 0.3], [0.6, 0.2, 0.2]])
     assert labels(p, words).tolist() == ["b", "a"]
@@ -297,62 +304,73 @@ def test_labels_are_the_most_probable():
 
 
 def mean_of(predictions, rows, weight=None):
-    """A score that is easy to follow; undefined for row 0 alone."""
+    """Return the mean of the predictions, undefined for row 0 alone."""
     return np.nan if rows.tolist() == [0] else float(predictions.mean())
 
 
 def scored(predictions, rows, score=mean_of, n_rows=5):
-    arrays = [np.array(values, dtype=float)[:, None] for values in predictions]
-    weights = [np.ones(len(r)) for r in rows]
-    return score_folds(arrays, [np.array(r) for r in rows], weights, n_rows, score)
+    """Return scores of one model, from its predictions and the rows of each fold."""
+    arrays = [np.array(values, dtype=float) for values in predictions]
+    arrays = [a[:, None] if a.ndim == 1 else a for a in arrays]
+    largest = max(np.abs(a).max() for a in arrays)
+    y = np.full((n_rows, arrays[0].shape[1]), largest)
+    loss = RowLoss(y, np.ones(n_rows), "regression")
+    task = TaskSpec("regression", y.shape[1], n_rows)
+
+    def fold(numbers):
+        valid = Rows(y[numbers], y[numbers], np.ones(len(numbers)))
+        return Fold(task, valid, valid, np.array(numbers), lambda output: output)
+
+    folds = tuple(map(fold, rows))
+    scorer = FunctionScorer(score)
+    problem = Problem(task, folds, n_rows=n_rows, scorer=scorer, loss=loss)
+    return score_predictions(problem, [a[None] for a in arrays], np.array([True]))
 
 
-def test_the_score_of_a_trial_is_the_mean_over_its_folds():
-    folds = scored([[1, 3], [6]], [[0, 1], [4]])
-    assert (folds.mean, folds.scores) == (4, [2, 6])
-    assert len(folds.seconds) == 2 and min(folds.seconds) >= 0
-    assert folds.predictions.dtype == np.float32
-    assert_allclose(folds.predictions[:, 0], [1, 3, np.nan, np.nan, 6])
+def test_score_of_a_trial_is_the_mean_over_its_folds():
+    scores = scored([[1, 3], [6]], [[0, 1], [4]])
+    assert (scores.mean.tolist(), scores.by_fold.tolist()) == ([4], [[2, 6]])
+    assert scores.predictions(0).dtype == np.float32
+    assert_allclose(scores.predictions(0)[:, 0], [1, 3, np.nan, np.nan, 6])
 
 
-def test_a_row_that_several_folds_validate_has_their_mean_prediction():
-    folds = scored([[1, 3], [6, 7]], [[0, 1], [1, 4]])
-    assert_allclose(folds.predictions[:, 0], [1, 4.5, np.nan, np.nan, 7])
+def test_row_validated_by_several_folds_has_the_mean_prediction():
+    scores = scored([[1, 3], [6, 7]], [[0, 1], [1, 4]])
+    assert_allclose(scores.predictions(0)[:, 0], [1, 4.5, np.nan, np.nan, 7])
 
 
-def test_folds_without_a_score_are_left_out():
-    folds = scored([[1], [6, 8]], [[0], [1, 2]])
-    assert folds.mean == 7 and np.isnan(folds.scores[0])
+def test_folds_without_a_score_are_ignored():
+    scores = scored([[1], [6, 8]], [[0], [1, 2]])
+    assert scores.mean == 7 and np.isnan(scores.by_fold[0, 0])
 
 
-def test_where_no_fold_has_a_score_all_rows_are_scored_together():
+def test_all_rows_are_scored_together_if_no_fold_has_a_score():
     y = np.array([1.0, 2.0, 4.0, 8.0])
-    score = row_scorer("roc_auc", (y > 3).astype(int), np.array([0, 1]))
+    score = row_score("roc_auc", (y > 3).astype(int), np.array([0, 1]))
     shares = [np.array([[1 - p, p]]) for p in (0.1, 0.2, 0.3, 0.4)]
-    rows = [np.array([row]) for row in range(4)]
-    folds = score_folds(shares, rows, [np.ones(1)] * 4, 4, score)
-    assert np.isnan(folds.scores).all() and folds.mean == 1
+    scores = scored(shares, [[0], [1], [2], [3]], score, n_rows=4)
+    assert np.isnan(scores.by_fold).all() and scores.mean == 1
 
 
-def test_no_score_at_all():
+def test_score_is_nan_if_it_is_undefined_for_all_rows():
     assert np.isnan(scored([[1]], [[0]]).mean)
 
 
-def test_predictions_beyond_single_precision_are_kept():
-    folds = scored([[1e300, -1e300]], [[0, 1]])
-    assert_allclose(folds.predictions[:2, 0], [1e300, -1e300])
+def test_predictions_beyond_single_precision_are_preserved():
+    scores = scored([[1e300, -1e300]], [[0, 1]])
+    assert_allclose(scores.predictions(0)[:2, 0], [1e300, -1e300])
 
 
 # ---------------------------------------------------------------------- many networks
 
 
-def problem_of(kind, scoring, folds, rng, *, n=30, weight=None, probabilistic=True):
-    """A problem of some folds, given as row numbers, and answers of 4 networks."""
+def problem_of(kind, scoring, folds, rng, *, n=30, weight=None):
+    """Return a problem with folds of given rows, and outputs of 4 networks."""
     n_outputs = {"binary": 2, "multiclass": 3, "regression": 2}[kind]
     weight = np.ones(n) if weight is None else weight
     classes = None if kind == "regression" else np.arange(n_outputs)
     y = rng.normal(size=(n, 2)) if classes is None else rng.integers(0, n_outputs, n)
-    task = TaskSpec(kind, n_outputs, n, 1, probabilistic=probabilistic)
+    task = TaskSpec(kind, n_outputs, n, 1)
     scorer = find_scorer("N", scoring, classes is not None)
     metric = find_metric(scorer, kind, classes)
     x = np.zeros((n, 1), np.float32)
@@ -367,7 +385,7 @@ def problem_of(kind, scoring, folds, rng, *, n=30, weight=None, probabilistic=Tr
         task=task,
         folds=tuple(map(fold, folds)),
         n_rows=n,
-        score=RowScorer(scorer, None, y, weight, classes, metric),
+        scorer=RowScorer(scorer, None, y, weight, classes, metric),
         loss=RowLoss(y, weight, kind),
     )
     outputs = [rng.normal(size=(4, len(rows), n_outputs)) for rows in folds]
@@ -390,31 +408,38 @@ FOLDS = {
         *(("regression", "r2"), ("regression", "neg_median_absolute_error")),
     ],
 )
-def test_several_networks_score_as_each_by_itself(kind, scoring, folds, rng):
+def test_scores_of_several_networks_equal_those_of_single_networks(
+    kind, scoring, folds, rng
+):
     weight = rng.integers(1, 4, 30).astype(float)
     problem, outputs = problem_of(kind, scoring, FOLDS[folds], rng, weight=weight)
     found = score_networks(problem, outputs)
-    assert found.scores.shape == (4, len(problem.folds))
+    assert found.by_fold.shape == (4, len(problem.folds))
     assert found.finite.all()
     for k in range(4):
         predicted = [
             fold.restore(output[k])
             for fold, output in zip(problem.folds, outputs, strict=True)
         ]
-        rows = [fold.valid_rows for fold in problem.folds]
-        weights = [fold.valid.weight for fold in problem.folds]
-        alone = score_folds(predicted, rows, weights, 30, problem.score)
-        assert found.mean[k] == pytest.approx(alone.mean, rel=1e-6)
-        assert_allclose(found.scores[k], alone.scores, rtol=1e-6)
-        assert_allclose(found.predictions(k), alone.predictions, rtol=1e-6)
-        assert_allclose(out_of_fold(predicted, problem), alone.predictions, rtol=1e-6)
-        losses = list(map(problem.loss, predicted, rows, weights))
+        each = [
+            problem.scorer.score(p, fold.valid_rows, fold.valid.weight).value
+            for p, fold in zip(predicted, problem.folds, strict=True)
+        ]
+        assert_allclose(found.by_fold[k], each, rtol=1e-6)
+        assert found.mean[k] == pytest.approx(np.mean(each), rel=1e-6)
+        losses = [
+            problem.loss(p, fold.valid_rows, fold.valid.weight)
+            for p, fold in zip(predicted, problem.folds, strict=True)
+        ]
         assert found.loss[k] == pytest.approx(np.mean(losses))
-        assert found.value(k) == found.mean[k]
+        one = score_predictions(problem, [p[None] for p in predicted], found.finite[:1])
+        assert one.mean[0] == pytest.approx(found.mean[k], rel=1e-6)
+        assert_allclose(one.predictions(0), found.predictions(k), rtol=1e-6)
+        assert one.value(0) == pytest.approx(found.value(k), rel=1e-6)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_network_without_finite_answers_leaves_the_others_alone(bad, rng):
+def test_non_finite_network_does_not_change_scores_of_others(bad, rng):
     problem, outputs = problem_of("binary", "accuracy", FOLDS["parts"], rng)
     before = score_networks(problem, outputs)
     outputs[1][2, 3, 0] = bad
@@ -426,32 +451,36 @@ def test_a_network_without_finite_answers_leaves_the_others_alone(bad, rng):
     assert_allclose(after.loss[sound], before.loss[sound])
 
 
-@pytest.mark.parametrize("probabilistic", [True, False])
-def test_the_loss_tells_apart_what_a_score_of_labels_does_not(probabilistic, rng):
-    told = {"probabilistic": probabilistic}
-    problem, _ = problem_of("binary", "accuracy", FOLDS["parts"], rng, **told)
+def half_of_accuracy(y, y_pred):
+    return np.mean(y == y_pred) / 2
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", make_scorer(half_of_accuracy)])
+def test_loss_breaks_ties_of_reproduced_label_scores(scoring, rng):
+    problem, _ = problem_of("binary", scoring, FOLDS["parts"], rng)
     right = [np.eye(2)[fold.valid.y] for fold in problem.folds]
     outputs = [np.stack([o, 3 * o, -o, o - 5]) for o in right]
     found = score_networks(problem, outputs)
-    assert found.mean.tolist() == [1, 1, 0, 1]
+    best = found.mean.max()
+    assert found.mean.tolist() == [best, best, 0, best]
     values = [found.value(k) for k in range(4)]
-    assert (values[1] > values[0]) is not probabilistic
-    assert (values[1] == values[0]) is probabilistic
+    assert (values[1] > values[0]) is (scoring == "accuracy")
+    assert (values[1] == values[0]) is (scoring != "accuracy")
     assert values[0] == pytest.approx(values[3]) and values[2] == min(values)
 
 
-def test_networks_where_no_fold_has_a_score_are_scored_on_all_rows(rng):
+def test_networks_without_fold_scores_are_scored_on_all_rows(rng):
     problem, outputs = problem_of("binary", "roc_auc", [[0], [1], [2], [3]], rng, n=5)
-    problem.score.y[:4] = [0, 0, 1, 1]
+    problem.scorer.y[:4] = [0, 0, 1, 1]
     for row, output in enumerate(outputs):
         output[:, 0, 1] = output[:, 0, 0] + row - 1
         output[1, 0, 1] = output[1, 0, 0] - row
     found = score_networks(problem, outputs)
-    assert np.isnan(found.scores).all()
+    assert np.isnan(found.by_fold).all()
     assert found.mean.tolist() == [1, 0, 1, 1]
 
 
-def test_a_score_of_the_users_own_is_asked_network_by_network(rng):
+def test_custom_score_is_called_once_per_network(rng):
     problem, outputs = problem_of("binary", "accuracy", FOLDS["one"], rng)
     asked = []
 
@@ -459,15 +488,15 @@ def test_a_score_of_the_users_own_is_asked_network_by_network(rng):
         asked.append(predictions.shape)
         return predictions[0, 0]
 
-    plain = Problem(**{**vars(problem), "score": own})
+    plain = replace(problem, scorer=FunctionScorer(own))
     found = score_networks(plain, outputs)
     assert asked == [(15, 2)] * 4
     assert_allclose(found.mean, [softmax(o)[0, 0] for o in outputs[0]])
 
 
-def test_one_row_of_several_networks(rng):
+def test_scores_of_several_networks_on_one_row(rng):
     y = np.array([0, 1])
     scorer = find_scorer("N", "accuracy", True)
-    score = RowScorer(scorer, None, y, np.ones(2), y, find_metric(scorer, "binary", y))
+    scorer = RowScorer(scorer, None, y, np.ones(2), y, find_metric(scorer, "binary", y))
     shares = np.array([[[0.1, 0.9]], [[0.7, 0.3]]])
-    assert score.many(shares, np.array([1]), np.ones(1)).tolist() == [1, 0]
+    assert scorer.score_many(shares, np.array([1]), np.ones(1)).tolist() == [1, 0]

@@ -1,4 +1,4 @@
-"""The loop of a search, on functions: bounds, repeats, failures, noise."""
+"""The search loop on functions: bounds, repeats, failures and noise."""
 
 import time
 from dataclasses import replace
@@ -9,11 +9,12 @@ import torch
 
 import sknas
 from sknas import search
-from sknas._history import RESCORE, History, Proposal, Trial
-from sknas._problem import Problem, TaskSpec
+from sknas._history import History, Origin, Proposal, Trial
+from sknas._problem import Problem, RunContext, TaskSpec
 from sknas._search.constraints import make_feasible
 from sknas._search.function import FunctionTrainer
-from sknas._search.loop import N_KEPT, Search, count_reevaluated
+from sknas._search.loop import N_WITH_NETWORKS, Search
+from sknas._search.reevaluate import n_reevaluated
 from sknas.exceptions import InvalidParameterError, SearchWarning
 from sknas.spaces import (
     Architecture,
@@ -35,7 +36,7 @@ def height(architecture):
 
 
 @pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"gradient"}))
-def test_finds_the_best_of_a_line(strategy):
+def test_strategies_find_the_best_integer(strategy):
     history = search(height, LINE, strategy=strategy, max_trials=51, random_state=0)
     assert history.best.architecture == {"x": 20}
     assert len(history) == 51
@@ -66,7 +67,7 @@ def test_objective_gets_plain_python_values():
     }  # fmt: skip
 
 
-def test_exhausted_space_says_so_and_repeats_nothing():
+def test_exhausted_space_ends_the_search_without_repeats():
     seen = []
     history = search(
         lambda a: seen.append(a.key) or 0.0,
@@ -78,7 +79,7 @@ def test_exhausted_space_says_so_and_repeats_nothing():
     assert len(seen) == len(set(seen)) == 6
 
 
-def test_failures_are_trials_and_the_search_goes_on():
+def test_search_continues_after_failed_trials():
     def objective(architecture):
         if architecture["x"] % 3 == 0:
             raise ZeroDivisionError("three")
@@ -105,7 +106,7 @@ def test_max_time_ends_the_search():
     assert time.monotonic() - started < 1.5
 
 
-def test_ctrl_c_returns_what_there_is():
+def test_ctrl_c_returns_the_finished_trials():
     calls = []
 
     def objective(architecture):
@@ -119,7 +120,7 @@ def test_ctrl_c_returns_what_there_is():
     assert [t.status for t in history] == ["ok"] * 5 + ["stopped"] * (len(history) - 5)
 
 
-def test_noisy_leaders_are_scored_again_and_the_best_mean_wins():
+def test_noisy_top_k_are_reevaluated_and_the_best_mean_wins():
     rng = np.random.default_rng(0)
     again = []
 
@@ -144,7 +145,7 @@ def test_noisy_leaders_are_scored_again_and_the_best_mean_wins():
 @pytest.mark.parametrize(
     "constraints", [{"x": 10}, lambda a: a["x"] <= 10], ids=["dict", "callable"]
 )
-def test_constraints_cost_nothing(constraints):
+def test_rejected_architectures_are_not_trials(constraints):
     tried = []
     history = search(
         lambda a: tried.append(a["x"]) or height(a),
@@ -170,7 +171,7 @@ def test_same_seed_same_history():
 
 
 class Stubborn(Strategy):
-    """Proposes the same two architectures for ever."""
+    """Propose the same two architectures forever."""
 
     def setup(self, space, problem, rng):
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
@@ -182,7 +183,7 @@ class Stubborn(Strategy):
         pass
 
 
-def test_a_strategy_that_repeats_itself_is_done():
+def test_search_ends_if_the_strategy_only_repeats_itself():
     history = search(height, LINE, strategy=Stubborn(), max_trials=30)
     assert [t.architecture["x"] for t in history] == [1, 2]
     assert history.stop_reason == "strategy_done"
@@ -197,19 +198,19 @@ def test_choices_with_defaults_start_with_the_default():
 
 
 class Empty(Trainer):
-    """Returns no trials."""
+    """Return no trials."""
 
-    def setup(self, space):
+    def setup(self, space, problem, context):
         pass
 
-    def train(self, proposals, problem):
+    def train(self, proposals):
         return []
 
 
 class Nan(Empty):
-    """Returns scores that are none."""
+    """Return scores that are NaN."""
 
-    def train(self, proposals, problem):
+    def train(self, proposals):
         return [Trial(p, score=float("nan")) for p in proposals]
 
 
@@ -219,7 +220,7 @@ def run_with(trainer, **changes):
         "strategy": STRATEGIES["random"](),
         "trainer": trainer,
         "problem": Problem(),
-        "seed": 0,
+        "context": RunContext(),
         "max_trials": 3,
         "deadline": lambda history: None,
     }
@@ -227,7 +228,7 @@ def run_with(trainer, **changes):
 
 
 class Counting(Empty):
-    """Notes how many proposals it is given at once."""
+    """Record the number of proposals in each batch."""
 
     n_proposals = 7
 
@@ -237,7 +238,7 @@ class Counting(Empty):
     def __sklearn_clone__(self):
         return self
 
-    def train(self, proposals, problem):
+    def train(self, proposals):
         self.seen.append([p.number for p in proposals])
         arrays = {"predictions": np.ones((1, 1)), "networks": ({},)}
         return [
@@ -249,7 +250,7 @@ class Counting(Empty):
 @pytest.mark.parametrize(
     ("n_proposals", "expected"), [(None, [7, 7, 6]), (16, [16, 4])]
 )
-def test_as_many_proposals_at_once_as_the_trainer_likes(n_proposals, expected):
+def test_batches_have_the_size_the_trainer_asks_for(n_proposals, expected):
     trainer = Counting([])
     run_with(trainer, max_trials=20, n_proposals=n_proposals)
     assert list(map(len, trainer.seen)) == expected
@@ -257,14 +258,14 @@ def test_as_many_proposals_at_once_as_the_trainer_likes(n_proposals, expected):
     assert Empty.n_proposals == 4
 
 
-def test_first_proposals_are_cut_the_same_way():
+def test_initial_design_is_split_into_the_same_batches():
     trainer, space = Counting([]), DictSpace(LINE)
     search = Search(
         space=space,
         strategy=STRATEGIES["random"](),
         trainer=trainer,
         problem=Problem(),
-        seed=0,
+        context=RunContext(),
         max_trials=None,
         deadline=lambda history: 0.0 if len(history) > 15 else None,
         n_proposals=5,
@@ -280,28 +281,28 @@ def test_first_proposals_are_cut_the_same_way():
     assert [t.architecture["x"] for t in history.trials[:12]] == list(range(12))
 
 
-def test_arrays_are_kept_of_a_bounded_number_of_trials():
+def test_history_keeps_arrays_of_a_bounded_number_of_trials():
     history = run_with(Counting([]), max_trials=40)
     kept = {t.proposal.number for t in history if t.networks is not None}
     assert kept == {t.proposal.number for t in history if t.predictions is not None}
-    assert kept == {t.proposal.number for t in history.succeeded[:N_KEPT]}
-    assert len(kept) == N_KEPT == 25
+    assert kept == {t.proposal.number for t in history.succeeded[:N_WITH_NETWORKS]}
+    assert len(kept) == N_WITH_NETWORKS == 25
 
 
-def test_a_trainer_that_loses_proposals_is_told_so():
+def test_a_trainer_that_loses_proposals_raises():
     with pytest.raises(
         RuntimeError, match=r"Empty\.train must return a trial for each"
     ):
         run_with(Empty())
 
 
-def test_nan_is_a_failure_whoever_trained():
+def test_nan_score_is_a_failed_trial_for_any_trainer():
     history = run_with(Nan())
     assert {t.status for t in history} == {"failed"}
     assert {t.reason for t in history} == {"the score is NaN or infinite"}
 
 
-def test_a_strategy_that_proposes_only_what_is_not_allowed_is_done():
+def test_search_ends_if_the_constraints_reject_all_proposals():
     problem = Problem(feasible=lambda a: a["x"] > 10)
     history = run_with(Nan(), strategy=Stubborn(), problem=problem)
     assert (len(history), history.stop_reason) == (0, "strategy_done")
@@ -326,8 +327,8 @@ def test_an_infinite_space_is_never_exhausted():
 @pytest.mark.parametrize(
     "strategy", ["bayesian", "evolution", "local", "random", "reinforce"]
 )
-def test_where_hardly_any_draw_is_allowed_neighbours_are(strategy):
-    """One in 2,000 architectures keeps the constraint, the default one does."""
+def test_neighbours_are_proposed_if_constraints_reject_most_draws(strategy):
+    """One in 2,000 architectures satisfies the constraint, as does the default one."""
     history = search(
         lambda a: sum(a.values()),
         {name: Real(0.0, 1.0, default=0.1) for name in "abcd"},
@@ -339,7 +340,7 @@ def test_where_hardly_any_draw_is_allowed_neighbours_are(strategy):
     assert (len(history), history.stop_reason) == (20, "max_trials")
 
 
-def test_a_space_too_large_to_list_is_not_said_to_be_exhausted(monkeypatch):
+def test_space_too_large_to_list_is_not_reported_exhausted(monkeypatch):
     monkeypatch.setattr("sknas.spaces._sampler.MAX_LISTED", 50)
     history = search(
         lambda a: 0.0,
@@ -351,7 +352,7 @@ def test_a_space_too_large_to_list_is_not_said_to_be_exhausted(monkeypatch):
     assert history.stop_reason == "strategy_done"
 
 
-def test_a_slow_best_trial_does_not_end_a_search_before_its_time():
+def test_slow_best_trial_does_not_end_the_search_early():
     def objective(architecture):
         slow = len(done) == 0
         done.append(architecture)
@@ -366,7 +367,7 @@ def test_a_slow_best_trial_does_not_end_a_search_before_its_time():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_constraints_that_fail_for_some_lose_nothing(seed):
+def test_constraint_that_raises_for_some_architectures_loses_no_trials(seed):
     def allowed(architecture):
         if architecture["kind"] == "b":
             raise KeyError("depth")
@@ -374,8 +375,8 @@ def test_constraints_that_fail_for_some_lose_nothing(seed):
 
     space = {"kind": ["a", "b"], "x": (0, 50)}
     with pytest.warns(
-        SearchWarning, match="of 'constraints' ended in KeyError"
-    ) as told:
+        SearchWarning, match="of 'constraints' raised KeyError"
+    ) as options:
         history = search(
             lambda a: a["x"],
             space,
@@ -383,11 +384,11 @@ def test_constraints_that_fail_for_some_lose_nothing(seed):
             constraints=allowed,
             random_state=seed,
         )
-    assert len(told) == 1 and len(history) == 20
+    assert len(options) == 1 and len(history) == 20
     assert {trial.architecture["kind"] for trial in history} == {"a"}
 
 
-def test_words_and_truths_are_no_numbers_to_bound():
+def test_strings_and_booleans_are_not_bounds():
     space = {"a": [1, 2, 3], "b": [1, "x"], "c": [True, False], "d": (0, 4)}
     with pytest.raises(ValueError, match=r"a dict of bounds of \['a', 'd'\]"):
         search(lambda a: 0.0, space, max_trials=1, constraints={"b": 1})
@@ -404,7 +405,7 @@ def test_ordered_choices_are_searched_by_their_order():
     assert history.best.score >= -1
 
 
-def test_what_is_never_drawn_is_never_tried():
+def test_values_of_weight_zero_are_never_tried():
     space = {"x": Categorical(["a", "b", "c"], weights=[1, 0, 2])}
     history = search(lambda a: 0.0, space, max_trials=5)
     assert {trial.architecture["x"] for trial in history} == {"a", "c"}
@@ -420,7 +421,7 @@ def test_a_space_of_networks_can_be_searched_by_a_function():
 
 
 @pytest.mark.parametrize("noisy", [True, False])
-def test_nothing_is_begun_after_the_time(noisy):
+def test_no_trial_starts_after_max_time(noisy):
     started, begun = time.monotonic(), []
 
     def objective(a):
@@ -470,7 +471,7 @@ def test_history_survives_json():
         ),
         (
             {"space": {"x": Integer(0, 1, when=("y", (1,)))}},
-            "'x.when' parameter of DictSpace must be a choice before it and a list",
+            "'x.when' parameter of DictSpace must be the name of an earlier choice and",
         ),
     ],
 )
@@ -480,35 +481,40 @@ def test_wrong_arguments(change, message):
         sknas.search(given.pop("objective"), given.pop("space"), **given)
 
 
-def test_a_second_score_alone_decides_nothing():
-    """Time for one leader only: the best first score is recommended."""
+def test_one_reevaluation_does_not_change_the_best_trial():
+    """With time for one re-evaluation only, the best first score is recommended."""
     history = search(lambda a: -abs(a["x"] - 3.0), LINE, max_trials=9, random_state=0)
     best = history.best
     again = Trial(
-        Proposal(best.architecture, origin=RESCORE, number=len(history)), score=-99.0
+        Proposal(best.architecture, origin=Origin.RESCORE, number=len(history)),
+        score=-99.0,
     )
     assert history.extended([again]).best == best
     other = history.succeeded[1].architecture
-    second = Trial(Proposal(other, origin=RESCORE, number=len(history) + 1), score=50.0)
+    second = Trial(
+        Proposal(other, origin=Origin.RESCORE, number=len(history) + 1), score=50.0
+    )
     both = history.extended([again, second])
     assert both.best.architecture.key == other.key
     first = history.succeeded[1].score
     assert both.best.score == pytest.approx((first + 50.0) / 2)
 
 
-def test_a_leader_is_scored_again_once_however_many_scores_it_has():
-    """As after a warm start, where leaders of before have two rows."""
-    told = {"space": DictSpace({"x": (0, 99)}), "problem": Problem(), "max_trials": 12}
-    told |= {"strategy": RandomStrategy(), "deadline": lambda history: None}
-    told |= {"trainer": FunctionTrainer(lambda a: float(a["x"])), "n_reevaluated": 3}
-    previous = Search(seed=0, **told).run()
-    found = Search(seed=1, previous=previous, **told | {"max_trials": 20}).run()
-    again = [t.architecture.key for t in found if t.proposal.origin == RESCORE]
+def test_top_k_are_reevaluated_once_if_a_previous_search_did_so_too():
+    """After a warm start, the top k of the previous search have two trials each."""
+    options = {"space": DictSpace({"x": (0, 99)}), "max_trials": 12}
+    options |= {"context": RunContext()}
+    options |= {"strategy": RandomStrategy(), "deadline": lambda history: None}
+    options |= {"trainer": FunctionTrainer(lambda a: float(a["x"])), "n_reevaluated": 3}
+    previous = Search(problem=Problem(seed=0), **options).run()
+    options["max_trials"] = 20
+    found = Search(problem=Problem(seed=1), previous=previous, **options).run()
+    again = [t.architecture.key for t in found if t.proposal.origin == Origin.RESCORE]
     later = again[3:]
     assert len(later) == len(set(later)) == 3
 
 
-def test_a_function_hears_of_each_score_before_the_next_proposal():
+def test_functions_are_scored_one_proposal_at_a_time():
     asked = []
 
     class Watched(RandomStrategy):
@@ -521,8 +527,10 @@ def test_a_function_hears_of_each_score_before_the_next_proposal():
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(None, 1), (60.0, 4)])
-def test_a_strategy_that_wants_no_known_ones_is_not_waited_for(seconds, expected):
-    """Where time is bounded, what it proposes is trained beside the default one."""
+def test_first_batch_mixes_default_and_proposals_without_initial_design(
+    seconds, expected
+):
+    """With a deadline, the default is trained in one batch with the first proposals."""
     sizes = []
 
     class Unprimed(RandomStrategy):
@@ -531,9 +539,9 @@ def test_a_strategy_that_wants_no_known_ones_is_not_waited_for(seconds, expected
     class Watched(FunctionTrainer):
         n_proposals = 4
 
-        def train(self, proposals, problem):
+        def train(self, proposals):
             sizes.append([p.origin for p in proposals])
-            return super().train(proposals, problem)
+            return super().train(proposals)
 
     space, end = DictSpace({"x": (0, 99)}), time.monotonic() + (seconds or 0)
     search = Search(
@@ -541,7 +549,7 @@ def test_a_strategy_that_wants_no_known_ones_is_not_waited_for(seconds, expected
         strategy=Unprimed(),
         trainer=Watched(lambda a: float(a["x"])),
         problem=Problem(),
-        seed=0,
+        context=RunContext(),
         max_trials=6,
         deadline=lambda history: end if seconds else None,
     )
@@ -551,8 +559,8 @@ def test_a_strategy_that_wants_no_known_ones_is_not_waited_for(seconds, expected
     assert [t.proposal.number for t in found] == list(range(6))
 
 
-def test_leaders_come_from_the_highest_rung():
-    """What halving dropped is not scored again, however good it looked early."""
+def test_the_top_k_come_from_the_highest_rung():
+    """Trials that successive halving dropped are not re-evaluated."""
 
     class Rungs(FunctionTrainer):
         n_proposals = 8
@@ -560,8 +568,8 @@ def test_leaders_come_from_the_highest_rung():
         def __init__(self, objective=None):
             super().__init__(objective)
 
-        def train(self, proposals, problem):
-            trials = super().train(proposals, problem)
+        def train(self, proposals):
+            trials = super().train(proposals)
             return [
                 replace(t, proposal=replace(t.proposal, rung=int(t.score < 50)))
                 for t in trials
@@ -572,12 +580,12 @@ def test_leaders_come_from_the_highest_rung():
         strategy=RandomStrategy(),
         trainer=Rungs(lambda a: float(a["x"])),
         problem=Problem(),
-        seed=0,
+        context=RunContext(),
         max_trials=32,
         deadline=lambda history: None,
         n_reevaluated=3,
     ).run()
-    again = [t for t in found if t.proposal.origin == RESCORE]
+    again = [t for t in found if t.proposal.origin == Origin.RESCORE]
     tops = sorted((t.score for t in list(found)[:32] if t.proposal.rung), reverse=True)[
         :3
     ]
@@ -585,7 +593,7 @@ def test_leaders_come_from_the_highest_rung():
     assert len({t.proposal.seed for t in found}) == len(found)
 
 
-def test_ctrl_c_ends_the_second_scores():
+def test_ctrl_c_ends_the_reevaluations():
     asked = []
 
     def objective(a):
@@ -599,8 +607,8 @@ def test_ctrl_c_ends_the_second_scores():
     assert len(history) == 13 and history.best.score is not None
 
 
-def test_time_is_left_for_second_scores():
-    """The last share of the time is theirs."""
+def test_time_is_reserved_for_reevaluations():
+    """The last share of the time is reserved."""
     history = search(
         lambda a: time.sleep(0.05) or float(a["x"]),
         DictSpace({"x": (0, 999)}),
@@ -610,15 +618,15 @@ def test_time_is_left_for_second_scores():
         noisy=True,
         random_state=0,
     )
-    again = [t for t in history if t.proposal.origin == RESCORE]
+    again = [t for t in history if t.proposal.origin == Origin.RESCORE]
     assert 2 <= len(again) <= 5 and history.stop_reason == "max_time"
 
 
 @pytest.mark.parametrize(
     ("max_trials", "expected"), [(3, 0), (13, 0), (14, 2), (16, 2), (99, 5), (None, 5)]
 )
-def test_leaders_are_a_share_of_the_trials(max_trials, expected):
-    assert count_reevaluated(max_trials) == expected
+def test_number_of_reevaluations_is_a_share_of_the_trials(max_trials, expected):
+    assert n_reevaluated(max_trials) == expected
 
 
 def test_costs_are_measured_once_for_each_structure(monkeypatch):
@@ -635,9 +643,9 @@ def test_costs_are_measured_once_for_each_structure(monkeypatch):
     assert len(measured) == len(structures) < 300
 
 
-def test_a_network_that_can_not_be_built_fails_where_it_is_trained():
+def test_network_that_cannot_be_built_is_a_failed_trial():
     class Broken(TableSpace):
-        def build(self, architectures, task):
+        def build(self, architecture, task):
             raise RuntimeError("no")
 
     task = TaskSpec("binary", 2, 100, 3)
@@ -645,7 +653,7 @@ def test_a_network_that_can_not_be_built_fails_where_it_is_trained():
     assert feasible(Broken().default_architecture())
 
 
-def test_latency_is_that_of_256_rows():
+def test_latency_is_measured_on_256_rows():
     edges = np.tile(np.linspace(-2, 2, 49, dtype=np.float32), (30, 1))
     space, task = TableSpace(), TaskSpec("binary", 2, 100, 30, edges=edges)
     before = torch.get_num_threads()

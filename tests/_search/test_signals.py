@@ -1,4 +1,4 @@
-"""Ctrl-C once, Ctrl-C twice, and a machine that asks processes to end."""
+"""Signals during a search: one Ctrl-C, a second Ctrl-C, and SIGTERM."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals")
 
 
 @pytest.fixture(autouse=True)
-def usual():
-    """The handlers that Python sets, whoever runs the tests."""
+def default_handlers():
+    """Set the default handlers of Python, which test runners may replace."""
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
         signal.SIGTERM: signal.signal(signal.SIGTERM, signal.SIG_DFL),
@@ -28,34 +28,34 @@ def send(number):
     os.kill(os.getpid(), number)
 
 
-def test_the_first_is_an_interrupt_that_can_be_held():
+def test_first_ctrl_c_raises_keyboard_interrupt():
     with Signals(False), pytest.raises(KeyboardInterrupt):
         send(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_the_second_passes_all_that_holds_the_first():
+def test_second_ctrl_c_is_not_caught_by_handlers_of_the_first():
     done = []
     with pytest.raises(KeyboardInterrupt) as caught, Signals(False):
-        for _ in range(3):  # as a search, a choice and a refit hold it
+        for _ in range(3):  # search, ensemble selection and refit each catch it
             try:
                 send(signal.SIGINT)
                 signal.sigtimedwait([], 1)
             except KeyboardInterrupt:
-                done.append("held")
-    assert done == ["held"]
+                done.append("caught")
+    assert done == ["caught"]
     assert type(caught.value) is KeyboardInterrupt
     assert not issubclass(Stop, KeyboardInterrupt | Exception)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_each_fit_counts_anew():
+def test_each_fit_counts_its_own_signals():
     for _ in range(2):
         with Signals(False), pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
 
 
-def test_a_machine_that_ends_is_heard_where_the_search_is_kept():
+def test_sigterm_exits_if_there_is_a_checkpoint():
     with pytest.raises(SystemExit) as caught, Signals(True):
         send(signal.SIGTERM)
         signal.sigtimedwait([], 1)
@@ -63,44 +63,44 @@ def test_a_machine_that_ends_is_heard_where_the_search_is_kept():
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def seen_by_a_worker():
+def handler_in_a_worker():
     with Signals(True):
         return signal.getsignal(signal.SIGTERM)
 
 
-def test_a_worker_leaves_it_to_the_system():
-    (found,) = Parallel(2)([delayed(seen_by_a_worker)()])
+def test_workers_have_the_default_handler_of_sigterm():
+    (found,) = Parallel(2)([delayed(handler_in_a_worker)()])
     assert found == signal.SIG_DFL
 
 
-def test_without_a_checkpoint_it_is_left_to_the_system():
+def test_sigterm_has_the_default_handler_without_a_checkpoint():
     with Signals(False):
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_handlers_of_others_stay(number):
-    heard = []
-    signal.signal(number, lambda *told: heard.append(told[0]))
+def test_custom_handlers_are_not_replaced(number):
+    received = []
+    signal.signal(number, lambda *options: received.append(options[0]))
     with Signals(True):
         send(number)
         signal.sigtimedwait([], 0.1)
-    assert heard == [number]
+    assert received == [number]
 
 
-def test_other_threads_leave_signals_alone():
+def test_other_threads_do_not_set_handlers():
     found = []
 
-    def look():
+    def inspect():
         with Signals(True):
             found.append(signal.getsignal(signal.SIGINT))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=inspect)
     thread.start()
     thread.join()
     assert found == [signal.default_int_handler]
 
 
-def test_errors_pass():
+def test_errors_are_raised():
     with pytest.raises(ZeroDivisionError), Signals(True):
         raise ZeroDivisionError

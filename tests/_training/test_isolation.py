@@ -1,11 +1,13 @@
-"""torch is left as it was found."""
+"""Training restores the global state of torch."""
 
 import threading
+import weakref
 
 import pytest
 import torch
 
-from sknas._training.isolation import isolated, one_thread, set_seed
+from sknas._training.isolation import isolated, one_thread, run_with_memory_retry
+from sknas._training.seeds import set_seed
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def two_threads():
     torch.set_num_threads(before)
 
 
-def test_one_thread_and_then_as_many_as_before(two_threads):
+def test_one_thread_restores_the_number_of_threads(two_threads):
     with one_thread():
         with one_thread():
             assert torch.get_num_threads() == 1
@@ -27,8 +29,8 @@ def test_one_thread_and_then_as_many_as_before(two_threads):
     assert torch.get_num_threads() == 2
 
 
-def test_threads_that_overlap_leave_what_the_first_one_found(two_threads):
-    """The other one enters before this one leaves, and leaves after it."""
+def test_overlapping_threads_restore_the_number_the_first_one_found(two_threads):
+    """The other thread enters before this one leaves, and leaves after it."""
     is_inside, may_leave, seen = threading.Event(), threading.Event(), []
 
     def work():
@@ -49,7 +51,7 @@ def test_threads_that_overlap_leave_what_the_first_one_found(two_threads):
     assert torch.get_num_threads() == 2
 
 
-def test_isolated_work_leaves_torch_as_it_was():
+def test_isolated_work_restores_the_state_of_torch():
     torch.manual_seed(5)
     torch.set_default_dtype(torch.float64)
     try:
@@ -81,3 +83,52 @@ def test_no_other_device_is_seeded(monkeypatch):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         assert torch.equal(torch.rand(3), first)
+
+
+# ------------------------------------------------------------------------ memory retry
+
+OUT_OF_MEMORY_ERRORS = [
+    MemoryError(),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+def failing(error):
+    def attempt():
+        raise error
+
+    return attempt
+
+
+def test_the_first_attempt_that_fits_gives_the_result():
+    assert run_with_memory_retry([lambda: 1, failing(ValueError())], "cpu") == 1
+    attempts = [*map(failing, OUT_OF_MEMORY_ERRORS), lambda: 2]
+    assert run_with_memory_retry(attempts, "cpu") == 2
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt()], ids=repr)
+def test_other_errors_are_not_retried(error):
+    with pytest.raises(type(error)):
+        run_with_memory_retry([failing(error), lambda: 1], "cpu")
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY_ERRORS, ids=repr)
+def test_the_last_attempt_raises_its_error(error):
+    with pytest.raises(type(error)) as raised:
+        run_with_memory_retry([failing(MemoryError()), failing(error)], "cpu")
+    assert raised.value is error
+
+
+def test_tensors_of_a_failed_attempt_are_freed_before_the_next_one():
+    held = []
+
+    def attempt():
+        tensor = torch.zeros(3)
+        held.append(weakref.ref(tensor))
+        raise MemoryError
+
+    def is_freed():
+        return held[0]() is None
+
+    assert run_with_memory_retry([attempt, is_freed], "cpu")

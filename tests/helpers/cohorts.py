@@ -1,4 +1,4 @@
-"""Small problems and cohorts that the tests of the population trainer share."""
+"""Small problems, contexts and cohorts that the tests of trainers share."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from sknas._data.target import sigmoid, softmax
 from sknas._history import Proposal
-from sknas._problem import Fold, Problem, Rows, TaskSpec
+from sknas._problem import Fold, Problem, Rows, RunContext, TaskSpec
 from sknas._scoring.metrics import find_metric
 from sknas._scoring.scorer import RowLoss, RowScorer, find_scorer
 from sknas.spaces import TableSpace
@@ -21,7 +21,7 @@ def as_they_are(output):
 
 
 def make_rows(kind, n, seed=0, cardinalities=(3, 20)):
-    """x of 4 numbers, a two-valued column and some categories; y; signal in all."""
+    """Return x (4 numbers, a binary column, categories) and y that depends on them."""
     rng = np.random.default_rng(seed)
     numbers = rng.standard_normal((n, 4))
     flag = rng.choice([-1.0, 1.0], n)
@@ -49,7 +49,7 @@ def make_problem(
     splits=None,
     **changes,
 ):
-    """A problem of some folds; every fold's task may be changed afterwards."""
+    """Return a problem of some folds; `changes` are fields of `Problem`."""
     x, y = make_rows(kind, n, cardinalities=cardinalities)
     weight = np.ones(n) if weight is None else weight
     edges = np.quantile(x[:, :4], np.linspace(0, 1, 49), axis=0).T
@@ -80,7 +80,7 @@ def make_problem(
         "task": task,
         "folds": tuple(folds),
         "n_rows": n,
-        "score": make_score(kind, y, weight),
+        "scorer": make_scorer(kind, y, weight),
         "loss": RowLoss(y, weight, kind),
         "n_steps": n_steps,
         "seed": 3,
@@ -88,7 +88,7 @@ def make_problem(
     return Problem(**settings | changes)
 
 
-def make_score(kind, y, weight):
+def make_scorer(kind, y, weight):
     classes = {
         "regression": None,
         "multilabel": [np.array([0, 1])] * 2,
@@ -106,7 +106,7 @@ def space_of(problem):
 
 
 def proposals(problem, choices, space=None):
-    """A proposal for each dict of choices, the first one the default."""
+    """Return a proposal for each dict of choices, the first one the default."""
     space = space_of(problem) if space is None else space
     return [
         Proposal(
@@ -119,22 +119,32 @@ def proposals(problem, choices, space=None):
     ]
 
 
-def train(asked, problem, space=None, halving=True):
-    """The trials of some proposals."""
+def make_context(**changes):
+    """Return a context on the CPU in this process, without a deadline."""
+    return RunContext(**changes)
+
+
+def make_trainer(problem, space=None, trainer=None, **changes):
+    """Return a trainer that is set up; `changes` are options of its context."""
+    trainer = PopulationTrainer() if trainer is None else trainer
+    space = space_of(problem) if space is None else space
+    trainer.setup(space, problem, make_context(**changes))
+    return trainer
+
+
+def train(asked, problem, space=None, halving=True, **changes):
+    """Train some proposals and return their trials."""
     trainer = PopulationTrainer(halving=halving)
-    trainer.setup(space_of(problem) if space is None else space)
-    return trainer.train(asked, problem)
+    return make_trainer(problem, space, trainer, **changes).train(asked)
 
 
-def rebuilt(trial, problem):
-    """The networks of the folds of a trial."""
-    trainer = PopulationTrainer()
-    trainer.setup(space_of(problem))
-    return trainer.rebuilt(trial, problem)
+def to_networks(trial, problem):
+    """Return the networks of the folds of a trial."""
+    return make_trainer(problem).to_networks(trial)
 
 
 def assert_same(one, other, atol=1e-4):
-    """Two trials of the same proposal are the same but for rounding."""
+    """Assert that two trials of the same proposal are equal up to rounding."""
     assert one.status == other.status and one.reason == other.reason
     assert replace(one.proposal, rung=0) == replace(other.proposal, rung=0)
     assert (one.stop, one.n_epochs, one.n_params) == (
@@ -151,7 +161,7 @@ def assert_same(one, other, atol=1e-4):
     for mine, yours in zip(one.networks, other.networks, strict=True):
         assert list(mine) == list(yours)
         for name, tensor in mine.items():
-            # A bias before a batch normalisation, and so its mean, is noise.
+            # A bias before a batch normalisation is noise, and so is the running mean.
             if (
                 name.endswith(("bias", "mean"))
                 and one.architecture.get("normalisation") == "batch"

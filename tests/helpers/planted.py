@@ -1,4 +1,4 @@
-"""A tiny relaxed network, and a task of which the best architecture is known."""
+"""A tiny supernet, and a task whose best architecture is known."""
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ BEST = tuple(PLANTED.values())
 
 
 class Shifted(nn.Module):
-    """A function of its input, plus a learnt shift but where it passes x on.
+    """A function of its shifted input; "skip" and "none" have no learnt shift.
 
-    A learnt factor would do the work of the weights of a mixture.
+    A learnt factor would replace the weight of the mixture.
     """
 
     def __init__(self, name, calls=None):
@@ -42,8 +42,10 @@ class PlantedNet(Supernet):
     """The sum of a mixture of functions of each feature."""
 
     def __init__(self, n_features, calls=None):
-        decision = MixedChoice(OPTIONS, passing=(1,), identity=1, absent=0, group="all")
-        super().__init__({f"f{j}": decision for j in range(n_features)})
+        choice = MixedChoice(
+            OPTIONS, parameter_free=(1,), skip_op=1, none_op=0, cell="all"
+        )
+        super().__init__({f"f{j}": choice for j in range(n_features)})
         self.mixed = nn.ModuleList(
             MixedOperation([Shifted(name, calls) for name in OPTIONS], (1,))
             for _ in range(n_features)
@@ -57,7 +59,7 @@ class PlantedNet(Supernet):
         return (sum(parts) + self.bias)[None]  # (1, N, 1)
 
     def architecture(self, chosen, shares):
-        return {name: self.option(name, chosen) for name in self.decisions}
+        return {name: self.option(name, chosen) for name in self.choices}
 
 
 class Fixed(nn.Module):
@@ -74,7 +76,9 @@ class Fixed(nn.Module):
 
 
 class PlantedSpace(Space):
-    """A function of each feature, and a choice that no relaxed network has."""
+    """A function for each feature, and one choice that the supernet doesn't have."""
+
+    has_supernet = True
 
     def __init__(self, n_features=4):
         self.n_features = n_features
@@ -85,8 +89,7 @@ class PlantedSpace(Space):
         functions = {name: Categorical(OPTIONS, default="sin") for name in names}
         return {**functions, "batch_size": Integer(16, 64, default=32)}
 
-    def build(self, architectures, task):
-        (architecture,) = architectures
+    def build(self, architecture, task):
         return Fixed([architecture[f"f{j}"] for j in range(self.n_features)])
 
     def supernet(self, task, partial_channels=1):
@@ -94,13 +97,13 @@ class PlantedSpace(Space):
 
 
 def answers(x, planted, shift=0.0):
-    """What the planted functions of shifted features answer, (N,)."""
+    """Return the sum of the planted functions of shifted features, (N,)."""
     columns = torch.as_tensor(x) + shift
     return sum(FUNCTIONS[f](columns[:, j]) for j, f in enumerate(planted)).numpy()
 
 
 def planted_problem(n=800, planted=BEST, n_steps=300, shift=0.0, **changes):
-    """A regression of one fold, the rows of which are told apart by their first x."""
+    """Return a regression task of one fold; features of validation rows are NaN."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((n + 100, len(planted))).astype(np.float32)
     y = answers(x, planted, shift)[:, None] + 0.1 * rng.standard_normal((n + 100, 1))

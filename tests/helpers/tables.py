@@ -1,4 +1,4 @@
-"""Small tables of losses, as published ones are: all architectures, some seeds."""
+"""Small tabular benchmarks: spaces with the true loss of every architecture."""
 
 from itertools import pairwise, product
 
@@ -12,6 +12,8 @@ OPERATIONS = ("none", "skip", "conv1", "conv3")
 class ChainSpace(DictSpace):
     """Four operations in a chain."""
 
+    has_graph = True
+
     def __init__(self, given=None):
         super().__init__(given or {f"op{j}": list(OPERATIONS) for j in range(4)})
 
@@ -21,10 +23,10 @@ class ChainSpace(DictSpace):
 
 
 def chain_loss(architecture):
-    """Each operation has a price, and two in a row may go together badly."""
+    """Each operation has a loss, and two equal neighbours add to it."""
     values = list(architecture.values())
-    price = {"none": 1.0, "skip": 0.4, "conv1": 0.2, "conv3": 0.0}
-    loss = sum(price[value] for value in values)
+    losses = {"none": 1.0, "skip": 0.4, "conv1": 0.2, "conv3": 0.0}
+    loss = sum(losses[value] for value in values)
     pairs = sum(a == b for a, b in pairwise(values))
     return loss + 0.3 * pairs
 
@@ -41,7 +43,7 @@ MIXED = DictSpace(
 
 
 def mixed_loss(architecture):
-    """Rates matter most, kinds a little, one choice not at all."""
+    """The rate matters most, the kind a little, and one choice not at all."""
     rate = abs(np.log10(architecture["rate"]) + 2.3)
     width = abs(np.log2(architecture["width"]) - 6)
     depth = abs(architecture["depth"] - 2) * (1 + (architecture["kind"] == "tanh"))
@@ -52,7 +54,7 @@ TABLES = {"chain": (ChainSpace(), chain_loss), "mixed": (MIXED, mixed_loss)}
 
 
 def all_of(space):
-    """Every architecture of a space."""
+    """Return every architecture of a finite space."""
     names = list(space.choices)
     values = [choice.values() for choice in space.choices.values()]
     return [space.fill(dict(zip(names, v, strict=True))) for v in product(*values)]

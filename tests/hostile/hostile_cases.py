@@ -1,6 +1,6 @@
-"""What a generated case is, and what came of it: a result that holds, or one sentence.
+"""Generated cases, and the check that each gives a valid result or a clear error.
 
-`make_case` makes a case of one integer, so that it can be made again from that alone.
+A case is generated from one integer, its seed, so the seed alone reproduces it.
 """
 
 import copy
@@ -21,10 +21,10 @@ from sknas.exceptions import SearchFailedError, SearchWarning
 
 TINY = {"max_trials": 1, "max_epochs": 1, "cv": 2, "n_jobs": 1, "random_state": 0}
 SKNAS, SKLEARN = Path(sknas.__file__).parent, Path(sklearn.__file__).parent
-LONGEST = 1_000  # characters of a message
-CLOSE = 1e-4  # of the range of the predictions, between rows alone and together
+LONGEST = 1_000  # maximum length of a message, in characters
+CLOSE = 1e-4  # tolerance of a prediction, relative to the largest one
 
-# A trial may fail in these ways; another reason is a crash that was caught.
+# Allowed reasons of failed trials; any other reason is a caught crash.
 REASONS = ("diverged", "undefined", "memory")
 CRASHES = (
     *("IndexError", "KeyError", "RuntimeError", "AssertionError", "AttributeError"),
@@ -37,8 +37,8 @@ CRASHES = (
 class Case:
     """One call of `fit`, and the tables to predict afterwards.
 
-    `may_fail` says that an error is a right answer; where it is False, one is a fault.
-    `story` names what is odd about the case.
+    If `may_fail` is False, an error is a fault. `notes` lists what is unusual about
+    the case.
     """
 
     seed: int
@@ -46,14 +46,16 @@ class Case:
     X: object
     y: object
     fit: dict = field(default_factory=dict)
-    new: list = field(default_factory=list)  # (X, whether it may be refused)
+    new: list = field(default_factory=list)  # (X, may be refused)
     may_fail: bool = False
-    story: list = field(default_factory=list)
+    notes: list = field(default_factory=list)
 
     def __str__(self):
         shown = {k: v for k, v in self.fit.items() if v is not None}
-        told = f"{brief(self.estimator)}, fit {sorted(shown)}: {'; '.join(self.story)}"
-        return f"case {self.seed}: {told}"
+        description = (
+            f"{brief(self.estimator)}, fit {sorted(shown)}: {'; '.join(self.notes)}"
+        )
+        return f"case {self.seed}: {description}"
 
 
 def brief(value):
@@ -62,16 +64,16 @@ def brief(value):
 
 
 class FaultError(AssertionError):
-    """What must not happen."""
+    """An invalid result, or an error that is not documented."""
 
 
 def outcome(case):
-    """ "correct", "refused in predict", or the name of a documented error.
+    """Return "correct", "refused in predict", or the name of a documented error.
 
     Raises
     ------
     FaultError
-        With the reason, if it is none of these.
+        With the reason, for any other outcome.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -89,7 +91,7 @@ def _outcome(case):
     except Exception as error:
         name = documented(error)
         if not case.may_fail:
-            raise FaultError(f"refused what is right: {brief(error)}") from error
+            raise FaultError(f"refused a valid fit: {brief(error)}") from error
         return name
     finally:
         if not _same(given, before):
@@ -104,37 +106,40 @@ def _outcome(case):
         except Exception as error:
             documented(error)
             if not may_fail:
-                told = f"refused what is right in predict: {brief(error)}"
-                raise FaultError(told) from error
+                message = f"refused valid rows in predict: {brief(error)}"
+                raise FaultError(message) from error
             name = "refused in predict"
     return name
 
 
 def documented(error):
-    """The name of an error that is documented.
+    """Return the name of a documented error.
 
     Raises
     ------
     FaultError
-        If it comes from inside a library, or is no sentence.
+        If a library raised it, or its message is not a sentence.
     """
     name, text = type(error).__name__, str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    place, line = Path(frame.filename), linecache.getline(frame.filename, frame.lineno)
-    where = f"{name} at {place.name}:{frame.lineno}: {brief(text)}"
+    position, line = (
+        Path(frame.filename),
+        linecache.getline(frame.filename, frame.lineno),
+    )
+    where = f"{name} at {position.name}:{frame.lineno}: {brief(text)}"
     if isinstance(error, SearchFailedError):
         if any(crash in text for crash in CRASHES):
             raise FaultError(f"trials crashed: {where}") from error
         return name
     if not isinstance(error, ValueError | TypeError):
         raise FaultError(f"undocumented: {where}") from error
-    is_ours = SKNAS in place.parents
+    is_ours = SKNAS in position.parents
     is_raised = line.strip().startswith("raise") or "reject(" in line
-    if not (SKLEARN in place.parents or (is_ours and is_raised)):
+    if not (SKLEARN in position.parents or (is_ours and is_raised)):
         raise FaultError(f"from inside: {where}") from error
     is_sentence = " " in text.strip() and len(text) < LONGEST
     if not is_sentence or (is_ours and "\n" in text):
-        raise FaultError(f"no sentence: {where}") from error
+        raise FaultError(f"not a sentence: {where}") from error
     return "NotFittedError" if isinstance(error, NotFittedError) else name
 
 
@@ -144,22 +149,22 @@ def _check_warnings(caught):
         if issubclass(kind, SearchWarning):
             if any(crash in text for crash in CRASHES):
                 raise FaultError(f"trials crashed: {brief(text)}")
-        elif not (issubclass(kind, DataConversionWarning) or _is_of_sklearn(warning)):
-            place = Path(warning.filename).name
+        elif not (issubclass(kind, DataConversionWarning) or _is_from_sklearn(warning)):
+            position = Path(warning.filename).name
             raise FaultError(
-                f"{kind.__name__} at {place}:{warning.lineno}: {brief(text)}"
+                f"{kind.__name__} at {position}:{warning.lineno}: {brief(text)}"
             )
 
 
-def _is_of_sklearn(warning):
-    """Whether scikit-learn itself says something about y, or about a scorer."""
+def _is_from_sklearn(warning):
+    """True if scikit-learn itself warns about y or about a scorer."""
     is_plain = warning.category in (UserWarning, FutureWarning)
     is_there = SKLEARN in Path(warning.filename).parents
     return is_plain and (is_there or "number of unique classes" in str(warning.message))
 
 
 def check_search(model):
-    """Nothing that a search left is a silent NaN."""
+    """Assert that a search leaves no NaN and no caught crash."""
     for trial in model.history_:
         if trial.status == "failed" and any(c in trial.reason for c in CRASHES):
             raise FaultError(f"a trial crashed: {brief(trial.reason)}")
@@ -171,7 +176,7 @@ def check_search(model):
 
 
 def check_predictions(model, X, case):
-    """The right shape, finite, and the same for rows in any order or alone."""
+    """Assert shape, finite values, and predictions that do not depend on other rows."""
     n = len(X) if hasattr(X, "__len__") else 1
     together = _answers(model, X, n)
     rows = np.arange(n)[::-1]
@@ -183,7 +188,7 @@ def check_predictions(model, X, case):
 
 
 def _answers(model, X, n):
-    """Probabilities or values, checked."""
+    """Return probabilities or values, after checking them."""
     predicted = model.predict(X)
     if len(predicted) != n:
         raise FaultError(f"{len(predicted)} predictions for {n} rows")
@@ -223,7 +228,7 @@ def _take(X, rows):
 
 
 def _copied(given):
-    """A copy to compare with; None of what can't be copied."""
+    """Return a copy to compare with, or None if it can't be copied."""
     try:
         return copy.deepcopy(given)
     except Exception:  # a memory view
@@ -245,12 +250,12 @@ def _equal(a, b):
     if isinstance(a, np.ndarray) and a.dtype != object:
         return a.tobytes() == b.tobytes() and a.shape == b.shape
     if isinstance(a, np.ndarray):
-        a, b = a.tolist(), b.tolist()  # the repr of an array is cut
+        a, b = a.tolist(), b.tolist()  # the repr of an array is truncated
     if isinstance(a, memoryview):
         return a.tobytes() == b.tobytes()
-    return _told(a) == _told(b)
+    return _shown(a) == _shown(b)
 
 
-def _told(value):
-    """A value as text, without the places of objects in memory."""
+def _shown(value):
+    """Return a value as text, without the addresses of objects."""
     return re.sub("0x[0-9a-f]+", "", repr(value))

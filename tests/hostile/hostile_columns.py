@@ -1,7 +1,7 @@
-"""Columns of tables that nobody would wish for, each made from a generator.
+"""Generators of unusual columns for tables.
 
-A maker takes (rng, n) and returns a pandas Series of n rows. Those of `FINE` must be
-read, those of `ODD` may be refused by one sentence, but must not crash.
+A maker takes (rng, n) and returns a pandas Series of n rows. Columns of `FINE` must be
+read; columns of `ODD` may be refused with a documented error.
 """
 
 import datetime
@@ -24,7 +24,7 @@ def words(rng, n, k=4):
 
 
 def integers(dtype):
-    """Whole numbers from the least to the largest of a dtype."""
+    """Make integers from the smallest to the largest of a dtype."""
     limits = np.iinfo(dtype)
 
     def make(rng, n):
@@ -40,7 +40,7 @@ def floats(dtype):
 
 
 def scaled(low, high, dtype=np.float64):
-    """Numbers of magnitudes 10**low to 10**high, of both signs."""
+    """Make numbers of magnitudes 10**low to 10**high, of both signs."""
 
     def make(rng, n):
         sizes = 10.0 ** rng.uniform(low, high, n) * rng.choice([-1, 1], n)
@@ -50,25 +50,25 @@ def scaled(low, high, dtype=np.float64):
 
 
 def drawn(*values, dtype=None):
-    """Values out of a few, all of which are cells of an object column by default."""
+    """Draw from a few values; an object column by default."""
 
     def make(rng, n):
         cells = np.empty(n, dtype=object)
-        cells[:] = [values[place] for place in rng.integers(0, len(values), n)]
+        cells[:] = [values[position] for position in rng.integers(0, len(values), n)]
         return pd.Series(cells, dtype=dtype or object)
 
     return make
 
 
 def typed(dtype, *values):
-    """Values and gaps of an extension dtype of pandas."""
+    """Draw values and gaps of a pandas extension dtype."""
     return drawn(*values, None, dtype=dtype)
 
 
 def with_gaps(make, gap, share=0.3):
-    """Gaps in an object column, or NaN in one of floats."""
+    """Set gaps in an object column, or NaN in a column of floats."""
 
-    def holed(rng, n):
+    def make_with_gaps(rng, n):
         column = make(rng, n)
         missing = rng.random(n) < share
         if gap is np.nan and column.dtype.kind == "f":
@@ -77,7 +77,7 @@ def with_gaps(make, gap, share=0.3):
         cells[missing] = gap
         return pd.Series(cells, dtype=object)
 
-    return holed
+    return make_with_gaps
 
 
 def categories(*values, ordered=False, unused=()):
@@ -98,7 +98,7 @@ def _one_known(rng, n):
 
 
 def _neighbours(rng, n):
-    """Numbers that differ in their last bit alone."""
+    """Numbers that differ in their last bit only."""
     start = float(rng.choice([1.0, -1e300, 1e-300, 0.0, 2.0**53]))
     return pd.Series(np.nextafter(start, rng.choice([-np.inf, start, np.inf], n)))
 
@@ -181,7 +181,7 @@ WORDY = (
     *("words", "str", "string", "each another word", "arrow string"),
     *("category of words", "category of ints", "category with gaps"),
 )
-# What they hold depends on the rows that were drawn.
+# Columns whose content depends on the rows drawn.
 BY_LUCK = (
     *("objects: words and gaps", "objects: words and numbers"),
     *("objects: bools and gaps", "objects: gaps"),

@@ -1,4 +1,4 @@
-"""Cases over images: dtypes, layouts, sizes, constant and spoilt ones."""
+"""Cases with images: dtypes, layouts, sizes, constant and invalid images."""
 
 import numpy as np
 import pandas as pd
@@ -12,42 +12,44 @@ COUNTS = (1, 2, 3, 6, 6, 10, 10, 20, 20, 30)
 
 
 def image_case(seed):
-    """Images, most of them fit to be read."""
+    """Return a case with images, most of them valid."""
     rng = np.random.default_rng(seed)
     n, is_classifier = int(rng.choice(COUNTS)), rng.random() < 0.5
     height, width = (int(side) for side in rng.choice(SIDES, 2))
     channels = int(rng.integers(1, 6))
     case = Case(seed, None, None, None, may_fail=n < 4)
-    story, told = case.story, dict(TINY)
+    notes, options = case.notes, dict(TINY)
     layout = str(rng.choice(list(LAYOUTS)))
-    story += [f"{n} images of {channels} x {height} x {width}", layout]
+    notes += [f"{n} images of {channels} x {height} x {width}", layout]
     shape, axis = LAYOUTS[layout](channels, height, width)
-    told["channel_axis"] = axis if rng.random() < 0.8 else "auto"
-    case.may_fail |= told["channel_axis"] != axis  # either axis, or none
+    options["channel_axis"] = axis if rng.random() < 0.8 else "auto"
+    case.may_fail |= (
+        options["channel_axis"] != axis
+    )  # any axis may be the channel axis, or none
     fine = [kind for kind in PIXELS if kind not in MAY_FAIL]
     kind = str(rng.choice(fine if rng.random() < 0.85 else list(MAY_FAIL)))
-    story.append(kind)
+    notes.append(kind)
     pixels = PIXELS[kind](rng, (n + 4, *shape))
     is_flat = rng.random() < 0.2
     if is_flat:
-        told["image_shape"] = shape
+        options["image_shape"] = shape
         pixels = pixels.reshape(len(pixels), -1)
     case.may_fail |= kind in MAY_FAIL
-    wrap, may_fail = _container(rng, is_flat, story)
+    wrap, may_fail = _container(rng, is_flat, notes)
     case.may_fail |= may_fail
     case.X, tail = wrap(pixels[:n]), pixels[n:]
-    # A single pixel far from the rest may be taken for another scale.
+    # One outlier pixel may change the detected scale.
     case.new = [(case.X, False), (wrap(tail), kind == "one pixel apart")]
     name = str(rng.choice(list(CHANGES)))
-    story.append(f"predict: {name}")
+    notes.append(f"predict: {name}")
     case.new.append((CHANGES[name](rng, tail), True))
     kinds = CLASSES_FINE if is_classifier else VALUES_FINE
     name = str(rng.choice(list(kinds)))
     case.y = kinds[name](rng, n)
-    told |= _settings(rng, is_flat)
-    case.may_fail |= told["search_space"] == "cell" or told["cv"] == 2
-    story += [f"y: {name}", str(told)]
-    case.estimator = (NASClassifier if is_classifier else NASRegressor)(**told)
+    options |= _settings(rng, is_flat)
+    case.may_fail |= options["search_space"] == "cell" or options["cv"] == 2
+    notes += [f"y: {name}", str(options)]
+    case.estimator = (NASClassifier if is_classifier else NASRegressor)(**options)
     return case
 
 
@@ -120,12 +122,12 @@ MAY_FAIL = (
 )
 
 
-def _container(rng, is_flat, story):
-    """How images are handed over, and whether that may be refused."""
+def _container(rng, is_flat, notes):
+    """Return a container of images, and whether it may be refused."""
     known = {**CONTAINERS, **(FLAT if is_flat else {})}
     name = str(rng.choice(list(known)))
-    story.append(name)
-    return known[name], name == "lists"  # of no rows, or booleans
+    notes.append(name)
+    return known[name], name == "lists"  # an empty list, or booleans
 
 
 def _read_only(array):

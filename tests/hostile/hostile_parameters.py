@@ -1,4 +1,4 @@
-"""Cases over parameters: wrong types and values for each, and valid unusual ones."""
+"""Cases with parameters: wrong types and values, and unusual valid values."""
 
 import fractions
 import inspect
@@ -34,7 +34,7 @@ class Unprintable:
 
 
 class NotComparable:
-    """As an array: its comparisons have no truth."""
+    """Like an array: its comparisons have no truth value."""
 
     def __eq__(self, other):
         return np.array([True, False])
@@ -42,9 +42,11 @@ class NotComparable:
     __hash__ = None
 
 
-FOLDER = tempfile.TemporaryDirectory(prefix="sknas-hostile-")  # ends with the process
+FOLDER = tempfile.TemporaryDirectory(
+    prefix="sknas-hostile-"
+)  # removed when the process ends
 
-# For any parameter.
+# Values for any parameter
 ANYTHING = (
     *(None, True, False, 0, 1, -1, 2, 3, 0.0, 1.0, -0.5, 0.5, 1.5, 1e300, 1e-300),
     *(float("nan"), float("inf"), float("-inf"), 2**31, 2**64, -(2**63), 10**400, 1j),
@@ -68,11 +70,11 @@ def _scorer(value):
     return lambda estimator, X, y, sample_weight=None: value
 
 
-def _halves():
+def _half_values():
     return [(np.arange(0, N_ROWS, 2), np.arange(1, N_ROWS, 2))]
 
 
-# What a parameter may be, or nearly.
+# Valid and nearly valid values of each parameter
 NEAR = {
     "search_space": (
         *SPACES,
@@ -93,7 +95,13 @@ NEAR = {
     "cv": (
         *(2, 3, N_ROWS, N_ROWS + 1, np.int64(2), 10**9, KFold(2), KFold(N_ROWS + 1)),
         *(StratifiedKFold(2), ShuffleSplit(1, random_state=0), TimeSeriesSplit(2)),
-        *(LeaveOneOut(), GroupKFold(2), _halves(), iter(_halves()), _halves() * 3),
+        *(
+            LeaveOneOut(),
+            GroupKFold(2),
+            _half_values(),
+            iter(_half_values()),
+            _half_values() * 3,
+        ),
         *(RepeatedKFold(n_splits=2, n_repeats=2), LeavePOut(N_ROWS - 1)),
         *([(np.arange(24), np.arange(24))], [([], [0])], [([0], [])], [([0], [1])]),
         *([([0, 0, 1], [2, 2, 3])], [([-1, -2], [-3])], [([0.0, 1.0], [2.0])]),
@@ -161,7 +169,7 @@ PARTS = {
     "trainer": tuple(TRAINERS.values()),
     "search_space": (TableSpace,),
 }
-# Right, but longer than a test may take.
+# Valid, but too slow for a test
 TOO_LONG = {
     "max_trials": lambda value: value is None or value > 5,
     "max_time": lambda value: value > 5,
@@ -171,42 +179,42 @@ TOO_LONG = {
 
 
 def parameter_case(seed):
-    """A small table, and a parameter or two that are odd."""
+    """Return a case with a small table and one or two unusual parameters."""
     rng = np.random.default_rng(seed)
     is_classifier = rng.random() < 0.5
     cls = NASClassifier if is_classifier else NASRegressor
     names = list(inspect.signature(cls).parameters)
-    told, story = dict(TINY), []
+    options, notes = dict(TINY), []
     for name in rng.choice(names, 2 if rng.random() < 0.3 else 1, replace=False):
-        value = _value(rng, str(name), story)
+        value = _value(rng, str(name), notes)
         if not _is_too_long(str(name), value):
-            told[str(name)] = value
+            options[str(name)] = value
     if rng.random() < 0.1:
-        told.setdefault("checkpoint", FOLDER.name)
-        story.append("a checkpoint")
-    if told["max_trials"] is None:
-        told["max_time"] = 0.3
+        options.setdefault("checkpoint", FOLDER.name)
+        notes.append("a checkpoint")
+    if options["max_trials"] is None:
+        options["max_time"] = 0.3
     X = pd.DataFrame(rng.normal(size=(N_ROWS, 4)), columns=list("abcd"))
     X["d"] = X["d"] > 0
     y = np.arange(N_ROWS) % 2 if is_classifier else rng.normal(size=N_ROWS)
-    return Case(seed, cls(**told), X, y, {}, [(X, False)], True, story)
+    return Case(seed, cls(**options), X, y, {}, [(X, False)], True, notes)
 
 
-def _value(rng, name, story):
-    """A value for a parameter, or an object of a role with an odd one inside."""
+def _value(rng, name, notes):
+    """Return a value for a parameter, or a component with an unusual parameter."""
     kind = rng.random()
     if kind < 0.35 and name in PARTS:
         cls = PARTS[name][rng.integers(len(PARTS[name]))]
         inner = list(inspect.signature(cls).parameters)
         if inner:
-            place = str(rng.choice(inner))
+            index = str(rng.choice(inner))
             value = _anything(rng)
-            story.append(f"{name}={cls.__name__}({place}={shown(value)})")
-            return cls(**{place: value})
+            notes.append(f"{name}={cls.__name__}({index}={shown(value)})")
+            return cls(**{index: value})
     near = NEAR[name]
-    is_near = kind > 0.5 or name == "checkpoint"  # any text is a folder here
+    is_near = kind > 0.5 or name == "checkpoint"  # any string is a folder name
     value = near[rng.integers(len(near))] if is_near else _anything(rng)
-    story.append(f"{name}={shown(value)}")
+    notes.append(f"{name}={shown(value)}")
     return value
 
 
@@ -219,7 +227,7 @@ def shown(value):
 
 
 def _is_too_long(name, value):
-    """Whether a value is right, and means a long search."""
+    """True if a value is valid but makes a search long."""
     try:
         return name in TOO_LONG and bool(TOO_LONG[name](value))
     except (TypeError, ValueError):

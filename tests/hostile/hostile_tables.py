@@ -1,4 +1,4 @@
-"""Cases over tables: columns, containers, targets, weights, rows to predict."""
+"""Cases with tables: columns, containers, targets, weights, and rows to predict."""
 
 import numpy as np
 import pandas as pd
@@ -28,25 +28,25 @@ PLAIN = ("int64", "float64", "float32", "NaN", "bool", "int8")
 
 
 def table_case(seed):
-    """A table, most of it fit to be read."""
+    """Return a case with a table, most of them valid."""
     rng = np.random.default_rng(seed)
     case = Case(seed, None, None, None)
     is_classifier = rng.random() < 0.5
     n = int(rng.choice(ROWS, p=OFTEN / OFTEN.sum()))
-    case.story.append(f"{n} rows")
+    case.notes.append(f"{n} rows")
     frame = _frame(rng, n + 6, case)
-    case.may_fail |= n < 4  # no folds, or one class
+    case.may_fail |= n < 4  # too few rows for folds, or one class
     head, tail = frame.iloc[:n], frame.iloc[n:]
-    wrap, is_told = _container(rng, frame, case)
+    wrap, is_shown = _container(rng, frame, case)
     case.X = wrap(head)
-    case.new = [(case.X, False), *_new_rows(rng, tail, wrap, is_told, case)]
+    case.new = [(case.X, False), *_new_rows(rng, tail, wrap, is_shown, case)]
     case.y = _target(rng, n, is_classifier, case)
     case.fit = {
         "sample_weight": _drawn(rng, n, case, "weight", WEIGHTS_FINE, WEIGHTS_ODD, 0.1)
     }
     if rng.random() < 0.1:
         name, case.may_fail = str(rng.choice(list(GROUPS_ODD))), True
-        case.story.append(f"groups: {name}")
+        case.notes.append(f"groups: {name}")
         case.fit["groups"] = GROUPS_ODD[name](rng, n)
     cls = NASClassifier if is_classifier else NASRegressor
     case.estimator = cls(search_space="table", **{**TINY, **_settings(rng, case)})
@@ -54,26 +54,31 @@ def table_case(seed):
 
 
 def _settings(rng, case):
-    """Parameters that change how a table is read and scored."""
-    told = {"cv": [2, "auto"][rng.integers(2)], "max_trials": int(rng.integers(1, 4))}
-    case.may_fail |= told["cv"] == 2  # more folds than rows of the largest class
+    """Draw parameters that change how a table is read and scored."""
+    options = {
+        "cv": [2, "auto"][rng.integers(2)],
+        "max_trials": int(rng.integers(1, 4)),
+    }
+    case.may_fail |= (
+        options["cv"] == 2
+    )  # the largest class may have fewer rows than folds
     if rng.random() < 0.1:
-        told["trainer"] = "skorch"
+        options["trainer"] = "skorch"
     if rng.random() < 0.1:
-        told["ensemble_size"] = 1
+        options["ensemble_size"] = 1
     if rng.random() < 0.1:
-        told["categorical_features"] = [None, [0]][rng.integers(2)]
-        case.may_fail = True  # words are no numbers
+        options["categorical_features"] = [None, [0]][rng.integers(2)]
+        case.may_fail = True  # strings are not numbers
         case.new = [(X, True) for X, _ in case.new]
-    case.story.append(str(told))
-    return told
+    case.notes.append(str(options))
+    return options
 
 
 def _drawn(rng, n, case, what, fine, odd, share):
     is_odd = rng.random() < share
     name = str(rng.choice(list(odd if is_odd else fine)))
     case.may_fail |= is_odd
-    case.story.append(f"{what}: {name}")
+    case.notes.append(f"{what}: {name}")
     return {**fine, **odd}[name](rng, n)
 
 
@@ -83,29 +88,29 @@ def _target(rng, n, is_classifier, case):
 
 
 def _frame(rng, n, case):
-    """Columns of a few kinds, repeated where there are many."""
+    """Make columns of a few kinds, repeated in wide tables."""
     width = int(rng.choice(COLUMNS, p=USUAL / USUAL.sum()))
     kinds = list(FINE) if rng.random() < 0.8 else [*FINE, *list(ODD) * 3]
     kinds = PLAIN if rng.random() < 0.2 or width > 100 else kinds
     chosen = [str(kind) for kind in rng.choice(kinds, min(width, 8))]
     case.may_fail |= any(kind in ODD for kind in chosen)
     made = [MAKERS[kind](rng, n) for kind in chosen]
-    columns = [made[place % len(made)] for place in range(width)]
-    case.story.append(f"{width} columns: {', '.join(chosen)}")
+    columns = [made[position % len(made)] for position in range(width)]
+    case.notes.append(f"{width} columns: {', '.join(chosen)}")
     frame = pd.concat(columns, axis=1)
-    # Names tell which column may be changed how, see `_replaced`.
+    # `_replaced` finds the kind of a column in its name.
     frame.columns = [f"{p}: {chosen[p % len(chosen)]}" for p in range(width)]
     return frame
 
 
 def _container(rng, frame, case):
-    """How the table is handed over: a function of rows, and whether dtypes remain."""
+    """Return a function that makes the container of rows, and whether dtypes remain."""
     is_numeric = all(
         isinstance(dtype, np.dtype) and dtype.kind in "fiub" for dtype in frame.dtypes
     )
     known = {**FRAMES, **(ARRAYS if is_numeric else OBJECTS)}
     name = str(rng.choice(list(known)))
-    case.story.append(name)
+    case.notes.append(name)
     case.may_fail |= name in MAY_FAIL
     return known[name](rng, frame), name in FRAMES
 
@@ -115,13 +120,13 @@ def _frames(change):
 
 
 def _named(name):
-    """Columns named by a function of their number."""
+    """Name columns by a function of their number."""
 
     def rename(part):
         named = part.copy()
-        names = [name(place) for place in range(part.shape[1])]
+        names = [name(position) for position in range(part.shape[1])]
         is_pair = bool(names) and isinstance(names[0], tuple)
-        # As objects: pandas can't make its strings of all of them.
+        # dtype object: pandas can't make strings of all these names.
         index = pd.MultiIndex.from_tuples if is_pair else pd.Index
         named.columns = index(names, **({} if is_pair else {"dtype": object}))
         return named
@@ -129,8 +134,12 @@ def _named(name):
     return _frames(rename)
 
 
-def _odd_name(place):
-    return NAMES[place] if place < len(NAMES) else f"{NAMES[place % 10]}{place}"
+def _odd_name(position):
+    return (
+        NAMES[position]
+        if position < len(NAMES)
+        else f"{NAMES[position % 10]}{position}"
+    )
 
 
 def _array(change, dtype=None):
@@ -159,16 +168,16 @@ FRAMES = {
     "frame": _frames(lambda part: part),
     "frame of one block": _frames(lambda part: part.copy(deep=True)),
     "odd names": _named(_odd_name),
-    "one name for all": _named(lambda place: "a"),
-    "one name twice": _named(lambda place: f"a{max(place, 1)}"),
+    "one name for all": _named(lambda position: "a"),
+    "one name twice": _named(lambda position: f"a{max(position, 1)}"),
     "numbered": _frames(lambda part: part.set_axis(range(part.shape[1]), axis=1)),
-    "names of two types": _named(lambda place: place or "a"),
-    "names of two levels": _named(lambda place: ("a", place)),
-    "names that are missing": _named(lambda place: None),
-    "names that are dates": _named(lambda place: pd.Timestamp(place)),
-    "names that are numbers": _named(lambda place: place / 2),
-    "names of bytes": _named(lambda place: b"%d" % place),
-    "names that cannot be printed": _named(lambda place: f"\ud800{place}"),
+    "names of two types": _named(lambda position: position or "a"),
+    "names of two levels": _named(lambda position: ("a", position)),
+    "names that are missing": _named(lambda position: None),
+    "names that are dates": _named(lambda position: pd.Timestamp(position)),
+    "names that are numbers": _named(lambda position: position / 2),
+    "names of bytes": _named(lambda position: b"%d" % position),
+    "names that cannot be printed": _named(lambda position: f"\ud800{position}"),
     "one index for all": _indexed(lambda n: [0] * n),
     "index of dates": _indexed(lambda n: pd.date_range("2020", periods=n)[::-1]),
     "index of words": _indexed(lambda n: [f"r{i}" for i in range(n)]),
@@ -200,31 +209,31 @@ OBJECTS = {
     "lists of objects": _array(np.ndarray.tolist, object),
     "tuples of objects": _array(lambda array: tuple(map(tuple, array)), object),
 }
-# scikit-learn refuses these.
+# scikit-learn refuses these containers.
 MAY_FAIL = (
     *("names of two types", "names that are missing", "one name for all"),
     *("one name twice", "matrix", "memory view", "half"),
 )
 
 
-def _new_rows(rng, tail, wrap, is_told, case):
-    """Rows to predict: like those of fit, and not."""
+def _new_rows(rng, tail, wrap, is_shown, case):
+    """Add rows to predict, some of them unlike the rows of fit."""
     name = str(rng.choice(list(CHANGES)))
-    case.story.append(f"predict: {name}")
+    case.notes.append(f"predict: {name}")
     changed, may_fail = CHANGES[name](rng, tail.copy())
-    # Without dtypes, the cells that fit saw say what a column may hold.
+    # Without dtypes, the kind of a column depends on the cells that fit saw.
     by_luck = any(column.split(": ", 1)[1] in BY_LUCK for column in tail.columns)
     usual = by_luck or case.may_fail
-    return [(wrap(tail), usual), (wrap(changed), may_fail or usual or not is_told)]
+    return [(wrap(tail), usual), (wrap(changed), may_fail or usual or not is_shown)]
 
 
 def _replaced(tail, values, kinds):
-    """The tail with other values in the first column of certain kinds, if any."""
-    places = [p for p, c in enumerate(tail.columns) if c.split(": ", 1)[1] in kinds]
-    if not places:
+    """Replace the values in the first column of certain kinds, if there is one."""
+    indices = [p for p, c in enumerate(tail.columns) if c.split(": ", 1)[1] in kinds]
+    if not indices:
         return tail
     parts = [tail.iloc[:, p] for p in range(tail.shape[1])]
-    parts[places[0]] = pd.Series(values(len(tail)), index=tail.index)
+    parts[indices[0]] = pd.Series(values(len(tail)), index=tail.index)
     changed = pd.concat(parts, axis=1)
     changed.columns = tail.columns
     return changed

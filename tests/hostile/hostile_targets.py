@@ -1,6 +1,6 @@
-"""Targets, weights and groups of all kinds; the odd ones may be refused.
+"""Targets, weights and groups of all kinds; the unusual ones may be refused.
 
-A maker takes (rng, n) and returns what is given to `fit`.
+A maker takes (rng, n) and returns an argument of `fit`.
 """
 
 import decimal
@@ -11,11 +11,11 @@ from scipy import sparse
 
 
 def labels(*values):
-    """Some of the given labels, in turn, so that each is there if n allows it."""
+    """Make some of the given labels in turn, so that each occurs if n allows it."""
 
     def make(rng, n):
         cells = np.empty(n, dtype=object)
-        cells[:] = [values[place % len(values)] for place in range(n)]
+        cells[:] = [values[index % len(values)] for index in range(n)]
         return np.asarray(rng.permutation(cells).tolist())
 
     return make
@@ -26,11 +26,11 @@ def kept_as(cls, make):
 
 
 def _objects(*values):
-    """The same, but each cell as it is."""
+    """Like `labels`, but each cell keeps its type."""
 
     def make(rng, n):
         cells = np.empty(n, dtype=object)
-        cells[:] = [values[place % len(values)] for place in range(n)]
+        cells[:] = [values[index % len(values)] for index in range(n)]
         return rng.permutation(cells)
 
     return make
@@ -54,15 +54,15 @@ def _indicator(k, dtype=int):
 
 
 def _with(make, value):
-    """One cell replaced."""
+    """Replace one cell."""
 
-    def spoilt(rng, n):
+    def replaced(rng, n):
         y = np.array(make(rng, n), copy=True)
         y = y.astype(object) if value is None else y
         y[rng.integers(n)] = value
         return y
 
-    return spoilt
+    return replaced
 
 
 CLASSES_FINE = {
@@ -121,8 +121,8 @@ CLASSES_ODD = {
     "multi-label of words": lambda rng, n: np.full((n, 2), "a"),
     "multi-label with NaN": lambda rng, n: np.full((n, 2), np.nan),
     "sparse": lambda rng, n: sparse.csr_matrix(_indicator(3)(rng, n)),
-    "sets": lambda rng, n: [{place % 3} for place in range(n)],
-    "ragged": lambda rng, n: [[1] * (1 + place % 2) for place in range(n)],
+    "sets": lambda rng, n: [{index % 3} for index in range(n)],
+    "ragged": lambda rng, n: [[1] * (1 + index % 2) for index in range(n)],
     "no columns": lambda rng, n: np.empty((n, 0)),
     "three dimensions": lambda rng, n: np.zeros((n, 2, 2)),
     "scalar": lambda rng, n: 1,
@@ -244,9 +244,9 @@ GROUPS_ODD = {
     "one": lambda rng, n: np.zeros(n),
     "each another": lambda rng, n: np.arange(n),
     "NaN": lambda rng, n: np.where(np.arange(n) % 3, np.arange(n) % 4, np.nan),
-    "None": lambda rng, n: [None if place % 3 else "a" for place in range(n)],
-    "mixed": lambda rng, n: [("a", 1, 2.5)[place % 3] for place in range(n)],
-    "tuples": lambda rng, n: [(place % 3, "a") for place in range(n)],
+    "None": lambda rng, n: [None if index % 3 else "a" for index in range(n)],
+    "mixed": lambda rng, n: [("a", 1, 2.5)[index % 3] for index in range(n)],
+    "tuples": lambda rng, n: [(index % 3, "a") for index in range(n)],
     "dates": lambda rng, n: np.arange(n).astype("datetime64[D]"),
     "category": lambda rng, n: pd.Series(rng.choice(["a", "b"], n)).astype("category"),
     "Int64": lambda rng, n: pd.array([1, 2, None] * n, dtype="Int64")[:n],

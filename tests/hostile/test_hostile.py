@@ -1,4 +1,4 @@
-"""Whatever is given: a result that holds, or one documented sentence."""
+"""Any input gives a valid result or a documented error."""
 
 import pytest
 from hostile_cases import FaultError, outcome
@@ -8,7 +8,7 @@ from hostile_tables import table_case
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-# A case is made of its seed alone, so there is nothing to shrink.
+# A case depends on its seed only, so there is nothing to shrink.
 few = settings(
     derandomize=True,
     deadline=None,
@@ -20,7 +20,7 @@ few = settings(
 seeds = st.integers(0, 2**32 - 1)
 
 
-def holds(case):
+def check(case):
     try:
         outcome(case)
     except FaultError as fault:
@@ -29,17 +29,17 @@ def holds(case):
 
 @few
 @given(seed=seeds)
-def test_tables(seed):
-    holds(table_case(seed))
+def test_tables_give_a_result_or_a_documented_error(seed):
+    check(table_case(seed))
 
 
 @few
 @given(seed=seeds)
-def test_images(seed):
-    holds(image_case(seed))
+def test_images_give_a_result_or_a_documented_error(seed):
+    check(image_case(seed))
 
 
 @few
 @given(seed=seeds)
-def test_parameters(seed):
-    holds(parameter_case(seed))
+def test_parameters_give_a_result_or_a_documented_error(seed):
+    check(parameter_case(seed))

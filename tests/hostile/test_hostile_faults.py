@@ -1,4 +1,4 @@
-"""What generated inputs once broke, each in its smallest form."""
+"""Minimal forms of faults that generated inputs have found."""
 
 import itertools
 from threading import Lock
@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from sknas import NASClassifier, NASRegressor
-from sknas._data import TargetScale
 from sknas._data.deduplicate import check_weight
+from sknas._data.target import TargetScale
 from sknas._scoring.folds import compact
 from sknas._scoring.scorer import RowScorer, find_scorer
-from sknas._validation import as_float, brief, is_word
+from sknas._validation import as_float, is_word, short_repr
 from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, TableSpace
 from sknas.strategies import (
@@ -35,18 +35,18 @@ def regressor(**parameters):
     return NASRegressor(**{**TINY, **parameters})
 
 
-# Targets.
+# Targets
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 1], [1, 2]])
-def test_several_outputs_of_two_labels_that_are_not_0_and_1_are_refused(labels):
+def test_multilabel_targets_other_than_0_and_1_are_refused(labels):
     y = np.array(labels)[np.random.default_rng(0).integers(0, 2, (24, 2))]
     with pytest.raises(ValueError, match="must hold 0 and 1 only"):
         classifier().fit(X, y)
 
 
 @pytest.mark.parametrize("size", [1e100, 1e-100])
-def test_targets_beyond_single_precision_stay_in_range(size):
+def test_predictions_of_targets_beyond_single_precision_stay_in_range(size):
     y = VALUES * size
     predicted = regressor().fit(X.astype(np.float32), y).predict(X.astype(np.float32))
     assert predicted.dtype == np.float64
@@ -59,22 +59,20 @@ def test_targets_beyond_single_precision_stay_in_range(size):
         ([1.0, 2.0], np.float32),
         ([0.0, 0.0], np.float32),
         ([0.1, 0.1], np.float32),
-        ([1e9, 1e9 + 1], np.float64),  # their difference would be rounded off
+        ([1e9, 1e9 + 1], np.float64),  # single precision would lose their difference
         ([1e-60, 2e-60], np.float64),
         ([1e60, 2e60], np.float64),
         ([np.nan, 2e60], np.float64),
         ([np.nan, np.nan], np.float32),
     ],
 )
-def test_predictions_are_kept_in_single_precision_where_it_can_hold_them(
-    values, expected
-):
+def test_stored_predictions_have_single_precision_if_that_suffices(values, expected):
     kept = compact(np.array(values)[:, None])
     assert kept.dtype == expected
     np.testing.assert_allclose(kept[:, 0], values, rtol=1e-6)
 
 
-def test_far_targets_that_a_fold_did_not_train_on_are_finite():
+def test_scores_are_finite_for_outliers_in_validation_rows():
     scale = TargetScale.fit(np.zeros((3, 1)), np.ones(3))
     assert np.isfinite(scale(np.array([[1e149], [-1e149]]))).all()
 
@@ -90,7 +88,7 @@ def test_scores_of_huge_targets_have_a_deviation():
     [
         (regressor, [10**400] * 24, "y holds values beyond"),
         (regressor, np.full(24, np.longdouble("1e400")), "Input y contains infinity"),
-        (regressor, [[1], [1, 2]] * 12, "y must hold one target a row"),
+        (regressor, [[1], [1, 2]] * 12, "y must hold one target per row"),
         (
             classifier,
             pd.Series(["a", 1] * 12, dtype=object),
@@ -103,26 +101,27 @@ def test_scores_of_huge_targets_have_a_deviation():
         ),
     ],
 )
-def test_targets_that_are_no_numbers_or_labels(kind, y, message):
+def test_targets_that_are_not_numbers_or_labels_are_refused(kind, y, message):
     with pytest.raises(ValueError, match=message):
         kind().fit(X, y)
 
 
-def test_a_table_of_one_row_that_stands_there_often_has_a_score():
+def test_table_of_one_repeated_row_has_a_score():
     model = regressor().fit(np.zeros((30, 1)), np.full(30, 2.0))
     assert model.best_score_ == 1
     assert model.predict([[0.0]]) == pytest.approx(2)
     scorer = RowScorer(
         find_scorer("N", None, False), None, np.ones(2), np.ones(2), None
     )
-    assert np.isnan(scorer(np.ones((1, 1)), np.array([0])))  # there is another row
+    score = scorer.score(np.ones((1, 1)), np.array([0]))
+    assert np.isnan(score.value)  # there is another row
 
 
-# Weights and groups.
+# Weights and groups
 
 
 @pytest.mark.parametrize("size", [5e-324, 1e-300, 1e-3, 1.0])
-def test_equal_weights_however_small_are_repetitions(size):
+def test_equal_weights_of_any_size_are_repetitions(size):
     assert check_weight(np.full(5, size)).tolist() == [1.0] * 5
 
 
@@ -132,18 +131,18 @@ def test_weights_too_large_to_be_counted_are_refused(size):
         classifier().fit(X, CLASSES, sample_weight=np.full(24, size))
 
 
-def test_weights_may_be_too_large_for_integers_of_a_machine():
+def test_weights_may_exceed_the_largest_integer():
     weight = np.where(np.arange(24) < 2, 2.0**51, 1.0)
     regressor(max_epochs=None).fit(X[:, :1], VALUES, sample_weight=weight)
 
 
 @pytest.mark.parametrize("groups", [np.zeros((24, 2)), [(1, "a"), (2, "b")] * 12])
 def test_groups_of_two_columns_are_refused(groups):
-    with pytest.raises(ValueError, match="groups must hold one label a row"):
+    with pytest.raises(ValueError, match="groups must hold one label per row"):
         classifier().fit(X, CLASSES, groups=groups)
 
 
-# Tables.
+# Tables
 
 
 def test_a_category_of_numbers_beyond_doubles_is_read(recwarn):
@@ -162,9 +161,9 @@ def test_columns_of_one_name_are_refused(names):
         classifier().fit(frame, CLASSES)
 
 
-def test_a_cell_of_a_list_does_not_depend_on_the_rows_beside_it():
-    rows = [[place % 3 == 0, value] for place, value in enumerate(X[:, 0].tolist())]
-    rows[0][1] = None  # which makes the array one of objects
+def test_reading_a_cell_of_a_list_does_not_depend_on_other_rows():
+    rows = [[index % 3 == 0, value] for index, value in enumerate(X[:, 0].tolist())]
+    rows[0][1] = None  # makes it an array of dtype object
     model = classifier(max_epochs=30).fit(rows, CLASSES)
     alone = [model.predict_proba([row])[0] for row in rows]
     np.testing.assert_allclose(alone, model.predict_proba(rows), atol=1e-6)
@@ -181,9 +180,9 @@ class Odd:
         raise KeyError("no text")
 
 
-def test_a_column_of_objects_that_have_no_text_is_named():
+def test_message_names_a_column_of_objects_without_text():
     frame = pd.DataFrame({"odd": [Odd() for _ in range(24)]})
-    message = "Column 'odd' of X can't be read, it ended in KeyError"
+    message = "Column 'odd' of X can't be read, KeyError was raised"
     with pytest.raises(ValueError, match=message):
         classifier().fit(frame, CLASSES)
 
@@ -195,17 +194,17 @@ def test_numbers_beyond_doubles_are_infinite_without_a_warning():
             classifier().fit(table, CLASSES)
 
 
-# Images.
+# Images
 
 
 @pytest.mark.parametrize("low", [-128, -3])
-def test_signed_integers_are_predicted_as_they_were_fitted(low):
+def test_signed_integer_images_are_read_alike_in_fit_and_predict(low):
     images = np.random.default_rng(0).integers(low, 100, (12, 4, 4)).astype(np.int8)
     model = classifier().fit(images, CLASSES[:12])
     assert model.predict(images).shape == (12,)
 
 
-def test_unsigned_images_are_refused_where_fit_saw_standardised_ones():
+def test_unsigned_images_are_refused_after_a_fit_to_standardised_ones():
     images = np.random.default_rng(0).normal(size=(12, 4, 4))
     model = classifier().fit(images, CLASSES[:12])
     with pytest.raises(ValueError, match="bring X to the scale of fit"):
@@ -213,7 +212,7 @@ def test_unsigned_images_are_refused_where_fit_saw_standardised_ones():
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_dark_image_that_fit_saw_is_predicted_alone(whole):
+def test_dark_image_is_predicted_alone_as_in_a_batch(whole):
     images = np.random.default_rng(0).random((12, 4, 4)) * 200
     images[0] /= 400
     images[:, 0, 0] = 1
@@ -221,18 +220,18 @@ def test_a_dark_image_that_fit_saw_is_predicted_alone(whole):
     model = classifier().fit(images, CLASSES[:12])
     alone = model.predict_proba(images[:1])
     np.testing.assert_allclose(alone, model.predict_proba(images)[:1], atol=1e-6)
-    if whole:  # shares are told from them
+    if whole:  # shares differ from whole numbers
         with pytest.raises(ValueError, match="bring X to the scale of fit"):
             model.predict(images / 200)
 
 
-def test_images_whose_single_channel_runs_backwards():
+def test_images_with_a_reversed_channel_axis_are_read():
     images = np.random.default_rng(0).random((12, 4, 4, 1))[..., ::-1]
     model = classifier(channel_axis=-1).fit(images, CLASSES[:12])
     assert model.predict(images).shape == (12,)
 
 
-# Parameters.
+# Parameters
 
 
 class Unprintable:
@@ -241,8 +240,8 @@ class Unprintable:
 
 
 def test_values_are_shown_on_one_line():
-    assert "\n" not in brief(np.eye(3))
-    assert brief(Unprintable()) == "an object of Unprintable"
+    assert "\n" not in short_repr(np.eye(3))
+    assert short_repr(Unprintable()) == "an object of Unprintable"
 
 
 def test_words_and_numbers_of_any_type():
@@ -264,7 +263,7 @@ NAMES = ("device", "channel_axis", "max_time", "class_weight", "image_shape", "c
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
-def test_any_value_of_a_parameter_is_refused_by_its_name(name, value):
+def test_message_names_the_parameter_with_a_wrong_value(name, value):
     with pytest.raises(
         InvalidParameterError, match=f"^The {name!r} parameter of NASCl"
     ):
@@ -284,15 +283,15 @@ def test_any_value_of_a_parameter_is_refused_by_its_name(name, value):
         ),
         (
             {"constraints": lambda architecture: np.array([True, False])},
-            "a function of an architecture that returns True or False, .* ended in Val",
+            "a function of an architecture that returns True or False, .* raised Val",
         ),
         (
             {"constraints": lambda architecture: architecture["no such choice"]},
-            "ended in KeyError",
+            "raised KeyError",
         ),
     ],
 )
-def test_odd_values_within_parameters_are_refused(parameters, message):
+def test_wrong_nested_parameters_are_refused(parameters, message):
     with pytest.raises(InvalidParameterError, match=message):
         classifier(**parameters).fit(X, CLASSES)
 
@@ -307,20 +306,20 @@ def test_odd_values_within_parameters_are_refused(parameters, message):
         (classifier, lambda model, X, y: 10**400, "OverflowError: int too large"),
     ],
 )
-def test_scorers_that_fail_are_refused_with_what_they_said(kind, scoring, message):
+def test_message_quotes_the_error_of_a_scorer(kind, scoring, message):
     y = CLASSES if kind is classifier else VALUES
     with pytest.raises(ValueError, match=f"The 'scoring' parameter .*{message}"):
         kind(scoring=scoring).fit(X, y)
 
 
-def test_texts_that_cannot_be_encoded_are_categories_like_others():
+def test_strings_that_cannot_be_encoded_are_categories():
     words = np.array([["\ud800"], ["b"]] * 12, dtype=object)
     model = classifier().fit(words, CLASSES)
     assert model.predict(words).shape == (24,)
     assert model.fit(words.astype(str), CLASSES).predict(words).shape == (24,)
 
 
-def test_a_long_text_among_numbers_is_told_in_short():
+def test_message_shortens_a_long_string_in_a_numeric_column():
     model = classifier().fit(pd.DataFrame({"a": X[:, 0]}), CLASSES)
     new = pd.DataFrame({"a": ["1.5", "x" * 10_000]})
     with pytest.raises(ValueError, match="Column 'a' of X must hold numbers") as error:
@@ -328,7 +327,7 @@ def test_a_long_text_among_numbers_is_told_in_short():
     assert len(str(error.value)) < 400
 
 
-def test_parameters_of_a_search_that_is_kept_can_be_told_from_others(tmp_path):
+def test_parameters_of_a_checkpoint_must_be_picklable(tmp_path):
     kept = classifier(checkpoint=tmp_path).set_params(random_state=np.random)
     kept.fit(X, CLASSES)
     assert len(list(tmp_path.iterdir())) == 1
@@ -354,7 +353,7 @@ def test_complex_targets_are_refused():
         regressor().fit(X, VALUES + 1j)
 
 
-def test_splits_that_cannot_be_gone_through_are_refused():
+def test_splits_that_cannot_be_iterated_are_refused():
     with pytest.raises(InvalidParameterError, match="The 'cv' parameter of"):
         classifier(cv=np.array(3)).fit(X, CLASSES)
 
@@ -367,7 +366,7 @@ def test_huge_class_weights_count_by_their_ratio():
 
 def test_targets_of_unequal_lengths_are_refused():
     y = np.empty(24, dtype=object)
-    y[:] = [(1,) * (1 + place % 2) for place in range(24)]
+    y[:] = [(1,) * (1 + index % 2) for index in range(24)]
     with pytest.raises(ValueError, match="it holds tuple objects of unequal lengths"):
         classifier().fit(X, y)
 
@@ -378,7 +377,7 @@ def test_tiny_class_weights_count_by_their_ratio():
     np.testing.assert_allclose(tiny.predict_proba(X), expected, atol=1e-6)
 
 
-def test_parts_that_cannot_be_copied_are_refused():
+def test_components_that_cannot_be_copied_are_refused():
     text = "The 'strategy' parameter of search must be an object whose parameters can"
     with pytest.raises(InvalidParameterError, match=text):
         classifier(strategy=LocalStrategy(memoryview(b"3"))).fit(X, CLASSES)
@@ -393,6 +392,6 @@ def test_parts_that_cannot_be_copied_are_refused():
     ],
     ids=str,
 )
-def test_numbers_of_draws_that_no_memory_holds_are_refused(strategy):
+def test_number_of_draws_that_exceeds_the_memory_is_refused(strategy):
     with pytest.raises(InvalidParameterError, match=r">= \d and <= 100000, got 2147"):
         classifier(strategy=strategy).fit(X, CLASSES)

@@ -8,11 +8,11 @@ from torch.nn import functional
 
 from sknas._problem import ImageSpec
 from sknas.nets import MixedOperation, MixtureWeights
-from sknas.nets._cell import CellNet, Graph, Skeleton, halved
+from sknas.nets._cell import CellGraph, CellNet, Skeleton, halve_map
 from sknas.nets._image import ImageInput
 from sknas.nets._operations import (
     OPERATIONS,
-    PASSING,
+    PARAMETER_FREE,
     FactorizedReduce,
     ResidualReduce,
     make_operation,
@@ -32,11 +32,11 @@ def maps(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def even(net):
-    """Weights that are all alike."""
+def uniform_weights(net):
+    """Return uniform mixture weights."""
     return {
         name: MixtureWeights(torch.full((len(d.options),), 1 / len(d.options)))
-        for name, d in net.decisions.items()
+        for name, d in net.choices.items()
     }
 
 
@@ -46,15 +46,15 @@ def even(net):
 @pytest.mark.parametrize("size", [8, 7, 2])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_all_operations_answer_the_same_shape(name, stride, size):
+def test_all_operations_return_the_same_shape(name, stride, size):
     operation = make_operation(name, 6, stride, True)
     side = -(-size // stride)
-    answer = operation(maps(3, 6, size, size))
-    assert answer.shape == (3, 6, side, side) and torch.isfinite(answer).all()
+    output = operation(maps(3, 6, size, size))
+    assert output.shape == (3, 6, side, side) and torch.isfinite(output).all()
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_normalisations_of_a_mixture_learn_nothing(name):
+def test_normalisations_in_a_mixture_have_no_parameters(name):
     for stride in (1, 2):
         norms = [
             module
@@ -66,21 +66,21 @@ def test_normalisations_of_a_mixture_learn_nothing(name):
         assert norms or name in ("none", "skip")
 
 
-def test_passing_operations_have_no_weights():
+def test_parameter_free_operations_have_no_weights():
     for name in OPERATIONS:
         parameters = list(make_operation(name, 4, 1, False).parameters())
-        assert (len(parameters) == 0) == (name in (*PASSING, "none"))
+        assert (len(parameters) == 0) == (name in (*PARAMETER_FREE, "none"))
 
 
-def test_no_connection_answers_zeros_and_keeps_the_graph():
+def test_none_operation_returns_zeros_and_keeps_the_autograd_graph():
     x = maps(2, 4, 5, 5).requires_grad_()
-    answer = make_operation("none", 4, 2, True)(x)
-    assert answer.shape == (2, 4, 3, 3) and not answer.any()
-    answer.sum().backward()
+    output = make_operation("none", 4, 2, True)(x)
+    assert output.shape == (2, 4, 3, 3) and not output.any()
+    output.sum().backward()
     assert x.grad is not None and not x.grad.any()
 
 
-def test_pools_are_the_mean_and_the_maximum_of_the_pixels_there_are():
+def test_pooling_ignores_the_padding():
     x = torch.ones(1, 1, 4, 4)
     torch.testing.assert_close(make_operation("avg_pool_3", 1, 1, True)(x), x)
     x[0, 0, 1, 1] = 5.0
@@ -88,7 +88,7 @@ def test_pools_are_the_mean_and_the_maximum_of_the_pixels_there_are():
     assert largest[:3, :3].eq(5).all() and largest[3].eq(1).all()
 
 
-def test_a_factorised_reduction_sees_all_pixels():
+def test_factorised_reduction_reads_all_pixels():
     reduce = FactorizedReduce(1, 2).eval()
     for size in (6, 7):
         x = torch.full((1, 1, size, size), 0.5, requires_grad=True)
@@ -97,7 +97,7 @@ def test_a_factorised_reduction_sees_all_pixels():
         assert seen[::2, ::2].all() and seen[1::2, 1::2].all()
 
 
-def test_a_residual_reduction_is_two_branches():
+def test_residual_reduction_adds_two_branches():
     block = ResidualReduce(3, 6, 2).eval()
     x = maps(2, 3, 6, 6)
     pooled = functional.avg_pool2d(x, 2, 2)
@@ -119,19 +119,21 @@ def test_a_node_is_the_sum_of_its_edges():
             return self.factor * x
 
     factors = {(0, 1): 2.0, (0, 2): 3.0, (1, 2): 5.0}
-    graph = Graph("edge", range(1, 3), lambda i, j: Times(factors[i, j]))
+    graph = CellGraph("edge", range(1, 3), lambda i, j: Times(factors[i, j]))
     x = maps(1, 1, 2, 2)
     states = graph([x], None)
     torch.testing.assert_close(states[1], 2 * x)
     torch.testing.assert_close(states[2], (3 + 5 * 2) * x)
-    without = Graph(
+    without = CellGraph(
         "edge", range(1, 3), lambda i, j: Times(7.0) if i == j - 1 else None
     )
     torch.testing.assert_close(without([x], None)[2], 49 * x)
 
 
-def test_inputs_of_a_node_may_have_weights():
-    graph = Graph("normal", range(2, 3), lambda i, j: MixedOperation([nn.Identity()]))
+def test_inputs_of_a_node_are_weighted():
+    graph = CellGraph(
+        "normal", range(2, 3), lambda i, j: MixedOperation([nn.Identity()])
+    )
     one = MixtureWeights(torch.ones(1))
     weights = {"normal_0_2": one, "normal_1_2": one}
     weights["normal_2_inputs"] = MixtureWeights(torch.tensor([0.25, 0.75]))
@@ -140,20 +142,22 @@ def test_inputs_of_a_node_may_have_weights():
     torch.testing.assert_close(node, 0.25 * first + 0.75 * second)
 
 
-def test_reductions_stop_at_two_pixels():
-    assert halved((8, 9)) == (2, (4, 5))
-    assert halved((3, 4)) == (2, (2, 2))
-    assert halved((2, 8)) == (1, (2, 8))
+def test_maps_of_two_pixels_are_not_reduced():
+    assert halve_map((8, 9)) == (2, (4, 5))
+    assert halve_map((3, 4)) == (2, (2, 2))
+    assert halve_map((2, 8)) == (1, (2, 8))
 
 
 @pytest.mark.parametrize(
     "cells, reductions", [(1, {0}), (2, {1}), (3, {1, 2}), (6, {2, 4}), (20, {6, 13})]
 )
-def test_reductions_are_at_thirds(cells, reductions):
+def test_reduction_cells_are_at_one_and_two_thirds_of_the_depth(cells, reductions):
     assert Skeleton("darts", cells, 8).reductions == reductions
 
 
-def make_net(kind, shape=(1, 8, 8), cells=3, channels=4, n_outputs=5, pool=1, **told):
+def make_net(
+    kind, shape=(1, 8, 8), cells=3, channels=4, n_outputs=5, pool=1, **options
+):
     def make_edge(cell, start, end, channels, stride):
         if kind == "darts" and start not in (end - 1, end - 2):
             return None
@@ -161,27 +165,27 @@ def make_net(kind, shape=(1, 8, 8), cells=3, channels=4, n_outputs=5, pool=1, **
 
     spec = image(shape)
     skeleton = Skeleton(kind, cells, channels, pool)
-    return CellNet(ImageInput(spec), shape, n_outputs, skeleton, make_edge, **told)
+    return CellNet(ImageInput(spec), shape, n_outputs, skeleton, make_edge, **options)
 
 
 @pytest.mark.parametrize("kind", ["nas-bench-201", "darts"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_networks_answer_images_of_any_size(kind, shape):
+def test_networks_accept_images_of_any_size(kind, shape):
     for cells in (1, 3, 7):
         net = make_net(kind, shape, cells)
-        answer = net(torch.rand(4, *shape))
-        assert answer.shape == (1, 4, 5) and torch.isfinite(answer).all()
+        output = net(torch.rand(4, *shape))
+        assert output.shape == (1, 4, 5) and torch.isfinite(output).all()
 
 
 @pytest.mark.parametrize("kind", ["nas-bench-201", "darts"])
-def test_eight_bits_are_read_as_floats(kind):
+def test_uint8_and_float_images_give_equal_outputs(kind):
     net = make_net(kind).eval()
     x = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8)
     torch.testing.assert_close(net(x), net(x.float()))
 
 
 @pytest.mark.parametrize("kind, width", [("nas-bench-201", 16), ("darts", 64)])
-def test_channels_double_where_maps_are_halved(kind, width):
+def test_channels_double_at_reduction_cells(kind, width):
     net = make_net(kind)
     assert net.head.in_features == width  # 4 channels, doubled twice
     side = net.stack(net.inputs(torch.rand(2, 1, 8, 8)), None).shape
@@ -204,7 +208,7 @@ def test_maps_are_pooled_before_the_first_cell(kind):
     torch.testing.assert_close(net.stack.stem(x), pooling(norm(conv(x))))
 
 
-def test_features_are_dropped_in_training_alone():
+def test_dropout_is_active_only_in_training():
     net = make_net("nas-bench-201", dropout=0.9)
     x = torch.rand(64, 1, 8, 8)
     torch.manual_seed(0)
@@ -220,7 +224,7 @@ def test_all_weights_have_a_gradient(kind):
     assert all(p.grad is not None for p in net.parameters())
 
 
-# ------------------------------------------------------------------ relaxed networks
+# ------------------------------------------------------------------ supernets
 
 
 def supernet(kind, partial=1, operations=BENCH, shape=(1, 8, 8)):
@@ -229,33 +233,33 @@ def supernet(kind, partial=1, operations=BENCH, shape=(1, 8, 8)):
 
 @pytest.mark.parametrize("partial", [1, 4])
 @pytest.mark.parametrize("kind, n_edges", [("nas-bench-201", 6), ("darts", 28)])
-def test_a_relaxed_network_holds_all_operations_of_all_edges(kind, n_edges, partial):
+def test_a_supernet_holds_all_operations_of_all_edges(kind, n_edges, partial):
     net = supernet(kind, partial)
-    edges = [name for name in net.decisions if not name.endswith("inputs")]
+    edges = [name for name in net.choices if not name.endswith("inputs")]
     assert len(edges) == n_edges
     n_inputs = 8 if kind == "darts" and partial > 1 else 0
-    assert len(net.decisions) == n_edges + n_inputs
+    assert len(net.choices) == n_edges + n_inputs
     for name in edges:
-        decision = net.decisions[name]
-        assert decision.options == BENCH
-        assert (decision.absent, decision.identity) == (0, 1)
-        assert decision.passing == (1, 4)
+        choice = net.choices[name]
+        assert choice.options == BENCH
+        assert (choice.none_op, choice.skip_op) == (0, 1)
+        assert choice.parameter_free == (1, 4)
     for shape in SHAPES:
         net = supernet(kind, partial, shape=shape)
-        answer = net(torch.rand(4, *shape), even(net))
-        assert answer.shape == (1, 4, 5) and torch.isfinite(answer).all()
+        output = net(torch.rand(4, *shape), uniform_weights(net))
+        assert output.shape == (1, 4, 5) and torch.isfinite(output).all()
 
 
-def test_four_channels_or_more_go_through_a_mixture():
-    for channels, wanted in ((4, 4), (6, 6), (8, 4), (9, 9), (12, 4), (32, 8)):
+def test_a_mixture_reads_at_least_four_channels():
+    for channels, expected in ((4, 4), (6, 6), (8, 4), (9, 9), (12, 4), (32, 8)):
         skeleton = Skeleton("nas-bench-201", 1, channels)
         net = CellSupernet(image((1, 8, 8)), 5, skeleton, ("skip", "conv_3"), 4)
         edge = net._mixed("edge", 0, 1, channels, 1)
-        assert edge.operations[1][1].in_channels == wanted
+        assert edge.operations[1][1].in_channels == expected
 
 
-def test_what_skips_pass_on_is_dropped_and_nothing_else_is():
-    """Neither poolings, nor skips that halve maps: these have weights."""
+def test_dropout_applies_to_skips_only():
+    """Pooling and strided skips are never dropped: strided skips have weights."""
     net = supernet("darts")
     skips = {}
     for name, mixed in net.named_modules():
@@ -268,15 +272,15 @@ def test_what_skips_pass_on_is_dropped_and_nothing_else_is():
 
     mixed = supernet("nas-bench-201").net.stack.parts[0].graph.edges["edge_0_1"]
     x = maps(2, 8, 4, 4).abs() + 1
-    for place, name in enumerate(BENCH):
-        values = torch.eye(len(BENCH))[place]
+    for index, name in enumerate(BENCH):
+        values = torch.eye(len(BENCH))[index]
         is_dropped = (mixed(x, MixtureWeights(values, dropout=0.5)) == 0).any()
         plain = (mixed(x, MixtureWeights(values)) == 0).any()
         assert bool(is_dropped != plain) == (name == "skip")
 
 
 def count_calls(net):
-    """How often each operation was called, by hooks."""
+    """Return a list that grows by one at each call of an operation."""
     calls = []
     for mixed in net.modules():
         if isinstance(mixed, MixedOperation):
@@ -286,36 +290,36 @@ def count_calls(net):
 
 
 @pytest.mark.parametrize("kind, n_edges", [("nas-bench-201", 6), ("darts", 14)])
-def test_one_operation_an_edge_is_computed_where_one_is_drawn(kind, n_edges):
+def test_one_operation_per_edge_is_computed_with_one_hot_weights(kind, n_edges):
     net = supernet(kind)
     calls = count_calls(net)
     hard = {
-        name: MixtureWeights(torch.eye(5)[3], computed=(3,)) for name in net.decisions
+        name: MixtureWeights(torch.eye(5)[3], computed=(3,)) for name in net.choices
     }
     net(torch.rand(2, 1, 8, 8), hard)
     assert len(calls) == 3 * n_edges  # 3 cells
     calls.clear()
-    net(torch.rand(2, 1, 8, 8), even(net))
+    net(torch.rand(2, 1, 8, 8), uniform_weights(net))
     assert len(calls) == 3 * n_edges * len(BENCH)
 
 
 @pytest.mark.parametrize("kind", ["nas-bench-201", "darts"])
-def test_every_weight_of_every_decision_counts(kind):
+def test_every_mixture_weight_has_a_gradient(kind):
     net = supernet(kind, 2)
-    weights = even(net)
+    weights = uniform_weights(net)
     for one in weights.values():
         one.values.requires_grad_()
     net(torch.rand(8, 1, 8, 8), weights).square().sum().backward()
     for name, one in weights.items():
-        absent = net.decisions[name].absent
-        counts = [j for j in range(len(one.values)) if j != absent]
+        none_op = net.choices[name].none_op
+        counts = [j for j in range(len(one.values)) if j != none_op]
         assert (one.values.grad[counts] != 0).all(), name
 
 
-def test_the_two_inputs_whose_operations_count_most_stay():
+def test_the_two_inputs_with_the_largest_operation_shares_are_kept():
     net = supernet("darts")
-    shares = {name: np.full(5, 0.1) for name in net.decisions}
-    chosen = {name: 3 for name in net.decisions}
+    shares = {name: np.full(5, 0.1) for name in net.choices}
+    chosen = {name: 3 for name in net.choices}
     for start, share in ((0, 0.3), (1, 0.9), (2, 0.2), (3, 0.6)):
         shares[f"normal_{start}_5"] = np.array([0.95, 0, 0, share, 0])
     found = net.architecture(chosen, shares)
@@ -326,17 +330,17 @@ def test_the_two_inputs_whose_operations_count_most_stay():
     assert "normal_0_5" not in used
 
 
-def test_weights_of_inputs_count_for_which_stay():
+def test_input_weights_decide_which_inputs_are_kept():
     net = supernet("darts", 4)
-    shares = {name: np.full(len(d.options), 0.2) for name, d in net.decisions.items()}
+    shares = {name: np.full(len(d.options), 0.2) for name, d in net.choices.items()}
     shares["reduction_4_inputs"] = np.array([0.5, 0.1, 0.1, 0.4])
-    found = net.architecture(dict.fromkeys(net.decisions, 1), shares)
+    found = net.architecture(dict.fromkeys(net.choices, 1), shares)
     assert found["reduction_4_inputs"] == "0,3"
 
 
-def test_an_architecture_of_one_kind_names_each_edge():
+def test_nas_bench_201_architecture_has_one_operation_per_edge():
     net = supernet("nas-bench-201")
-    chosen = {name: j % 5 for j, name in enumerate(net.decisions)}
+    chosen = {name: j % 5 for j, name in enumerate(net.choices)}
     found = net.architecture(chosen, {})
-    assert list(found) == list(net.decisions) == net.used(chosen, {})
+    assert list(found) == list(net.choices) == net.used(chosen, {})
     assert list(found.values()) == [*BENCH, "none"]

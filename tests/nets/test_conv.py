@@ -1,4 +1,4 @@
-"""Convolutional networks: blocks, pooling, heads, first weights."""
+"""Convolutional networks: blocks, pooling, heads, initial weights."""
 
 import pickle
 import re
@@ -20,24 +20,24 @@ from sknas.nets import (
     ConvNet,
     Dropout,
 )
-from sknas.nets._conv import BatchNorm2d, Head, Residual, _Parts, map_side
+from sknas.nets._conv import BatchNorm2d, Head, Residual, _LayerFactory, map_size
 
 SHAPES = [(1, 8, 8), (3, 16, 13)]
 
 
-def make_net(shape=(1, 8, 8), n_outputs=3, seed=0, **given):
+def make_net(shape=(1, 8, 8), n_outputs=3, seed=0, **options):
     torch.manual_seed(seed)
     image = ImageSpec(shape, np.zeros(shape[0]), np.ones(shape[0]))
     usual = {"blocks": (1, 1), "channels": (4, 6)}
-    return ConvNet(image, n_outputs, **usual | given)
+    return ConvNet(image, n_outputs, **usual | options)
 
 
 def draw(shape=(1, 8, 8), n=5, seed=1):
     return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def woken(net):
-    """The network with residual branches that add something."""
+def with_active_branches(net):
+    """Return the network with non-zero residual branches."""
     for module in net.modules():
         if isinstance(module, Residual):
             nn.init.constant_(module.branch[-1].weight, 0.1)
@@ -62,27 +62,27 @@ EACH = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("given", EACH, ids=str)
-def test_answers_and_gradients_of_each_kind(shape, given):
-    net = woken(make_net(shape, **given))
+@pytest.mark.parametrize("options", EACH, ids=str)
+def test_outputs_and_gradients_are_finite(shape, options):
+    net = with_active_branches(make_net(shape, **options))
     for is_training in (False, True):
-        answers = net.train(is_training)(draw(shape))
-        assert answers.shape == (1, 5, 3) and answers.dtype == torch.float32
-        assert torch.isfinite(answers).all()
-    (answers * draw((5, 3), n=1)).sum().backward()
+        outputs = net.train(is_training)(draw(shape))
+        assert outputs.shape == (1, 5, 3) and outputs.dtype == torch.float32
+        assert torch.isfinite(outputs).all()
+    (outputs * draw((5, 3), n=1)).sum().backward()
     for name, parameter in net.named_parameters():
         assert torch.isfinite(parameter.grad).all() and parameter.grad.any(), name
 
 
 @pytest.mark.parametrize("block", IMAGE_BLOCKS)
-def test_images_do_not_hang_on_others_beside_them(block):
-    net = woken(make_net(block=block)).eval()
+def test_the_output_of_an_image_does_not_depend_on_other_images(block):
+    net = with_active_branches(make_net(block=block)).eval()
     x = draw()
     with torch.no_grad():
         assert_allclose(net(x[1:3]), net(x)[:, 1:3], atol=1e-6)
 
 
-def test_8_bits_and_floats_are_answered_alike():
+def test_uint8_and_float_images_give_equal_outputs():
     x = torch.randint(256, (4, 1, 8, 8), dtype=torch.uint8)
     net = make_net().eval()
     assert torch.equal(net(x), net(x.float()))
@@ -134,15 +134,17 @@ PARAMETERS = {
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_parameters_by_hand(name):
-    given, expected = PARAMETERS[name]
-    assert n_params(make_net(**given)) == expected
+def test_number_of_parameters_equals_the_count_by_hand(name):
+    options, expected = PARAMETERS[name]
+    assert n_params(make_net(**options)) == expected
 
 
 @pytest.mark.parametrize("size", range(1, 8))
-@pytest.mark.parametrize("is_deep", [False, True])
-def test_filters_of_any_size_keep_the_map_and_stand_over_its_pixels(size, is_deep):
-    layers = _Parts(size, "relu", "none").convolution(1, 1, size, is_deep=is_deep)
+@pytest.mark.parametrize("is_depthwise", [False, True])
+def test_filters_of_any_size_are_centred_and_keep_the_map_size(size, is_depthwise):
+    layers = _LayerFactory(size, "relu", "none").convolution(
+        1, 1, size, is_depthwise=is_depthwise
+    )
     convolution = nn.Sequential(*layers)
     x = draw((1, 8, 9))
     assert convolution(x).shape == x.shape
@@ -155,17 +157,17 @@ def test_filters_of_any_size_keep_the_map_and_stand_over_its_pixels(size, is_dee
 
 @pytest.mark.parametrize("block", ["residual", "inverted"])
 @pytest.mark.parametrize("normalisation", IMAGE_NORMALISATIONS)
-def test_branches_add_nothing_at_first_where_nothing_bounds_them(block, normalisation):
+def test_residual_branches_start_at_zero_without_normalisation(block, normalisation):
     net = make_net(block=block, normalisation=normalisation, blocks=(2, 1))
     inside = [m for m in net.modules() if isinstance(m, Residual)]
     assert len(inside) == (3 if block == "residual" else 2)
     x = draw((4, 5, 5))
     assert torch.equal(inside[0](x), x) == (normalisation == "none")
-    assert not torch.equal(woken(net) and inside[0](x), x)
+    assert not torch.equal(with_active_branches(net) and inside[0](x), x)
 
 
 @pytest.mark.parametrize("block", IMAGE_BLOCKS)
-def test_the_first_stage_may_be_the_first_convolution_alone(block):
+def test_the_first_stage_may_consist_of_the_stem_only(block):
     if block == "plain":
         with pytest.raises(InvalidParameterError, match="an int >= 1"):
             make_net(block=block, blocks=(0, 1))
@@ -190,17 +192,17 @@ def test_shortcuts_are_projected_only_where_channels_change():
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("size", [2, 3, 4])
-def test_maps_get_smaller_by_the_size_of_pooling(pooling, size):
+def test_each_pooling_divides_the_map_size_by_the_pool_size(pooling, size):
     shape = (1, 17, 26)
     net = make_net(
         shape, blocks=(1, 1, 1), channels=(2, 3, 4), pooling=pooling, pool_size=size
     )
     maps = net.body(draw(shape))
-    assert maps.shape == (5, 4, *map_side(shape, 3, size))
-    assert map_side(shape, 3, size) == (17 // size // size, 26 // size // size)
+    assert maps.shape == (5, 4, *map_size(shape, 3, size))
+    assert map_size(shape, 3, size) == (17 // size // size, 26 // size // size)
 
 
-def test_pooling_takes_the_largest_or_the_mean():
+def test_pooling_equals_that_of_torch():
     x = draw((2, 6, 6))
     for word, layer in [("max", nn.MaxPool2d(3)), ("average", nn.AvgPool2d(3))]:
         net = make_net((1, 6, 6), pooling=word, pool_size=3)
@@ -210,34 +212,34 @@ def test_pooling_takes_the_largest_or_the_mean():
 
 @pytest.mark.parametrize("block", IMAGE_BLOCKS)
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_only_the_largest_pixel_is_taken_before_normalisation(block, pooling):
+def test_only_max_pooling_precedes_the_normalisation(block, pooling):
     net = make_net(block=block, pooling=pooling)
     kinds = [type(m) for m in net.body.modules()]
     names = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
     if pooling in names:
-        place = kinds.index(names[pooling])
-        is_early = issubclass(kinds[place + 1], nn.BatchNorm2d)
+        index = kinds.index(names[pooling])
+        is_early = issubclass(kinds[index + 1], nn.BatchNorm2d)
         assert is_early == (pooling == "max" and block in ("plain", "separable"))
 
 
-def test_the_largest_pixel_is_the_same_before_a_relu_and_after_it():
+def test_max_pooling_before_a_relu_equals_max_pooling_after_it():
     net = make_net(normalisation="none")
     block = net.body[0]
     kinds = [type(m) for m in block]
     assert kinds == [nn.Conv2d, nn.MaxPool2d, nn.ReLU]
     x = draw((1, 8, 8))
-    convolution, pool, bend = block
-    assert torch.equal(block(x), pool(bend(convolution(x))))
+    convolution, pool, activation = block
+    assert torch.equal(block(x), pool(activation(convolution(x))))
 
 
-@pytest.mark.parametrize("given", [{}, {"head": "dense"}])
-def test_gradients_of_all_maps_lie_channels_last(given):
-    """Any other slows down the layer that they reach several times."""
-    net = make_net((2, 16, 16), channels=(4, 6), **given)
+@pytest.mark.parametrize("options", [{}, {"head": "dense"}])
+def test_gradients_of_all_maps_are_channels_last(options):
+    """Gradients in another memory format slow down convolutions several times."""
+    net = make_net((2, 16, 16), channels=(4, 6), **options)
     strides = []
 
     def watch(module, inputs, output):
-        output.register_hook(lambda slope: strides.append(slope.stride()))
+        output.register_hook(lambda grad: strides.append(grad.stride()))
 
     for layer in net.body.modules():
         if not list(layer.children()):
@@ -247,26 +249,26 @@ def test_gradients_of_all_maps_lie_channels_last(given):
     assert all(stride[1] == 1 for stride in strides)
 
 
-def test_maps_of_one_pixel_are_answered_too():
+def test_outputs_are_finite_for_maps_of_one_pixel():
     net = make_net((1, 4, 4), blocks=(1, 1, 1), channels=(2, 3, 4))
     for is_training in (True, False):
         for n in (1, 2):
-            answers = net.train(is_training)(draw((1, 4, 4), n=n))
-            assert torch.isfinite(answers).all()
+            outputs = net.train(is_training)(draw((1, 4, 4), n=n))
+            assert torch.isfinite(outputs).all()
 
 
-def test_one_number_a_channel_is_normalised_by_what_was_learnt():
+def test_one_value_per_channel_is_normalised_by_running_statistics():
     layer, usual = BatchNorm2d(3), nn.BatchNorm2d(3)
     x = draw((3, 2, 2))
     assert torch.equal(layer(x), usual(x))
     assert torch.equal(layer.running_var, usual.running_var)
-    learnt = layer.running_mean.clone()
+    running_mean_before = layer.running_mean.clone()
     alone = draw((3, 1, 1), n=1)
     assert_allclose(layer(alone).detach(), usual.eval()(alone).detach())
-    assert torch.equal(layer.running_mean, learnt)
+    assert torch.equal(layer.running_mean, running_mean_before)
 
 
-def test_group_normalisation_is_that_of_an_image():
+def test_group_normalisation_is_computed_per_image():
     (layer,) = [
         m
         for m in make_net(normalisation="group", blocks=(1,), channels=(4,)).modules()
@@ -286,7 +288,7 @@ def make_head(kind, side=(9, 6), normalisation="none"):
     return Head(2, side, 3, kind, "relu", normalisation, dropout=0.0)
 
 
-def test_an_average_head_reads_the_mean_of_each_channel():
+def test_average_head_reads_the_mean_of_each_channel():
     head, x = make_head("average"), draw((2, 9, 6))
     weight, bias = head.output.weight[0], head.output.bias[0]
     assert_allclose(
@@ -295,7 +297,7 @@ def test_an_average_head_reads_the_mean_of_each_channel():
 
 
 @pytest.mark.parametrize(("word", "axis"), [("batch", 0), ("group", 1)])
-def test_means_of_channels_are_normalised(word, axis):
+def test_average_head_normalises_the_channel_means(word, axis):
     head, x = make_head("average", normalisation=word), draw((2, 9, 6))
     means = x.mean(dim=(2, 3))
     spread = means.var(dim=axis, correction=0, keepdim=True) + 1e-5
@@ -305,7 +307,7 @@ def test_means_of_channels_are_normalised(word, axis):
 
 
 @pytest.mark.parametrize("side", [(9, 6), (3, 2), (4, 7)])
-def test_a_dense_head_reads_maps_of_at_most_4_pixels_a_side(side):
+def test_dense_head_reads_maps_of_at_most_4_by_4_pixels(side):
     head, x = make_head("dense", side), draw((2, *side))
     hidden = head.layers[1]
     assert hidden.weight.shape == (1, 2 * min(side[0], 4) * min(side[1], 4), 128)
@@ -316,7 +318,7 @@ def test_a_dense_head_reads_maps_of_at_most_4_pixels_a_side(side):
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_dropout_is_before_the_layers_of_the_head_and_may_fade(kind):
+def test_dropout_precedes_the_layers_of_the_head_and_can_be_switched_off(kind):
     net = make_net(head=kind, dropout=0.5, normalisation="none")
     dropouts = [m for m in net.modules() if isinstance(m, Dropout)]
     assert len(dropouts) == (2 if kind == "dense" else 1)
@@ -324,17 +326,17 @@ def test_dropout_is_before_the_layers_of_the_head_and_may_fade(kind):
     assert not torch.equal(net(x), net(x))
     assert torch.equal(net.eval()(x), net(x))
     for dropout in dropouts:
-        dropout.strength = 0.0
+        dropout.set_strength(0.0)
     assert torch.equal(net.train()(x), net.eval()(x))
 
 
-# ----------------------------------------------------------------------- first weights
+# --------------------------------------------------------------------- initial weights
 
 
 @pytest.mark.parametrize("activation", IMAGE_ACTIVATIONS)
-def test_signals_neither_die_nor_explode_without_normalisation(activation):
-    given = {"blocks": (6,), "channels": (32,), "normalisation": "none"}
-    net = make_net((3, 12, 12), activation=activation, **given)
+def test_activations_and_gradients_keep_their_scale_without_normalisation(activation):
+    options = {"blocks": (6,), "channels": (32,), "normalisation": "none"}
+    net = make_net((3, 12, 12), activation=activation, **options)
     x = draw((3, 12, 12), n=8).requires_grad_()
     deviation = net.body(x).std(dim=0).mean()
     assert 0.01 < deviation < 3
@@ -343,14 +345,14 @@ def test_signals_neither_die_nor_explode_without_normalisation(activation):
     assert 1e-3 < first.norm() / last.norm() < 1e3
 
 
-def test_answers_start_near_the_mean():
+def test_initial_outputs_are_near_zero():
     for shape in SHAPES:
         for head in HEADS:
-            answers = make_net(shape, head=head, channels=(16, 32))(draw(shape, n=64))
-            assert answers.std() < 0.5 and answers.mean().abs() < 0.3
+            outputs = make_net(shape, head=head, channels=(16, 32))(draw(shape, n=64))
+            assert outputs.std() < 0.5 and outputs.mean().abs() < 0.3
 
 
-def test_the_seed_decides_the_first_weights():
+def test_the_seed_determines_the_initial_weights():
     one, same, other = (make_net(seed=seed, head="dense") for seed in (0, 0, 1))
     for a, b in zip(one.parameters(), same.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -367,7 +369,7 @@ def test_networks_are_pickled_and_loaded():
     assert torch.equal(fresh.eval()(x), net(x))
 
 
-def test_weights_lie_channels_last():
+def test_weights_are_channels_last():
     net = make_net(blocks=(1, 1), channels=(4, 6))
     for parameter in net.parameters():
         if parameter.ndim == 4:
@@ -378,7 +380,7 @@ def test_weights_lie_channels_last():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"block": "dense"}, "'block' parameter of ConvNet must be one of 'plain'"),
         ({"pooling": "mean"}, "'pooling' parameter of ConvNet must be one of 'max'"),
@@ -390,10 +392,10 @@ def test_weights_lie_channels_last():
         ({"blocks": (), "channels": ()}, "must be an int >= 1 for each of 0 stages"),
         (
             {"pool_size": 9},
-            "must be so few stages that maps of 8 x 8 keep a pixel, got (1, 1)",
+            "must be few enough stages for maps of 8 x 8 to keep a pixel, got (1, 1)",
         ),
     ],
 )
-def test_wrong_parameters_are_refused_in_one_sentence(given, message):
+def test_wrong_parameters_raise_an_error(options, message):
     with pytest.raises(InvalidParameterError, match=re.escape(message)):
-        make_net(**given)
+        make_net(**options)

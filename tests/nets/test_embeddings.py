@@ -1,4 +1,4 @@
-"""What the columns of a table become: fixed codes, and vectors that are learnt."""
+"""Encodings of table columns: fixed codes and learnt vectors."""
 
 import math
 from itertools import pairwise
@@ -25,8 +25,8 @@ def close(one, other):
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def slow_codes(x, edges):
-    """Piecewise-linear codes of one number: -1 below a bin, +1 above, linear within."""
+def reference_codes(x, edges):
+    """Return piecewise-linear codes of a number: -1 below a bin, +1 above it."""
     codes = []
     for low, high in pairwise(edges):
         if high - low <= 1e-6:
@@ -37,7 +37,7 @@ def slow_codes(x, edges):
 
 
 def edges_of(x, n_bins=48):
-    """Quantiles of columns of numbers (N, F), as tasks have them."""
+    """Return the quantiles of numeric columns (N, F), as a task has them."""
     return torch.quantile(x, torch.linspace(0, 1, n_bins + 1, dtype=x.dtype), dim=0).T
 
 
@@ -45,7 +45,7 @@ def edges_of(x, n_bins=48):
 
 
 @pytest.mark.parametrize("n_bins", [1, 4, 8])
-def test_piecewise_linear_codes(n_bins, rng):
+def test_piecewise_linear_codes_equal_the_reference(n_bins, rng):
     edges = np.sort(rng.normal(size=(3, n_bins + 1)), axis=1).astype(np.float32)
     edges[1] = np.round(edges[1])  # ties: empty bins
     edges[2] = 0.5  # all bins are empty
@@ -54,13 +54,13 @@ def test_piecewise_linear_codes(n_bins, rng):
     got = PiecewiseLinear(torch.from_numpy(edges))(torch.from_numpy(x))
     assert got.shape == (40, 3, n_bins)
     expected = [
-        [slow_codes(v, e) for v, e in zip(row, edges, strict=True)]
+        [reference_codes(v, e) for v, e in zip(row, edges, strict=True)]
         for row in x.tolist()
     ]
     close(got, torch.tensor(expected))
 
 
-def test_piecewise_linear_codes_of_several_networks(rng):
+def test_piecewise_linear_codes_accept_one_table_per_network(rng):
     edges = torch.from_numpy(np.sort(rng.normal(size=(2, 5)), axis=1))
     codes = PiecewiseLinear(edges)
     x = torch.from_numpy(rng.normal(size=(K, 6, 2)))
@@ -68,7 +68,7 @@ def test_piecewise_linear_codes_of_several_networks(rng):
     assert codes(x).dtype == torch.float64
 
 
-def test_piecewise_linear_codes_of_no_column():
+def test_piecewise_linear_codes_accept_no_columns():
     codes = PiecewiseLinear(torch.zeros(0, 9))
     assert codes(torch.zeros(5, 0)).shape == (5, 0, 8)
 
@@ -77,7 +77,7 @@ def test_piecewise_linear_codes_of_no_column():
 
 
 @pytest.mark.parametrize("shape", ["normal", "exponential", "uniform"])
-def test_quantiles_of_any_sample_become_about_normal(shape, rng):
+def test_quantile_normal_maps_any_distribution_to_a_normal_one(shape, rng):
     sample = getattr(rng, shape)(size=(4_000, 2))
     x = torch.from_numpy(sample)
     got = QuantileNormal(edges_of(x))(x)
@@ -90,14 +90,14 @@ def test_quantiles_of_any_sample_become_about_normal(shape, rng):
         assert torch.allclose(quantile, torch.full_like(quantile, expected), atol=0.05)
 
 
-def test_a_normal_sample_stays_about_as_it_is(rng):
+def test_quantile_normal_hardly_changes_a_normal_sample(rng):
     x = torch.from_numpy(rng.normal(size=(20_000, 1)))
     inner = x[x.abs() < 1.8][:, None]
     got = QuantileNormal(edges_of(x))(inner)
     assert (got - inner).abs().max() < 0.1
 
 
-def test_normal_quantiles_ascend_and_are_bounded(rng):
+def test_quantile_normal_is_increasing_and_bounded(rng):
     edges = edges_of(torch.from_numpy(rng.exponential(size=(500, 1))))
     x = torch.linspace(-5, 50, 2_001, dtype=torch.float64)[:, None]
     got = QuantileNormal(edges)(x)[:, 0]
@@ -109,7 +109,7 @@ def test_normal_quantiles_ascend_and_are_bounded(rng):
     assert got[-1].item() == pytest.approx(end)
 
 
-def test_normal_quantiles_of_columns_with_ties():
+def test_quantile_normal_of_columns_with_ties():
     steps = torch.tensor([0.0, 0, 0, 1, 2, 2, 3, 3, 3])  # three bins are filled
     flat = torch.full((9,), 0.5)
     normal = QuantileNormal(torch.stack([steps, flat]))
@@ -121,7 +121,7 @@ def test_normal_quantiles_of_columns_with_ties():
     assert torch.isfinite(got).all() and (got[:, 1] == got[0, 1]).all()
 
 
-def test_normal_quantiles_read_a_column_alone(rng):
+def test_quantile_normal_treats_columns_independently(rng):
     x = torch.from_numpy(rng.normal(size=(100, 3)))
     edges = edges_of(x, 8)
     got = QuantileNormal(edges)(x)
@@ -133,12 +133,12 @@ def test_normal_quantiles_read_a_column_alone(rng):
 # -------------------------------------------------------------------------- categories
 
 
-def test_one_hot_columns():
+def test_one_hot_encodes_unknown_levels_as_zeros():
     codes = torch.tensor([[1, 1], [3, 2], [0, 2], [2, 0], [0, 0]])
     expected = [
         [1, 0, 0, 1, 0],
         [0, 0, 1, 0, 1],
-        [0, 0, 0, 0, 1],  # an unknown level is no level
+        [0, 0, 0, 0, 1],  # unknown levels are encoded as zeros
         [0, 1, 0, 0, 0],
         [0, 0, 0, 0, 0],
     ]
@@ -148,13 +148,13 @@ def test_one_hot_columns():
     assert several.tolist() == [expected] * K and several.dtype == torch.float64
 
 
-def test_embeddings_are_vectors_of_each_network():
+def test_each_network_has_its_own_embedding_vectors():
     torch.manual_seed(0)
     embedding = Embedding(K, [3, 4], size=2)
     codes = torch.tensor([[0, 0], [3, 1], [1, 4]])
     got = embedding(codes[None])
     assert got.shape == (K, 3, 4)
-    starts = [0, 4]  # each column has a vector more than levels
+    starts = [0, 4]  # each column has one vector more than levels
     for k in range(K):
         for row, pair in enumerate(codes.tolist()):
             parts = [
@@ -167,7 +167,7 @@ def test_embeddings_are_vectors_of_each_network():
 
 
 @pytest.mark.parametrize("g", [1, 2, 6])
-def test_embeddings_of_table_k_modulo_g(g, rng):
+def test_network_k_embeds_table_k_modulo_g(g, rng):
     embedding = Embedding(6, [3, 4], size=2)
     codes = torch.from_numpy(rng.integers(0, 4, (g, 5, 2)))
     got = embedding(codes)
@@ -184,17 +184,17 @@ def test_the_vector_of_an_unknown_level_starts_at_zero():
     assert (levels != 0).all()
 
 
-def test_places_of_vectors_are_no_state():
+def test_state_dict_of_an_embedding_holds_only_its_vectors():
     embedding = Embedding(K, [3, 4], size=2)
     assert list(embedding.state_dict()) == ["vectors"]
     assert embedding.vectors.shape == (K, 3 + 1 + 4 + 1, 2)
 
 
-# ---------------------------------------------------------------------- learnt numbers
+# ------------------------------------------------------------------ numeric embeddings
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_periodic_vectors_are_cosines_a_layer_and_the_number(size):
+def test_periodic_embedding_is_the_number_and_a_linear_layer_of_cosines(size):
     torch.manual_seed(0)
     periodic = Periodic(K, 3, sigma=0.5, n_frequencies=6, size=size)
     x = torch.randn(K, 7, 3)
@@ -213,7 +213,7 @@ def test_periodic_vectors_are_cosines_a_layer_and_the_number(size):
             close(got[k, :, j * size : (j + 1) * size], expected)
 
 
-def test_periodic_vectors_start_as_published():
+def test_periodic_embedding_has_the_published_initial_distribution():
     torch.manual_seed(0)
     periodic = Periodic(40, 20)
     assert periodic.frequency.shape == periodic.phase.shape == (40, 1, 20, 16)
@@ -228,7 +228,7 @@ def test_periodic_vectors_start_as_published():
 
 
 @pytest.mark.parametrize("n_bins", [1, 8])
-def test_projected_vectors_are_a_line_and_a_layer_of_codes(n_bins):
+def test_projected_embedding_is_a_line_plus_a_linear_layer_of_codes(n_bins):
     torch.manual_seed(0)
     projected = Projected(K, 3, n_bins, size=4)
     nn.init.normal_(projected.mixing)
@@ -239,11 +239,11 @@ def test_projected_vectors_are_a_line_and_a_layer_of_codes(n_bins):
         for j in range(3):
             own = codes[k, :, j * n_bins : (j + 1) * n_bins]
             line = x[k, :, [j]] * projected.slope[k, 0, j] + projected.shift[k, 0, j]
-            bent = nn.functional.linear(own, projected.mixing[k, j].T)
-            close(got[k, :, j * 4 : (j + 1) * 4], line + bent)
+            projection = nn.functional.linear(own, projected.mixing[k, j].T)
+            close(got[k, :, j * 4 : (j + 1) * 4], line + projection)
 
 
-def test_projected_vectors_start_as_straight_lines():
+def test_projected_embedding_is_initially_linear():
     projected = Projected(K, 2, 8)
     x = torch.linspace(-1, 1, 5)[:, None].expand(K, 5, 2)
     got = projected(x, torch.randn(K, 5, 16))
@@ -256,27 +256,27 @@ def test_projected_vectors_start_as_straight_lines():
     "make", [lambda: Periodic(K, 3), lambda: Projected(K, 3, 8)], ids=["wave", "line"]
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_learnt_numbers_are_trained_whole_and_keep_the_precision(make, dtype):
+def test_numeric_embeddings_train_all_parameters_and_keep_the_dtype(make, dtype):
     layer = make().to(dtype)
-    given = [torch.randn(K, 7, 3, dtype=dtype)]
+    inputs = [torch.randn(K, 7, 3, dtype=dtype)]
     if isinstance(layer, Projected):
-        given.append(torch.randn(K, 7, 24, dtype=dtype))
-    answer = layer(*given)
-    assert answer.dtype == dtype
-    answer.square().sum().backward()
+        inputs.append(torch.randn(K, 7, 24, dtype=dtype))
+    output = layer(*inputs)
+    assert output.dtype == dtype
+    output.square().sum().backward()
     for parameter in layer.parameters():
         assert len(parameter) == K
         assert torch.isfinite(parameter.grad).all() and (parameter.grad != 0).all()
 
 
-@pytest.mark.parametrize("place", range(K))
-def test_learnt_numbers_of_a_network_are_those_it_has_alone(place):
+@pytest.mark.parametrize("index", range(K))
+def test_numeric_embeddings_of_a_group_equal_those_of_its_networks(index):
     x, codes = torch.randn(K, 7, 3), torch.randn(K, 7, 24)
-    for group, alone, given in (
+    for group, alone, inputs in (
         (Periodic(K, 3), Periodic(1, 3), [x]),
         (Projected(K, 3, 8), Projected(1, 3, 8), [x, codes]),
     ):
-        state = {name: t[[place]] for name, t in group.state_dict().items()}
+        state = {name: t[[index]] for name, t in group.state_dict().items()}
         alone.load_state_dict(state)
-        expected = alone(*[tensor[[place]] for tensor in given])
-        close(group(*given)[[place]], expected)
+        expected = alone(*[tensor[[index]] for tensor in inputs])
+        close(group(*inputs)[[index]], expected)

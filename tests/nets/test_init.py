@@ -1,4 +1,4 @@
-"""Where the weights of a network start."""
+"""Initialisation of the weights of networks for tables."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 
 from sknas._problem import TaskSpec
 from sknas.nets import (
-    STARTS,
+    INITS,
     Features,
     InputLinear,
     Inputs,
@@ -18,7 +18,7 @@ from sknas.nets import (
     TableNet,
     initialize_weights,
 )
-from sknas.nets._init import HEAD_GAIN, N_ROWS, UNIFORM_HEAD_GAIN
+from sknas.nets._init import FITTED_CLASSIFIER_GAIN, HEAD_GAIN, MAX_INIT_ROWS
 
 SHAPES = {
     "linear": {"depth": 0},
@@ -53,90 +53,89 @@ def rows_of(task, n=400, seed=0):
     return torch.tensor(np.column_stack([numbers, flags, *codes]), dtype=torch.float32)
 
 
-def started(task, start, seed=0, n_rows=400, **shape):
-    """A network that was started on its rows, and their features."""
+def initialised(task, init, seed=0, n_rows=400, **shape):
+    """Return a network initialised on random rows, and the features of these rows."""
     torch.manual_seed(seed)
     module = table_net(task, **shape)
     features = module.features(rows_of(task, n_rows))
-    initialize_weights(module.net, start, features)
+    initialize_weights(module.net, init, features)
     return module, features
 
 
-def products(module, features):
-    """What each linear layer reads and gives."""
+def inputs_and_outputs(module, features):
+    """Return each linear layer with its inputs and outputs."""
     seen = []
     layers = [m for m in module.net.modules() if isinstance(m, Linear | InputLinear)]
     hooks = [
-        layer.register_forward_hook(lambda *seeing: seen.append(seeing))
-        for layer in layers
+        layer.register_forward_hook(lambda *call: seen.append(call)) for layer in layers
     ]
     module.net.eval()(features)
     for hook in hooks:
         hook.remove()
-    return [(layer, inputs[0][0], given[0]) for layer, inputs, given in seen]
+    return [(layer, inputs[0][0], outputs[0]) for layer, inputs, outputs in seen]
 
 
 # ------------------------------------------------------------------------------- fitted
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_fitted_units_have_variance_one_on_the_rows(task, shape):
-    module, features = started(task, "fitted", **SHAPES[shape])
-    seen = products(module, features)
+def test_fitted_init_gives_each_unit_unit_variance(task, shape):
+    module, features = initialised(task, "fitted", **SHAPES[shape])
+    seen = inputs_and_outputs(module, features)
     assert len(seen) == {"linear": 1, "plain": 4, "skip": 4, "resnet": 6}.get(
         shape, 2 if "packing" in SHAPES[shape] else 3
     )
-    for layer, _, given in seen:
-        deviation = given.std(dim=0, correction=0)
-        gain = HEAD_GAIN[True] if layer is module.net.head else 1.0
+    for layer, _, outputs in seen:
+        deviation = outputs.std(dim=0, correction=0)
+        gain = FITTED_CLASSIFIER_GAIN if layer is module.net.head else 1.0
         assert torch.allclose(deviation, torch.full_like(deviation, gain), rtol=1e-3)
 
 
-def test_fitted_units_are_centered_near_the_rows(task):
-    module, features = started(task, "fitted", depth=2, width=200)
-    for layer, _, given in products(module, features)[:2]:
-        low, high = given.min(dim=0).values, given.max(dim=0).values
-        assert ((low <= 0) & (high >= 0)).all()  # zero is a mixture of what is given
-        centers = given.mean(dim=0)
-        # A mean of five rows by exponential shares has about the third of a variance.
+def test_fitted_init_centres_units_near_rows(task):
+    module, features = initialised(task, "fitted", depth=2, width=200)
+    for layer, _, outputs in inputs_and_outputs(module, features)[:2]:
+        low, high = outputs.min(dim=0).values, outputs.max(dim=0).values
+        assert ((low <= 0) & (high >= 0)).all()  # zero lies between the outputs
+        centers = outputs.mean(dim=0)
+        # An exponentially weighted mean of 5 rows has about a third of their variance.
         assert 0.4 < centers.std().item() < 0.8 and centers.mean().abs() < 0.2
         assert layer.bias.abs().sum() > 0
 
 
-def test_fitted_weights_look_at_few_rows_of_large_tables(task):
+def test_fitted_init_reads_a_bounded_number_of_rows(task):
     torch.manual_seed(0)
     module = table_net(task, depth=1)
-    features = module.features(rows_of(task, 5 * N_ROWS))
+    features = module.features(rows_of(task, 5 * MAX_INIT_ROWS))
     seen = []
     module.net.layers[0].register_forward_hook(
         lambda *a: seen.append(a[1][0].shape[:2])
     )
     initialize_weights(module.net, "fitted", features)
-    assert seen == [(1, N_ROWS)]
+    assert seen == [(1, MAX_INIT_ROWS)]
 
 
-def test_fitted_directions_are_drawn_alike(task):
-    module, _ = started(task, "fitted", depth=2, width=300)
+def test_fitted_init_draws_directions_from_a_normal_distribution(task):
+    module, _ = initialised(task, "fitted", depth=2, width=300)
     weight = module.net.layers[1].linear.weight.detach()[0]
     normal = weight / weight.std(dim=0)
     assert abs(normal.mean().item()) < 0.02
-    assert (normal**4).mean().item() == pytest.approx(3, rel=0.05)  # as of a normal one
+    assert (normal**4).mean().item() == pytest.approx(3, rel=0.05)  # normal kurtosis
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
-def test_fitted_answers_are_smaller_for_a_regressor(task, kind):
-    module, features = started(task, "fitted", depth=2, kind=kind)
-    answers = module.eval().net(features)[0]
+def test_fitted_init_gives_smaller_outputs_for_regression(task, kind):
+    module, features = initialised(task, "fitted", depth=2, kind=kind)
+    outputs = module.eval().net(features)[0]
     gain = 0.1 if kind == "regression" else 0.3
-    deviation = answers.std(dim=0, correction=0)
+    deviation = outputs.std(dim=0, correction=0)
     assert torch.allclose(deviation, torch.full_like(deviation, gain), rtol=1e-3)
     assert not module.net.head.bias.any()
 
 
 @pytest.mark.parametrize("n_rows", [1, 2])
-def test_fitted_weights_of_few_rows_are_finite(task, n_rows):
+def test_fitted_init_is_finite_for_few_rows(task, n_rows):
     for shape in SHAPES.values():
-        module, features = started(task, "fitted", n_rows=n_rows, **shape)
+        module, features = initialised(task, "fitted", n_rows=n_rows, **shape)
         assert torch.isfinite(module.net(features)).all()
         assert all(torch.isfinite(p).all() for p in module.parameters())
 
@@ -144,8 +143,8 @@ def test_fitted_weights_of_few_rows_are_finite(task, n_rows):
 # ------------------------------------------------------------------------------- normal
 
 
-def test_normal_weights_have_a_variance_of_one_over_inputs(task):
-    module, _ = started(task, "normal", depth=2, width=400)
+def test_normal_init_has_variance_one_over_the_number_of_inputs(task):
+    module, _ = initialised(task, "normal", depth=2, width=400)
     for layer in module.net.layers:
         weight, bias = layer.linear.weight.detach(), layer.linear.bias.detach()
         expected = 1 / math.sqrt(weight.shape[1])
@@ -157,11 +156,11 @@ def test_normal_weights_have_a_variance_of_one_over_inputs(task):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_normal_networks_start_with_a_last_layer_of_zeros(task, shape):
-    module, features = started(task, "normal", **SHAPES[shape])
+def test_normal_init_sets_the_head_to_zero(task, shape):
+    module, features = initialised(task, "normal", **SHAPES[shape])
     assert not module.net.head.weight.any() and not module.net.head.bias.any()
-    answers = module.eval().net(features)
-    assert answers.std() < 1e-5
+    outputs = module.eval().net(features)
+    assert outputs.std() < 1e-5
     for name, parameter in module.net.named_parameters():
         if name.endswith("weight") and "head" not in name:
             assert parameter.any()
@@ -171,21 +170,21 @@ def test_normal_networks_start_with_a_last_layer_of_zeros(task, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_uniform_weights_stay_as_torch_draws_them(task, shape):
+def test_uniform_init_keeps_the_weights_drawn_by_torch(task, shape):
     torch.manual_seed(0)
     drawn = table_net(task, **SHAPES[shape]).net.state_dict()
-    module, _ = started(task, "uniform", **SHAPES[shape])
+    module, _ = initialised(task, "uniform", **SHAPES[shape])
     for name, tensor in module.net.state_dict().items():
         if name == "head.weight":
-            torch.testing.assert_close(tensor, UNIFORM_HEAD_GAIN * drawn[name])
+            torch.testing.assert_close(tensor, HEAD_GAIN * drawn[name])
         elif name == "head.bias":
             assert not tensor.any()
         else:
             assert torch.equal(tensor, drawn[name])
 
 
-def test_uniform_weights_have_the_bounds_of_torch(task):
-    module, _ = started(task, "uniform", depth=2, width=300)
+def test_uniform_init_has_the_bounds_of_torch(task):
+    module, _ = initialised(task, "uniform", depth=2, width=300)
     for layer in module.net.layers:
         bound = 1 / math.sqrt(layer.linear.weight.shape[1])
         for parameter in (layer.linear.weight, layer.linear.bias):
@@ -195,53 +194,53 @@ def test_uniform_weights_have_the_bounds_of_torch(task):
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "regression"])
-def test_a_uniform_network_answers_near_zero(task, kind):
+def test_uniform_init_gives_outputs_near_zero(task, kind):
     for seed in range(10):
-        module, features = started(task, "uniform", seed=seed, depth=2, kind=kind)
-        answers = module.eval().net(features)
-        assert answers.abs().max() < 0.15
-        assert answers.std() > 0  # but not all alike
+        module, features = initialised(task, "uniform", seed=seed, depth=2, kind=kind)
+        outputs = module.eval().net(features)
+        assert outputs.abs().max() < 0.15
+        assert outputs.std() > 0  # but outputs differ
 
 
-# --------------------------------------------------------------------------- all starts
+# -------------------------------------------------------------------------- all methods
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_start_is_decided_by_the_random_state_of_torch(task, start, shape):
-    one, features = started(task, start, **SHAPES[shape])
-    again, _ = started(task, start, **SHAPES[shape])
+def test_initial_weights_depend_only_on_the_random_state_of_torch(task, init, shape):
+    one, features = initialised(task, init, **SHAPES[shape])
+    again, _ = initialised(task, init, **SHAPES[shape])
     for name, tensor in one.net.state_dict().items():
         assert torch.equal(tensor, again.net.state_dict()[name])
-    other, _ = started(task, start, seed=1, **SHAPES[shape])
+    other, _ = initialised(task, init, seed=1, **SHAPES[shape])
     state, own = one.net.state_dict(), other.net.state_dict()
     assert any(not torch.equal(state[name], own[name]) for name in own)
     assert torch.isfinite(one.net(features)).all()
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_started_network_is_ready_to_be_trained(task, start, shape):
-    module, features = started(task, start, **SHAPES[shape])
+def test_an_initialised_network_can_be_trained(task, init, shape):
+    module, features = initialised(task, init, **SHAPES[shape])
     assert module.net.training
     assert all(not m._forward_pre_hooks for m in module.modules())
-    answers = module.net(features)
-    (answers - torch.randn_like(answers)).square().mean().backward()
+    outputs = module.net(features)
+    (outputs - torch.randn_like(outputs)).square().mean().backward()
     assert all(p.requires_grad and p.grad is not None for p in module.net.parameters())
     assert module.net.head.weight.grad.any()
 
 
-@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("numeric", ["none", "piecewise", "periodic"])
-def test_tables_without_features_start_too(start, numeric):
-    bare = TaskSpec("binary", 2, 100, 0)
+def test_networks_of_tables_without_features_are_initialised(init, numeric):
+    no_columns = TaskSpec("binary", 2, 100, 0)
     for depth in (0, 1):
-        module, features = started(bare, start, depth=depth, numeric=numeric)
+        module, features = initialised(no_columns, init, depth=depth, numeric=numeric)
         assert torch.isfinite(module.net(features)).all()
 
 
 @pytest.mark.parametrize("packing", [1, 3])
-def test_copies_of_tables_without_features_answer(packing):
-    bare = TaskSpec("binary", 2, 100, 0)
-    module = table_net(bare, depth=1, packing=packing).eval()
+def test_packed_networks_accept_tables_without_features(packing):
+    no_columns = TaskSpec("binary", 2, 100, 0)
+    module = table_net(no_columns, depth=1, packing=packing).eval()
     assert module(torch.zeros(4, 0)).shape == (1, 4, 2)

@@ -1,4 +1,4 @@
-"""Layers for several networks side by side."""
+"""Layers of several networks trained as one group."""
 
 import pytest
 import torch
@@ -28,7 +28,7 @@ def close(one, other):
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_linear_layers_do_what_torch_does_one_by_one(x):
+def test_linear_layers_equal_one_torch_layer_per_network(x):
     layer = Linear(K, H, 4)
     for k in range(K):
         single = nn.Linear(H, 4)
@@ -37,7 +37,7 @@ def test_linear_layers_do_what_torch_does_one_by_one(x):
 
 
 @pytest.mark.parametrize("cls", [Linear, InputLinear])
-def test_linear_layers_start_as_torch_does(cls):
+def test_linear_layers_are_initialised_like_torch_layers(cls):
     torch.manual_seed(0)
     layer, bound = cls(400, 16, 4), 0.25
     for parameter in (layer.weight, layer.bias):
@@ -48,11 +48,11 @@ def test_linear_layers_start_as_torch_does(cls):
     assert not torch.equal(layer.weight[0], layer.weight[1])
 
 
-def test_linear_layers_may_have_no_input():
+def test_linear_layers_accept_zero_inputs():
     assert Linear(K, 0, 2)(torch.zeros(K, 5, 0)).shape == (K, 5, 2)
 
 
-def test_linear_layers_multiply_in_the_precision_of_their_input(x):
+def test_linear_layers_compute_in_the_dtype_of_their_input(x):
     layer = Linear(K, H, 4)
     for dtype in (torch.float64, torch.bfloat16):
         got = layer(x.to(dtype))
@@ -66,7 +66,7 @@ def test_linear_layers_multiply_in_the_precision_of_their_input(x):
 
 
 def scaled(k, n_inputs, n_outputs):
-    """First layers with scales of their own."""
+    """Return first layers with random input scales."""
     layer = InputLinear(k, n_inputs, n_outputs)
     with torch.no_grad():
         layer.input_scale.normal_()
@@ -85,14 +85,14 @@ def test_first_layers_read_table_k_modulo_g(g):
 
 
 @pytest.mark.parametrize("g", [1, 2, 6])
-def test_first_layers_pass_the_same_gradients_from_shared_tables(g):
+def test_gradients_of_shared_tables_equal_those_of_copied_tables(g):
     layer, tables = scaled(6, H, 4), torch.randn(g, N, H, requires_grad=True)
-    aim = torch.randn(6, N, 4)
-    (layer(tables) * aim).sum().backward()
+    target = torch.randn(6, N, 4)
+    (layer(tables) * target).sum().backward()
     got = [tables.grad, *(p.grad for p in layer.parameters())]
     copied = tables.detach()[torch.arange(6) % g].requires_grad_()
     layer.zero_grad()
-    (layer(copied) * aim).sum().backward()
+    (layer(copied) * target).sum().backward()
     shared = copied.grad.unflatten(0, (6 // g, g)).sum(dim=0)
     for one, other in zip(
         got, [shared, *(p.grad for p in layer.parameters())], strict=True
@@ -100,7 +100,7 @@ def test_first_layers_pass_the_same_gradients_from_shared_tables(g):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_each_feature_has_a_scale_that_is_trained(x):
+def test_each_feature_has_a_trainable_scale(x):
     layer = InputLinear(K, H, 4)
     assert (layer.input_scale == 1).all() and layer.input_scale.shape == (K, H, 1)
     plain = Linear(K, H, 4)
@@ -117,7 +117,7 @@ def test_each_feature_has_a_scale_that_is_trained(x):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("g", [1, 2, 4])
-def test_first_layers_multiply_in_the_precision_of_their_input(dtype, g):
+def test_first_layers_compute_in_the_dtype_of_their_input(dtype, g):
     layer, tables = scaled(4, H, 4), torch.randn(g, N, H)
     got = layer(tables.to(dtype))
     assert got.dtype == dtype
@@ -125,7 +125,7 @@ def test_first_layers_multiply_in_the_precision_of_their_input(dtype, g):
 
 
 @pytest.mark.parametrize("g", [1, 2, 4])
-def test_first_layers_may_have_no_input(g):
+def test_first_layers_accept_zero_inputs(g):
     layer = InputLinear(4, 0, 2)
     close(layer(torch.zeros(g, 5, 0)), layer.bias.expand(4, 5, 2))
 
@@ -133,7 +133,7 @@ def test_first_layers_may_have_no_input(g):
 # ---------------------------------------------------------------------- normalisations
 
 
-def test_layer_norm_does_what_torch_does_one_by_one(x):
+def test_layer_norm_equals_one_torch_layer_per_network(x):
     layer = LayerNorm(K, H)
     nn.init.normal_(layer.scale)
     nn.init.normal_(layer.shift)
@@ -143,7 +143,7 @@ def test_layer_norm_does_what_torch_does_one_by_one(x):
         close(layer(x)[k], single(x[k]))
 
 
-def test_batch_norm_does_what_torch_does_one_by_one(x):
+def test_batch_norm_equals_one_torch_layer_per_network(x):
     layer = BatchNorm(K, H)
     nn.init.normal_(layer.scale)
     nn.init.normal_(layer.shift)
@@ -153,7 +153,7 @@ def test_batch_norm_does_what_torch_does_one_by_one(x):
         close(layer.train()(x)[k], single(x[k]))
 
 
-def test_batch_norm_answers_by_running_statistics(x):
+def test_batch_norm_uses_running_statistics_in_evaluation(x):
     layer = BatchNorm(K, H).train()
     for _ in range(200):
         layer(x)
@@ -162,12 +162,12 @@ def test_batch_norm_answers_by_running_statistics(x):
     close(normal.mean(dim=1), torch.zeros(K, H))
     close(normal.var(dim=1, correction=0), torch.ones(K, H))
     before = [buffer.clone() for buffer in layer.buffers()]
-    for row in range(3):  # a row's answer does not depend on the others
+    for row in range(3):  # the output of a row does not depend on the other rows
         close(layer(x[:, [row]]), normal[:, [row]])
     assert all(map(torch.equal, before, layer.buffers()))
 
 
-def test_batch_norm_of_one_row_stays_finite():
+def test_batch_norm_is_finite_for_one_row_or_zero_variance():
     layer = BatchNorm(K, H).train()
     assert torch.isfinite(layer(torch.full((K, 1, H), 5.0))).all()
     assert torch.isfinite(layer(torch.full((K, 7, H), 5.0))).all()  # no variance
@@ -175,7 +175,7 @@ def test_batch_norm_of_one_row_stays_finite():
 
 @pytest.mark.parametrize("name", NORMALISATIONS)
 @pytest.mark.parametrize("is_training", [True, False])
-def test_networks_are_normalised_apart(name, is_training, x):
+def test_networks_are_normalised_independently(name, is_training, x):
     layer = NORMALISATIONS[name](K, H).train(is_training)
     before = layer(x)[0].clone()
     layer = NORMALISATIONS[name](K, H).train(is_training)
@@ -185,14 +185,14 @@ def test_networks_are_normalised_apart(name, is_training, x):
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_bend(name, x):
-    bent = ACTIVATIONS[name](x)
-    assert bent.shape == x.shape and torch.isfinite(bent).all()
+def test_activations_are_non_linear_and_zero_at_zero(name, x):
+    activated = ACTIVATIONS[name](x)
+    assert activated.shape == x.shape and torch.isfinite(activated).all()
     close(ACTIVATIONS[name](torch.zeros(3)), torch.zeros(3))
-    assert not torch.allclose(bent, x)
+    assert not torch.allclose(activated, x)
 
 
-def test_activations_are_those_of_torch(x):
+def test_activations_equal_those_of_torch(x):
     modules = {"relu": nn.ReLU, "silu": nn.SiLU, "selu": nn.SELU, "gelu": nn.GELU}
     modules |= {"mish": nn.Mish, "tanh": nn.Tanh}
     assert set(modules) == set(ACTIVATIONS)
@@ -209,7 +209,7 @@ MIXED = [
 
 
 @pytest.mark.parametrize("names", MIXED, ids=str)
-def test_each_network_has_an_activation_of_its_own(names, x):
+def test_each_network_has_its_own_activation(names, x):
     got = Activation(names)(x)
     assert not list(Activation(names).parameters())
     for k, name in enumerate(names):
@@ -217,9 +217,9 @@ def test_each_network_has_an_activation_of_its_own(names, x):
 
 
 @pytest.mark.parametrize("names", MIXED, ids=str)
-def test_parametric_activations_mix_in_the_input(names, x):
+def test_parametric_activations_are_mixed_with_their_input(names, x):
     layer = ParametricActivation(names, H)
-    close(layer(x), Activation(names)(x))  # at the start nothing of it
+    close(layer(x), Activation(names)(x))  # initially the input has no share
     nn.init.normal_(layer.share)
     got = layer(x)
     for k, name in enumerate(names):
@@ -230,7 +230,7 @@ def test_parametric_activations_mix_in_the_input(names, x):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_layers_keep_the_precision_of_what_they_read(x, dtype):
+def test_layers_keep_the_dtype_of_their_input(x, dtype):
     layers = [LayerNorm(K, H), BatchNorm(K, H), Dropout([0.1, 0.0, 0.5])]
     layers += [Activation(MIXED[1]), ParametricActivation(MIXED[1], H)]
     for layer in layers:
@@ -239,7 +239,7 @@ def test_layers_keep_the_precision_of_what_they_read(x, dtype):
         assert all(t.dtype == torch.float32 for t in layer.state_dict().values())
 
 
-def test_the_statistics_of_a_batch_are_kept_in_full_precision(x):
+def test_running_statistics_are_single_precision(x):
     layer = BatchNorm(K, H, momentum=1.0).train()
     layer((x + 100).bfloat16())
     expected = (x + 100).bfloat16().float()
@@ -252,7 +252,7 @@ def test_the_statistics_of_a_batch_are_kept_in_full_precision(x):
 
 
 @pytest.mark.parametrize("p", [[0.0, 0.2, 0.8], [0.3, 0.3, 0.3]])
-def test_each_network_drops_with_a_probability_of_its_own(p):
+def test_each_network_has_its_own_dropout_probability(p):
     torch.manual_seed(0)
     dropout = Dropout(p).train()
     x = torch.ones(3, 200, 100)
@@ -264,12 +264,12 @@ def test_each_network_drops_with_a_probability_of_its_own(p):
         close(kept, torch.full_like(kept, 1 / (1 - own)))
 
 
-def test_nothing_is_dropped_when_predicting():
+def test_dropout_is_inactive_in_evaluation():
     x = torch.randn(2, 5, 4)
     assert torch.equal(Dropout([0.5, 0.9]).eval()(x), x)
 
 
-def test_no_dropout_draws_no_random_number():
+def test_zero_dropout_draws_no_random_numbers():
     before = torch.random.get_rng_state()
     x = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(Dropout([0.0, 0.0]).train()(x), x)
@@ -279,13 +279,13 @@ def test_no_dropout_draws_no_random_number():
 @pytest.mark.parametrize(
     "p", [[0.3, 0.3, 0.3], [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [0.1, 0.2, 0.4]], ids=str
 )
-def test_a_network_drops_what_it_drops_alone(p, x):
+def test_dropout_of_a_group_equals_that_of_its_networks(p, x):
     group = Dropout(p).train()
-    group.generator = torch.Generator().manual_seed(3)
+    group.set_generator(torch.Generator().manual_seed(3))
     got = group(x)
     for k, own in enumerate(p):
         alone = Dropout([own]).train()
-        alone.generator = torch.Generator().manual_seed(3)
+        alone.set_generator(torch.Generator().manual_seed(3))
         assert torch.equal(alone(x[[k]])[0], got[k])
 
 
@@ -293,16 +293,17 @@ def test_networks_of_the_same_probability_drop_the_same_units():
     x = torch.ones(3, 40, 30)
     got = Dropout([0.4, 0.2, 0.4]).train()(x)
     assert torch.equal(got[0], got[2])
-    assert ((got[1] == 0) <= (got[0] == 0)).all()  # who drops more drops those too
+    # A larger probability drops a superset of the units.
+    assert ((got[1] == 0) <= (got[0] == 0)).all()
     again = Dropout([0.4, 0.2, 0.4]).train()(x)
     assert not torch.equal(got, again)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
-def test_the_strength_is_a_factor_on_all_probabilities(strength):
+def test_strength_multiplies_all_dropout_probabilities(strength):
     torch.manual_seed(0)
     dropout = Dropout([0.4, 0.8]).train()
-    dropout.strength = strength
+    dropout.set_strength(strength)
     out = dropout(torch.ones(2, 200, 100))
     for k, p in enumerate([0.4, 0.8]):
         dropped = (out[k] == 0).float().mean().item()
@@ -310,9 +311,9 @@ def test_the_strength_is_a_factor_on_all_probabilities(strength):
         assert out[k].mean().item() == pytest.approx(1, abs=0.05)
 
 
-def test_an_own_generator_leaves_the_global_one_alone(x):
+def test_a_generator_leaves_the_global_random_state_unchanged(x):
     dropout = Dropout([0.5] * K).train()
-    dropout.generator = torch.Generator().manual_seed(0)
+    dropout.set_generator(torch.Generator().manual_seed(0))
     before = torch.random.get_rng_state()
     dropout(x)
     assert torch.equal(torch.random.get_rng_state(), before)

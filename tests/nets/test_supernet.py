@@ -5,11 +5,11 @@ import torch
 from torch import nn
 
 from sknas.nets import MixedChoice, MixedOperation, MixtureWeights, Supernet
-from sknas.nets._supernet import shuffled
+from sknas.nets._supernet import channel_shuffle
 
 
 class Times(nn.Module):
-    """Multiplies, and counts how often it is called."""
+    """An operation that multiplies by a factor and counts its calls."""
 
     def __init__(self, factor):
         super().__init__()
@@ -28,21 +28,21 @@ def x():
 
 def test_a_mixture_is_a_weighted_sum(x):
     mixed = MixedOperation([Times(1.0), Times(10.0), Times(100.0)])
-    answer = mixed(x, MixtureWeights(torch.tensor([0.5, 0.3, 0.2])))
-    torch.testing.assert_close(answer, (0.5 + 3 + 20) * x)
+    output = mixed(x, MixtureWeights(torch.tensor([0.5, 0.3, 0.2])))
+    torch.testing.assert_close(output, (0.5 + 3 + 20) * x)
 
 
-def test_only_what_is_computed_is_called(x):
+def test_only_computed_operations_are_called(x):
     operations = [Times(1.0), Times(10.0), Times(100.0)]
     mixed = MixedOperation(operations)
-    answer = mixed(x, MixtureWeights(torch.tensor([0.0, 1.0, 0.0]), computed=(1,)))
-    torch.testing.assert_close(answer, 10 * x)
+    output = mixed(x, MixtureWeights(torch.tensor([0.0, 1.0, 0.0]), computed=(1,)))
+    torch.testing.assert_close(output, 10 * x)
     assert [operation.n_calls for operation in operations] == [0, 1, 0]
     mixed(x, MixtureWeights(torch.tensor([0.0, 0.5, 0.5]), computed=(1, 2)))
     assert [operation.n_calls for operation in operations] == [0, 2, 1]
 
 
-def test_what_is_not_computed_has_a_gradient(x):
+def test_weights_of_operations_that_are_not_computed_have_a_gradient(x):
     mixed = MixedOperation([Times(1.0), Times(10.0), Times(100.0)])
     values = torch.tensor([0.0, 1.0, 0.0], requires_grad=True)
     mixed(x, MixtureWeights(values, computed=(1,))).sum().backward()
@@ -50,61 +50,63 @@ def test_what_is_not_computed_has_a_gradient(x):
     torch.testing.assert_close(values.grad, expected)
 
 
-def test_places_and_ghosts():
+def test_indices_and_straight_through_term_of_mixture_weights():
     values = torch.tensor([0.2, 0.3, 0.5])
     assert (
-        MixtureWeights(values).places == (0, 1, 2)
-        and MixtureWeights(values).ghost is None
+        MixtureWeights(values).indices == (0, 1, 2)
+        and MixtureWeights(values).straight_through_term is None
     )
     some = MixtureWeights(values, computed=(2,))
-    assert some.places == (2,) and some.ghost.item() == pytest.approx(0.5)
+    assert some.indices == (2,) and some.straight_through_term.item() == pytest.approx(
+        0.5
+    )
 
 
-def test_one_of_k_channels_goes_through_and_others_pass_by(x):
+def test_partial_mixture_processes_one_of_k_channels(x):
     mixed = MixedOperation([Times(0.0)], partial=4)
-    answer = mixed(x, MixtureWeights(torch.ones(1)))
-    is_zero = (answer == 0).all(dim=0).all(dim=-1).all(dim=-1)
+    output = mixed(x, MixtureWeights(torch.ones(1)))
+    is_zero = (output == 0).all(dim=0).all(dim=-1).all(dim=-1)
     assert is_zero.tolist() == [True, False, False, False] * 2
     whole = MixedOperation([Times(1.0)], partial=4)(x, MixtureWeights(torch.ones(1)))
-    torch.testing.assert_close(whole, shuffled(x, 4))
+    torch.testing.assert_close(whole, channel_shuffle(x, 4))
 
 
-def test_channels_that_pass_by_are_pooled_where_maps_are_halved(x):
+def test_unprocessed_channels_are_pooled_at_stride_2(x):
     for size in (4, 5):
         maps = torch.randn(2, 8, size, size)
-        halving = nn.AvgPool2d(3, 2, padding=1)
-        answer = MixedOperation([halving], partial=2)(
+        strided = nn.AvgPool2d(3, 2, padding=1)
+        output = MixedOperation([strided], partial=2)(
             maps, MixtureWeights(torch.ones(1))
         )
-        assert answer.shape == (2, 8, (size + 1) // 2, (size + 1) // 2)
+        assert output.shape == (2, 8, (size + 1) // 2, (size + 1) // 2)
 
 
-def test_shuffled_channels_are_dealt_out():
+def test_channel_shuffle_interleaves_groups():
     x = torch.arange(6.0).view(1, 6)
-    assert shuffled(x, 2).tolist() == [[0, 3, 1, 4, 2, 5]]
-    assert torch.equal(shuffled(shuffled(x, 2), 3), x)
+    assert channel_shuffle(x, 2).tolist() == [[0, 3, 1, 4, 2, 5]]
+    assert torch.equal(channel_shuffle(channel_shuffle(x, 2), 3), x)
 
 
-def test_numbers_that_skips_pass_on_are_dropped_in_training():
+def test_outputs_of_skips_are_dropped_in_training():
     x = torch.ones(1, 10_000)
     mixed = MixedOperation([Times(1.0), Times(1.0)], skips=(0,))
     torch.manual_seed(0)
     weights = MixtureWeights(torch.tensor([1.0, 0.0]), dropout=0.25)
-    answer = mixed(x, weights)
-    assert (answer == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert answer.mean().item() == pytest.approx(1.0, abs=0.02)
+    output = mixed(x, weights)
+    assert (output == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    assert output.mean().item() == pytest.approx(1.0, abs=0.02)
     assert torch.equal(mixed.eval()(x, weights), x)
     other = MixtureWeights(torch.tensor([0.0, 1.0]), dropout=0.25)
     assert torch.equal(mixed.train()(x, other), x)
 
 
-def test_a_relaxed_network_names_its_options():
+def test_supernet_maps_chosen_indices_to_options():
     class Two(Supernet):
         def forward(self, x, weights):
             return x[None]
 
         def architecture(self, chosen, shares):
-            return {name: self.option(name, chosen) for name in self.decisions}
+            return {name: self.option(name, chosen) for name in self.choices}
 
     net = Two(
         {"width": MixedChoice((8, 16)), "activation": MixedChoice(("relu", "tanh"))}

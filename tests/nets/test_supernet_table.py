@@ -1,4 +1,4 @@
-"""The network for tables that holds all depths, widths and kinds of units."""
+"""The supernet for tables, which contains all depths, widths and activations."""
 
 from itertools import product
 
@@ -9,13 +9,13 @@ from torch.nn import functional
 
 from sknas._problem import TaskSpec
 from sknas.nets import MixtureWeights, TableInput
-from sknas.nets._supernet_table import DECIDED, TableSupernet, masked_layer_norm
+from sknas.nets._supernet_table import MIXED_CHOICES, TableSupernet, masked_layer_norm
 from sknas.spaces import CellSpace, TableSpace
 from sknas.strategies.gradient.alphas import Alphas
 from sknas.strategies.gradient.relaxations import RELAXATIONS
 
 SMALL = {"width": (4, 8, 16), "depth": (0, 3)}
-DECISIONS = {
+CHOICES = {
     "depth": (0, 1, 2, 3),
     "width": (4, 8, 16),
     "block": ("plain", "skip"),
@@ -26,13 +26,13 @@ DECISIONS = {
 
 
 def small_space(**changes):
-    activation = DECISIONS["activation"]
+    activation = CHOICES["activation"]
     return TableSpace(**{**SMALL, "activation": activation, **changes})
 
 
 @pytest.fixture
 def make(task):
-    """A relaxed network of a space, from a fixed seed."""
+    """Return a function that builds the supernet of a space from a fixed seed."""
 
     def make(task=task, **changes):
         torch.manual_seed(0)
@@ -46,58 +46,58 @@ def x(encoded_rows):
     return torch.from_numpy(encoded_rows)
 
 
-def even(net):
-    """The same weight for all options."""
+def uniform_weights(net):
+    """Return uniform mixture weights."""
     return {
         name: MixtureWeights(torch.full((len(d.options),), 1 / len(d.options)))
-        for name, d in net.decisions.items()
+        for name, d in net.choices.items()
     }
 
 
-def only(net, **chosen):
-    """All weight on one option of each decision, the first where none is given."""
+def one_hot_weights(net, **chosen):
+    """Return one-hot weights of the chosen options; the default is the first option."""
     weights = {}
-    for name, decision in net.decisions.items():
-        place = decision.options.index(chosen.get(name, decision.options[0]))
-        values = torch.zeros(len(decision.options))
-        values[place] = 1.0
-        weights[name] = MixtureWeights(values, computed=(place,))
+    for name, choice in net.choices.items():
+        index = choice.options.index(chosen.get(name, choice.options[0]))
+        values = torch.zeros(len(choice.options))
+        values[index] = 1.0
+        weights[name] = MixtureWeights(values, computed=(index,))
     return weights
 
 
-def dense(weights):
-    """The same weights, all options computed."""
+def all_computed(weights):
+    """Return the same weights with all options computed."""
     return {name: MixtureWeights(w.values) for name, w in weights.items()}
 
 
-# ----------------------------------------------------------------------- the decisions
+# ----------------------------------------------------------------------- the choices
 
 
-def test_decisions_are_the_choices_of_more_than_one_value(make):
+def test_supernet_has_the_choices_with_several_values(make):
     net = make()
-    assert {name: d.options for name, d in net.decisions.items()} == DECISIONS
-    assert not any(d.passing or d.group for d in net.decisions.values())
+    assert {name: d.options for name, d in net.choices.items()} == CHOICES
+    assert not any(d.parameter_free or d.cell for d in net.choices.values())
     few = make(activation=("relu",), depth=(2, 2), block=("plain",))
-    assert set(few.decisions) == {"width", "normalisation", "numeric_embedding"}
+    assert set(few.choices) == {"width", "normalisation", "numeric_embedding"}
     linear = make(depth=(0, 0))
-    assert set(linear.decisions) == {"numeric_embedding"}
+    assert set(linear.choices) == {"numeric_embedding"}
 
 
-def test_widths_that_are_never_drawn_are_left_out(task):
+def test_widths_of_weight_zero_are_excluded(task):
     net = TableSpace(depth=(1, 1)).supernet(task)
-    assert net.decisions["width"].options == (32, 64, 128, 256)
-    assert TableSpace(width=(8, 512)).supernet(task).width == 512  # asked for
+    assert net.choices["width"].options == (32, 64, 128, 256)
+    assert TableSpace(width=(8, 512)).supernet(task).width == 512  # listed explicitly
 
 
-def test_tables_without_numbers_have_no_embedding_of_them():
+def test_tables_without_numbers_have_no_numeric_embedding():
     task = TaskSpec("binary", 2, 100, n_binary=2, cardinalities=(3,))
-    for embeddings in (DECISIONS["numeric_embedding"], ("periodic",)):
+    for embeddings in (CHOICES["numeric_embedding"], ("periodic",)):
         net = small_space(numeric_embedding=embeddings).supernet(task)
         assert "numeric_embedding" not in net.options
-        assert net(torch.ones(5, 3), even(net)).shape == (1, 5, 2)
+        assert net(torch.ones(5, 3), uniform_weights(net)).shape == (1, 5, 2)
 
 
-def test_partial_channels_have_no_meaning(task):
+def test_partial_channels_have_no_effect(task):
     torch.manual_seed(0)
     one = small_space().supernet(task)
     torch.manual_seed(0)
@@ -106,12 +106,12 @@ def test_partial_channels_have_no_meaning(task):
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_a_space_with_networks_of_its_own_needs_its_own_relaxed_one(task):
+def test_a_space_that_overrides_build_has_no_supernet(task):
     class Own(TableSpace):
-        def build(self, architectures, task):
-            return super().build(architectures, task)
+        def build(self, architecture, task):
+            return super().build(architecture, task)
 
-    with pytest.raises(ValueError, match="Own has no relaxed network"):
+    with pytest.raises(ValueError, match="Own has no supernet"):
         Own().supernet(task)
     with pytest.raises(ValueError, match="CellSpace reads images"):
         CellSpace().supernet(task)
@@ -130,60 +130,62 @@ def test_a_space_with_networks_of_its_own_needs_its_own_relaxed_one(task):
 )
 def test_every_combination_is_in_the_space(make, task, x, changes):
     net, space = make(**changes), small_space(**changes).for_task(task)
-    assert net(x, even(net)).shape == (1, len(x), 3)
-    sizes = [range(len(d.options)) for d in net.decisions.values()]
-    for places in product(*sizes):
-        chosen = dict(zip(net.decisions, places, strict=True))
+    assert net(x, uniform_weights(net)).shape == (1, len(x), 3)
+    sizes = [range(len(d.options)) for d in net.choices.values()]
+    for indices in product(*sizes):
+        chosen = dict(zip(net.choices, indices, strict=True))
         values = net.architecture(chosen, {})
         architecture = space.fill(values)
-        for name in net.decisions:
+        for name in net.choices:
             if name in architecture:
                 assert architecture[name] == net.option(name, chosen)
 
 
-def test_what_a_linear_network_does_not_depend_on_is_not_used(make):
+def test_a_linear_network_uses_no_choices_of_hidden_layers(make):
     net = make()
-    chosen = dict.fromkeys(net.decisions, 0)
+    chosen = dict.fromkeys(net.choices, 0)
     assert set(net.used(chosen, {})) == {"depth", "numeric_embedding"}
-    assert set(net.used({**chosen, "depth": 1}, {})) == set(DECISIONS)
+    assert set(net.used({**chosen, "depth": 1}, {})) == set(CHOICES)
 
 
 # ------------------------------------------------------------------------ the channels
 
 
 def hidden(net, x, weights):
-    """What each hidden layer answers."""
+    """Return the outputs of the hidden layers and of the network."""
     seen = []
     hooks = [
         layer.register_forward_hook(lambda m, i, o: seen.append(o))
         for layer in net.layers
     ]
-    answer = net(x, weights)
+    output = net(x, weights)
     for hook in hooks:
         hook.remove()
-    return seen, answer
+    return seen, output
 
 
-@pytest.mark.parametrize("normalisation", DECISIONS["normalisation"])
+@pytest.mark.parametrize("normalisation", CHOICES["normalisation"])
 @pytest.mark.parametrize("block", ["plain", "skip"])
 def test_masks_change_only_the_masked_units(make, x, normalisation, block):
     net = make()
-    told = {"depth": 3, "block": block, "normalisation": normalisation}
-    told |= {"activation": "tanh"}
-    narrow, _ = hidden(net, x, only(net, width=4, **told))
-    wide, _ = hidden(net, x, only(net, width=8, **told))
+    options = {"depth": 3, "block": block, "normalisation": normalisation}
+    options |= {"activation": "tanh"}
+    narrow, _ = hidden(net, x, one_hot_weights(net, width=4, **options))
+    wide, _ = hidden(net, x, one_hot_weights(net, width=8, **options))
     for layer in narrow:
         assert (layer[..., 4:] == 0).all() and (layer[..., :4] != 0).any()
     for layer in wide:
         assert (layer[..., 8:] == 0).all() and (layer[..., 4:8] != 0).any()
-    if normalisation != "layer":  # which depends on how many units there are
+    if normalisation != "layer":  # layer normalisation depends on the width
         torch.testing.assert_close(narrow[0][..., :4], wide[0][..., :4])
 
 
 def test_masked_units_have_no_gradient(make, x):
     net = make()
-    _, answer = hidden(net, x, only(net, depth=3, width=8, normalisation="layer"))
-    answer.square().sum().backward()
+    _, output = hidden(
+        net, x, one_hot_weights(net, depth=3, width=8, normalisation="layer")
+    )
+    output.square().sum().backward()
     for layer in net.layers[1:]:
         gradient = layer.linear.weight.grad[0]
         assert (gradient[8:] == 0).all() and (gradient[:, 8:] == 0).all()
@@ -192,17 +194,17 @@ def test_masked_units_have_no_gradient(make, x):
     assert (gradient[8:] == 0).all() and (gradient[:8] != 0).any()
 
 
-def test_a_unit_counts_as_much_as_the_widths_that_have_it(make, x):
+def test_a_unit_is_weighted_by_the_widths_that_contain_it(make, x):
     net = make()
-    weights = only(net, depth=1)
+    weights = one_hot_weights(net, depth=1)
     weights["width"] = MixtureWeights(torch.tensor([0.5, 0.3, 0.2]))
     mixed, _ = hidden(net, x, weights)
-    whole, _ = hidden(net, x, only(net, depth=1, width=16))
+    whole, _ = hidden(net, x, one_hot_weights(net, depth=1, width=16))
     share = torch.tensor([1.0] * 4 + [0.5] * 4 + [0.2] * 8)
     torch.testing.assert_close(mixed[0], whole[0] * share)
 
 
-def test_a_masked_layer_norm_is_that_of_a_narrow_layer():
+def test_masked_layer_norm_equals_that_of_a_narrow_layer():
     h = torch.randn(1, 7, 6, generator=torch.Generator().manual_seed(0))
     mask = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
     found = masked_layer_norm(h, mask)[..., :4]
@@ -214,11 +216,11 @@ def test_a_masked_layer_norm_is_that_of_a_narrow_layer():
 
 
 def plain_copy(net, space, task, **chosen):
-    """The network of one architecture, with the weights of the relaxed one."""
+    """Return the network of one architecture with the weights of the supernet."""
     architecture = space.fill(chosen)
-    module = space.build([architecture], task).eval()
-    place = net.options["numeric_embedding"].index(chosen["numeric_embedding"])
-    inputs, first = net.first.operations[place]
+    module = space.build(architecture, task).eval()
+    index = net.options["numeric_embedding"].index(chosen["numeric_embedding"])
+    inputs, first = net.first.operations[index]
     kind = net.options["activation"].index(chosen["activation"])
     c, depth = chosen["width"], chosen["depth"]
     plain = module.net
@@ -244,7 +246,7 @@ def plain_copy(net, space, task, **chosen):
     return module
 
 
-@pytest.mark.parametrize("embedding", DECISIONS["numeric_embedding"])
+@pytest.mark.parametrize("embedding", CHOICES["numeric_embedding"])
 @pytest.mark.parametrize(
     "depth, width, block, activation, normalisation",
     [
@@ -256,7 +258,7 @@ def plain_copy(net, space, task, **chosen):
         (2, 8, "plain", "parametric-selu", "none"),
     ],
 )
-def test_one_option_each_is_a_plain_network(
+def test_supernet_with_one_hot_weights_equals_the_network_of_the_architecture(
     make, task, x, embedding, depth, width, block, activation, normalisation
 ):
     space = small_space(n_bins=(8,), embedding_size=(4,), numeric_scale=("normal",))
@@ -270,17 +272,17 @@ def test_one_option_each_is_a_plain_network(
         "activation": activation,
         "normalisation": normalisation,
     }
-    with torch.no_grad():  # all that was drawn, not what starts at zero alone
+    with torch.no_grad():  # so that no parameter is zero
         for parameter in (p for p in net.parameters() if p.requires_grad):
             parameter.add_(0.1 * torch.randn_like(parameter))
     plain = plain_copy(net, space, task, **chosen)
-    weights = only(net, **chosen)
+    weights = one_hot_weights(net, **chosen)
     torch.testing.assert_close(net(x, weights), plain(x), atol=1e-5, rtol=1e-4)
-    everything = net(x, dense(weights))
-    torch.testing.assert_close(everything, plain(x), atol=1e-5, rtol=1e-4)
+    all_options = net(x, all_computed(weights))
+    torch.testing.assert_close(all_options, plain(x), atol=1e-5, rtol=1e-4)
 
 
-def test_only_what_is_chosen_is_computed(make, x):
+def test_only_chosen_options_are_computed(make, x):
     net = make()
     n_calls = []
     parts = [*net.first.operations, *net.layers]
@@ -288,23 +290,24 @@ def test_only_what_is_chosen_is_computed(make, x):
         parts += layer.activation.operations
     for part in parts:
         part.register_forward_hook(lambda m, i, o: n_calls.append(m))
-    net(x, only(net, depth=2))
+    net(x, one_hot_weights(net, depth=2))
     assert len(n_calls) == 1 + 2 + 2  # an embedding, two layers and their activations
     n_calls.clear()
-    net(x, only(net, depth=0))
+    net(x, one_hot_weights(net, depth=0))
     assert len(n_calls) == 1
     n_calls.clear()
-    net(x, even(net))
+    net(x, uniform_weights(net))
     assert len(n_calls) == 4 + 3 + 3 * 3
 
 
 # ------------------------------------------------------------------------- the training
 
 
-def test_all_parameters_and_all_weights_have_gradients(make, x):
+def test_all_parameters_and_mixture_weights_have_gradients(make, x):
     net = make()
     weights = {
-        name: MixtureWeights(w.values.requires_grad_()) for name, w in even(net).items()
+        name: MixtureWeights(w.values.requires_grad_())
+        for name, w in uniform_weights(net).items()
     }
     net(x, weights).square().sum().backward()
     for name, parameter in net.named_parameters():
@@ -315,57 +318,59 @@ def test_all_parameters_and_all_weights_have_gradients(make, x):
         assert (w.values.grad != 0).all()
 
 
-def test_normalisations_have_no_scale_of_their_own(make):
+def test_normalisations_have_no_trainable_scale(make):
     net = make()
     fixed = [n for n, p in net.named_parameters() if not p.requires_grad]
     assert len(fixed) == 6 and all(".batch." in name for name in fixed)
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
-def test_logits_of_all_relaxations_have_gradients(make, x, relaxation):
+def test_alphas_of_all_relaxations_have_gradients(make, x, relaxation):
     net = make()
-    logits = Alphas(net.decisions, RELAXATIONS[relaxation], "cpu")
+    alphas = Alphas(net.choices, RELAXATIONS[relaxation], "cpu")
     torch.manual_seed(1)
-    answer = net(x, logits.drawn(logits.flat, 1.0))
-    (gradient,) = torch.autograd.grad(answer.square().sum(), logits.flat)
+    output = net(x, alphas.sample(alphas.vector, 1.0))
+    (gradient,) = torch.autograd.grad(output.square().sum(), alphas.vector)
     assert torch.isfinite(gradient).all()
-    depth = logits.split(gradient)["depth"]
+    depth = alphas.split(gradient)["depth"]
     assert (depth != 0).all()
 
 
-def test_features_before_the_last_layer_are_dropped(make, x):
+def test_dropout_precedes_the_head(make, x):
     net = make(normalisation=("none",))
-    weights = only(net, depth=1, activation="tanh")
+    weights = one_hot_weights(net, depth=1, activation="tanh")
     usual = net(x, weights)
     net.dropout = 0.9
     torch.manual_seed(0)
     assert not torch.equal(net(x, weights), usual)
-    assert torch.equal(net(x, only(net, depth=0)), net(x, only(net, depth=0)))
+    assert torch.equal(
+        net(x, one_hot_weights(net, depth=0)), net(x, one_hot_weights(net, depth=0))
+    )
     assert torch.equal(net.eval()(x, weights), usual)
 
 
-def test_it_starts_near_the_mean_answer(make, x):
+def test_initial_outputs_are_near_zero(make, x):
     net = make()
-    for depth in DECISIONS["depth"]:
-        answer = net(x, only(net, depth=depth, width=16, activation="tanh"))
-        assert 0 < answer.abs().max() < 0.5
+    for depth in CHOICES["depth"]:
+        output = net(x, one_hot_weights(net, depth=depth, width=16, activation="tanh"))
+        assert 0 < output.abs().max() < 0.5
 
 
-def test_it_can_be_made_of_inputs_alone(task, x):
+def test_supernet_can_be_built_from_inputs_and_options(task, x):
     inputs = [TableInput(1, task, numeric_scale="normal")]
-    options = {name: DECISIONS[name][-1:] for name in DECIDED}
+    options = {name: CHOICES[name][-1:] for name in MIXED_CHOICES}
     net = TableSupernet(inputs, 2, options)
-    assert not net.decisions and net(x, {}).shape == (1, len(x), 2)
-    told = net.architecture({}, {})
-    assert told["width"] == 16 and told["block"] == "skip"
+    assert not net.choices and net(x, {}).shape == (1, len(x), 2)
+    options = net.architecture({}, {})
+    assert options["width"] == 16 and options["block"] == "skip"
 
 
-def test_a_small_one_learns(task, x):
-    """A hundred steps of Adam bring the loss of ten rows near zero."""
+def test_a_small_supernet_learns(task, x):
+    """100 steps of Adam bring the training loss of 10 rows near zero."""
     torch.manual_seed(0)
     net = small_space().supernet(task)
     y = torch.from_numpy(np.arange(10) % 3)
-    weights = even(net)
+    weights = uniform_weights(net)
     parameters = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     for _ in range(100):

@@ -12,16 +12,16 @@ from sknas.nets import (
     BLOCKS,
     NORMALISATIONS,
     NUMERIC_EMBEDDINGS,
-    UNIT_KINDS,
+    TABLE_ACTIVATIONS,
     Dropout,
     Features,
     Inputs,
     Layout,
-    Side,
     TableModule,
     TableNet,
 )
-from sknas.nets._table import RESNET_SHARE, Adapters, Heads
+from sknas.nets._layers import Heads
+from sknas.nets._table import BRANCH_DROPOUT, Adapters
 
 SHAPES = {
     "linear": {"depth": 0},
@@ -30,7 +30,7 @@ SHAPES = {
     "layer": {"depth": 2, "normalisation": "layer", "block": "skip"},
     "batch": {"depth": 2, "normalisation": "batch", "activations": ["relu"] * 3},
     "resnet": {"depth": 2, "block": "resnet", "normalisation": "batch"},
-    "bare resnet": {"depth": 1, "block": "resnet", "activations": ["relu"] * 3},
+    "single resnet": {"depth": 1, "block": "resnet", "activations": ["relu"] * 3},
     "parametric": {
         "depth": 2,
         "activations": ["parametric-selu", "parametric-mish", "parametric-selu"],
@@ -63,16 +63,16 @@ def table_net(
     embedding_size=5,
     activations=("silu", "relu", "silu"),
     dropout=None,
-    place=None,
+    index=None,
     **shape,
 ):
-    """Networks of a few units with their fixed features, or one of a group alone."""
+    """Return a group of k small networks, or only the network at `index`."""
     numeric = "none" if n_bins is None else numeric
     layout = Layout.of([task], numeric, n_bins, embedding_size)
     dropout = list(dropout or [0.0] * k)
     activations = [activations[j % len(activations)] for j in range(k)]
-    if place is not None:
-        k, dropout, activations = 1, [dropout[place]], [activations[place]]
+    if index is not None:
+        k, dropout, activations = 1, [dropout[index]], [activations[index]]
     net = TableNet(
         Inputs(k, layout, numeric, embedding_size),
         task.n_outputs,
@@ -84,16 +84,16 @@ def table_net(
     return TableModule(Features(task, layout), net)
 
 
-def member(group, place, task, **shape):
-    """A network of one with the weights of a member of a group of three."""
-    alone = table_net(3, task, place=place, **shape)
-    state = {name: t[[place]].clone() for name, t in group.net.state_dict().items()}
-    alone.net.load_state_dict(state)
-    return alone
+def single_network(group, index, task, **shape):
+    """Return the network at `index` of a group of three as a group of one."""
+    single = table_net(3, task, index=index, **shape)
+    state = {name: t[[index]].clone() for name, t in group.net.state_dict().items()}
+    single.net.load_state_dict(state)
+    return single
 
 
-def unlike(module):
-    """Weights drawn anew, so that no member starts like another or at zero."""
+def randomise(module):
+    """Draw random weights, so that networks differ and no parameter is zero."""
     torch.manual_seed(3)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -106,12 +106,12 @@ def close(one, other, atol=1e-5):
 
 
 def learn(module, x, rates):
-    """Three steps of gradient descent, each member at a rate of its own."""
+    """Take three steps of gradient descent, with one learning rate per network."""
     module.train()
     for step in range(3):
         for layer in module.modules():
             if isinstance(layer, Dropout):
-                layer.generator = torch.Generator().manual_seed(step)
+                layer.set_generator(torch.Generator().manual_seed(step))
         module.zero_grad()
         module(x).square().mean(dim=(1, 2)).sum().backward()
         with torch.no_grad():
@@ -120,45 +120,45 @@ def learn(module, x, rates):
     module.eval()
 
 
-# ----------------------------------------------------------------- alone and in a group
+# ------------------------------------------------------------- single and grouped
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_member_answers_as_it_does_alone(task, encoded_rows, shape):
+def test_outputs_of_a_group_equal_those_of_its_networks(task, encoded_rows, shape):
     x, shape = torch.from_numpy(encoded_rows), SHAPES[shape]
-    group = unlike(table_net(3, task, **shape)).eval()
-    for place in range(3):
-        alone = member(group, place, task, **shape).eval()
-        close(alone(x)[0], group(x)[place])
+    group = randomise(table_net(3, task, **shape)).eval()
+    for index in range(3):
+        single = single_network(group, index, task, **shape).eval()
+        close(single(x)[0], group(x)[index])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dropout", [[0.0] * 3, [0.2, 0.0, 0.5]], ids=["", "dropped"])
-def test_a_member_learns_as_it_does_alone(task, encoded_rows, shape, dropout):
+def test_a_group_is_trained_like_its_networks(task, encoded_rows, shape, dropout):
     rates = [0.02, 0.005, 0.05]
     x, shape = torch.from_numpy(encoded_rows), SHAPES[shape] | {"dropout": dropout}
-    group = unlike(table_net(3, task, **shape))
-    alones = [member(group, place, task, **shape) for place in range(3)]
+    group = randomise(table_net(3, task, **shape))
+    singles = [single_network(group, index, task, **shape) for index in range(3)]
     before = group.eval()(x).detach()
     learn(group, x, rates)
-    for alone, rate in zip(alones, rates, strict=True):
-        learn(alone, x, [rate])
-    for place, alone in enumerate(alones):
-        close(alone(x)[0], group(x)[place], atol=1e-4)
-        assert not torch.allclose(before[place], group(x)[place], atol=1e-3)
+    for single, rate in zip(singles, rates, strict=True):
+        learn(single, x, [rate])
+    for index, single in enumerate(singles):
+        close(single(x)[0], group(x)[index], atol=1e-4)
+        assert not torch.allclose(before[index], group(x)[index], atol=1e-3)
 
 
-def test_a_member_that_diverges_does_not_touch_the_others(task, encoded_rows):
+def test_a_diverging_network_does_not_affect_the_others(task, encoded_rows):
     x = torch.from_numpy(encoded_rows)
-    group = unlike(table_net(3, task, normalisation="batch"))
+    group = randomise(table_net(3, task, normalisation="batch"))
     expected = group.train()(x).detach()
     with torch.no_grad():
         group.net.head.weight[1] = torch.nan
         group.net.layers[0].linear.weight[1] = torch.inf
-    answers = group(x)
-    assert not torch.isfinite(answers[1]).any()
-    close(answers[[0, 2]], expected[[0, 2]])
-    answers[[0, 2]].sum().backward()
+    outputs = group(x)
+    assert not torch.isfinite(outputs[1]).any()
+    close(outputs[[0, 2]], expected[[0, 2]])
+    outputs[[0, 2]].sum().backward()
     for parameter in group.parameters():
         assert torch.isfinite(parameter.grad[[0, 2]]).all()
 
@@ -167,7 +167,7 @@ def test_a_member_that_diverges_does_not_touch_the_others(task, encoded_rows):
 @pytest.mark.parametrize("g", [1, 2, 6])
 def test_network_k_reads_table_k_modulo_g(task, encoded_rows, shape, g):
     shape = SHAPES[shape]
-    module = unlike(table_net(6, task, **shape)).eval()
+    module = randomise(table_net(6, task, **shape)).eval()
     x = torch.from_numpy(encoded_rows)
     tables = torch.stack([module.features(x.roll(j, 0)) for j in range(g)])
     got = module.net(tables)
@@ -177,21 +177,21 @@ def test_network_k_reads_table_k_modulo_g(task, encoded_rows, shape, g):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_state_is_tensors_with_the_network_axis_first(task, shape):
+def test_network_axis_is_first_in_the_state_dict(task, shape):
     group = table_net(3, task, **SHAPES[shape]).net
-    alone = table_net(3, task, place=0, **SHAPES[shape]).net.state_dict()
+    single = table_net(3, task, index=0, **SHAPES[shape]).net.state_dict()
     state = group.state_dict()
-    assert list(state) == list(alone)
+    assert list(state) == list(single)
     assert {n for n, _ in group.named_parameters()} <= set(state)
     for name, tensor in state.items():
-        assert len(tensor) == 3 and alone[name].shape == (1, *tensor.shape[1:])
+        assert len(tensor) == 3 and single[name].shape == (1, *tensor.shape[1:])
 
 
-# ------------------------------------------------------------------ what is computed
+# ---------------------------------------------------------------- the computation
 
 
 def reference(module, x, k):
-    """Answers of network k, from its weights, one layer after the other."""
+    """Return the parameters, layers and inputs of network k for a reference."""
     net = module.net
     state = {name: t[k] for name, t in net.state_dict().items()}
 
@@ -216,13 +216,13 @@ def reference(module, x, k):
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("depth", [0, 1, 3])
-def test_networks_are_what_they_are_said_to_be(
+def test_outputs_equal_a_reference_implementation(
     task, encoded_rows, normalisation, block, depth
 ):
     shape = {"depth": depth, "block": block, "normalisation": normalisation}
-    module = unlike(table_net(3, task, embedding_size=0, **shape))
+    module = randomise(table_net(3, task, embedding_size=0, **shape))
     x = torch.from_numpy(encoded_rows)
-    module.train()(x)  # running statistics of its own
+    module.train()(x)  # updates the running statistics
     module.eval()
     for k, name in enumerate(["silu", "relu", "silu"]):
         act = ACTIVATIONS[name]
@@ -236,44 +236,44 @@ def test_networks_are_what_they_are_said_to_be(
             h = act(normal(h, f"layers.{depth + 1}", normalisation))
         else:
             for j in range(depth):
-                own = dense(h, f"layers.{j}.linear")
-                own = act(normal(own, f"layers.{j}.normalisation", normalisation))
-                h = h + own if block == "skip" and j else own
+                inner = dense(h, f"layers.{j}.linear")
+                inner = act(normal(inner, f"layers.{j}.normalisation", normalisation))
+                h = h + inner if block == "skip" and j else inner
         close(module(x)[k], dense(h, "head"))
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
 @pytest.mark.parametrize("depth", [0, 2])
-def test_packed_copies_share_all_but_the_ends(task, encoded_rows, kind, depth):
+def test_packed_copies_share_the_hidden_layers(task, encoded_rows, kind, depth):
     task = replace(task, kind=kind)
     shape = {"depth": depth, "packing": 4, "embedding_size": 0, "n_bins": None}
-    module = unlike(table_net(3, task, **shape))
+    module = randomise(table_net(3, task, **shape))
     x = torch.from_numpy(encoded_rows)
-    trained, answered = module.train()(x), module.eval()(x)
-    assert trained.shape == (3, 4 * 10, 3) and answered.shape == (3, 10, 3)
+    trained, averaged = module.train()(x), module.eval()(x)
+    assert trained.shape == (3, 4 * 10, 3) and averaged.shape == (3, 10, 3)
     for k, name in enumerate(["silu", "relu", "silu"]):
         state, dense, _, rows = reference(module, x, k)
-        answers = []
+        outputs = []
         for m in range(4):
             h = rows * state["adapters.factor"][m, 0]
             for j in range(depth):
                 h = ACTIVATIONS[name](dense(h, f"layers.{j}.linear"))
-            answers.append(h @ state["head.weight"][m] + state["head.bias"][m, 0])
-            close(trained[k, 10 * m : 10 * (m + 1)], answers[m])
-        copies = torch.stack(answers)
+            outputs.append(h @ state["head.weight"][m] + state["head.bias"][m, 0])
+            close(trained[k, 10 * m : 10 * (m + 1)], outputs[m])
+        copies = torch.stack(outputs)
         if kind == "regression":
-            close(answered[k], copies.mean(dim=0))
+            close(averaged[k], copies.mean(dim=0))
         elif kind == "multilabel":
-            close(answered[k].sigmoid(), copies.sigmoid().mean(dim=0))
+            close(averaged[k].sigmoid(), copies.sigmoid().mean(dim=0))
         else:
-            close(answered[k].softmax(dim=-1), copies.softmax(dim=-1).mean(dim=0))
-            close(answered[k].exp().sum(dim=-1), torch.ones(10))
+            close(averaged[k].softmax(dim=-1), copies.softmax(dim=-1).mean(dim=0))
+            close(averaged[k].exp().sum(dim=-1), torch.ones(10))
 
 
-def test_sure_copies_answer_finite_logits(task, encoded_rows):
+def test_logits_of_confident_copies_are_finite(task, encoded_rows):
     x = torch.from_numpy(encoded_rows)
     for kind in ("multiclass", "multilabel"):
-        module = unlike(table_net(2, replace(task, kind=kind), packing=3))
+        module = randomise(table_net(2, replace(task, kind=kind), packing=3))
         with torch.no_grad():
             module.net.head.bias.mul_(1e4)
         assert torch.isfinite(module.eval()(x)).all()
@@ -289,7 +289,7 @@ def test_adapters_scale_the_columns_of_each_copy(g):
             close(got[k, m], tables[k % g] * adapters.factor[k, m])
 
 
-def test_factors_start_alike_within_a_column():
+def test_initial_adapter_factors_are_equal_within_a_column():
     torch.manual_seed(0)
     columns = [0, 1, 1, 1, 2]
     signs = Adapters(50, 8, columns, is_normal=False).factor
@@ -304,14 +304,14 @@ def test_factors_start_alike_within_a_column():
         assert not torch.equal(factor[..., 0], factor[..., 1])
 
 
-def test_factors_are_normal_beside_learnt_numbers(task):
+def test_adapter_factors_are_normal_only_with_trained_embeddings(task):
     for name in NUMERIC_EMBEDDINGS:
         factor = table_net(1, task, numeric=name, packing=2).net.adapters.factor
         are_signs = bool((factor.abs() == 1).all())
         assert are_signs is (name in ("none", "piecewise"))
 
 
-def test_heads_start_as_linear_layers_do():
+def test_heads_are_initialised_like_linear_layers():
     torch.manual_seed(0)
     heads = Heads(20, 4, 25, 3)
     assert heads.weight.shape == (20, 4, 25, 3) and heads.bias.shape == (20, 4, 1, 3)
@@ -322,20 +322,20 @@ def test_heads_start_as_linear_layers_do():
 
 
 @pytest.mark.parametrize("block", ["plain", "skip"])
-def test_residual_layers_add_what_they_read(task, encoded_rows, block):
+def test_residual_layers_add_their_input(task, encoded_rows, block):
     x = torch.from_numpy(encoded_rows)
-    module = unlike(table_net(2, task, depth=3, block=block)).eval()
+    module = randomise(table_net(2, task, depth=3, block=block)).eval()
     net = module.net
     h = net.layers[0](net.inputs(module.features(x)[None]))
     with torch.no_grad():
         for layer in net.layers[1:]:
             layer.linear.weight.zero_()
             layer.linear.bias.zero_()
-    # Layers of zeros let everything through, or nothing.
+    # With zero weights, a layer returns its input if it has a shortcut, else zeros.
     close(module(x), net.head(h if block == "skip" else 0 * h))
 
 
-def test_dropout_stands_where_it_is_said_to(task):
+def test_dropout_probability_of_each_layer(task):
     dropout = [0.5, 0.25, 0.0]
     runs = [(p, 1) for p in dropout]
     plain = table_net(3, task, dropout=dropout, depth=2).net
@@ -343,14 +343,14 @@ def test_dropout_stands_where_it_is_said_to(task):
     resnet = table_net(3, task, dropout=dropout, depth=1, block="resnet").net
     block = resnet.layers[1]
     assert block.inner.runs == runs
-    assert [p for p, _ in block.outer.runs] == [RESNET_SHARE * p for p in dropout]
+    assert [p for p, _ in block.outer.runs] == [BRANCH_DROPOUT * p for p in dropout]
     assert sum(isinstance(m, Dropout) for m in resnet.modules()) == 2
 
 
-@pytest.mark.parametrize("activation", UNIT_KINDS)
+@pytest.mark.parametrize("activation", TABLE_ACTIVATIONS)
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
 @pytest.mark.parametrize("block", BLOCKS)
-def test_all_kinds_of_blocks_pass_gradients(
+def test_gradients_of_all_blocks_are_finite(
     task, encoded_rows, activation, normalisation, block
 ):
     shape = {"normalisation": normalisation, "block": block}
@@ -361,29 +361,38 @@ def test_all_kinds_of_blocks_pass_gradients(
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_gradients_reach_every_parameter(task, encoded_rows, shape):
-    module = unlike(table_net(3, task, **SHAPES[shape]))
-    answers = module(torch.from_numpy(encoded_rows))
-    (answers * torch.randn_like(answers)).sum().backward()
+    module = randomise(table_net(3, task, **SHAPES[shape]))
+    outputs = module(torch.from_numpy(encoded_rows))
+    (outputs * torch.randn_like(outputs)).sum().backward()
     for parameter in module.parameters():
         assert torch.isfinite(parameter.grad).all()
         assert (parameter.grad.flatten(1) != 0).any(dim=1).all()
 
 
-def test_rows_are_answered_one_by_one(task, encoded_rows):
+def test_the_output_of_a_row_does_not_depend_on_other_rows(task, encoded_rows):
     x = torch.from_numpy(encoded_rows)
     for name, shape in SHAPES.items():
-        module = unlike(table_net(2, task, **shape)).eval()
+        module = randomise(table_net(2, task, **shape)).eval()
         rows = torch.cat([module(row[None]) for row in x], dim=1)
         torch.testing.assert_close(rows, module(x), rtol=1e-4, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("g", "n_more"), [(2, 0), (1, 1), (1, -1)])
+def test_features_of_a_wrong_shape_raise_an_error(task, encoded_rows, g, n_more):
+    module = table_net(3, task)
+    n_features = module.features(torch.from_numpy(encoded_rows)).shape[1]
+    message = rf"shape \(G, N, {n_features}\), G a divisor of K = 3, got \({g}, 10, "
+    with pytest.raises(ValueError, match=message):
+        module.net(torch.zeros(g, 10, n_features + n_more))
 
 
 # --------------------------------------------------------------------------- precision
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_networks_of_double_precision(task, encoded_rows, shape):
+def test_double_precision_equals_single_precision(task, encoded_rows, shape):
     x = torch.from_numpy(encoded_rows)
-    module = unlike(table_net(3, task, **SHAPES[shape])).eval()
+    module = randomise(table_net(3, task, **SHAPES[shape])).eval()
     expected = module(x)
     got = module.double()(x.double())
     assert got.dtype == torch.float64
@@ -391,11 +400,11 @@ def test_networks_of_double_precision(task, encoded_rows, shape):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_products_in_half_of_the_precision(task, encoded_rows, shape):
+def test_half_precision_is_close_to_single_precision(task, encoded_rows, shape):
     x = torch.from_numpy(encoded_rows)
-    module = unlike(table_net(3, task, **SHAPES[shape])).train()
+    module = randomise(table_net(3, task, **SHAPES[shape])).train()
     expected = module(x)
-    module.net.precision = torch.bfloat16
+    module.net.set_precision(torch.bfloat16)
     got = module(x)
     assert got.dtype == torch.bfloat16
     scale = expected.abs().max().item()
@@ -404,27 +413,3 @@ def test_products_in_half_of_the_precision(task, encoded_rows, shape):
     for parameter in module.parameters():
         assert parameter.dtype == parameter.grad.dtype == torch.float32
         assert torch.isfinite(parameter.grad).all()
-
-
-# ------------------------------------------------------------------------ side by side
-
-
-def test_networks_of_different_shapes_answer_in_their_places(task, encoded_rows):
-    x = torch.from_numpy(encoded_rows)
-    two, one = unlike(table_net(2, task)), unlike(table_net(1, task, depth=1, width=5))
-    side = Side([two, one], [[2, 0], [1]]).eval()
-    answers = side(x)
-    close(answers[[2, 0]], two(x))
-    close(answers[[1]], one(x))
-    rows = torch.stack([x, x.flip(0), x.roll(1, 0)])
-    answers = side(rows)
-    close(answers[1], one(x.flip(0))[0])
-    close(answers[0], two(x)[1])
-    close(answers[2], two(x.roll(1, 0))[0])
-
-
-def test_networks_side_by_side_have_all_their_parameters(task):
-    nets = [table_net(2, task), table_net(1, task, depth=1)]
-    side = Side(nets, [[0, 1], [2]])
-    own = sum(p.numel() for net in nets for p in net.parameters())
-    assert sum(p.numel() for p in side.parameters()) == own

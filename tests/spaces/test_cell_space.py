@@ -1,4 +1,4 @@
-"""The space of networks of cells."""
+"""The space of cell networks."""
 
 import json
 import pickle
@@ -11,13 +11,14 @@ from sklearn.base import clone
 from sknas._problem import Fold, ImageSpec, NullStore, Problem, Rows, TaskSpec
 from sknas._training.isolation import isolated
 from sknas.spaces import SPACES, Architecture, CellSpace, TableSpace
-from sknas.spaces._cell import CELL_OPERATIONS, KNOWN_CELLS
+from sknas.spaces._cell import CELL_OPERATIONS
+from sknas.spaces._known import PUBLISHED_CELLS
 from sknas.strategies import BayesianStrategy, GradientStrategy
 from sknas.strategies.gradient.presets import PRESETS
+from sknas.strategies.gradient.progress import TimeBudget
 from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
-from sknas.strategies.gradient.time_budget import TimeBudget
 
 KINDS = ("nas-bench-201", "darts")
 
@@ -46,35 +47,35 @@ def keys(architectures):
 # ------------------------------------------------------------------------ the choices
 
 
-def test_it_reads_images_and_has_a_word():
+def test_space_is_registered_and_reads_images():
     assert SPACES["cell"] is CellSpace and CellSpace.reads == "image"
     assert TableSpace.reads == "table"
 
 
-def test_a_bench_cell_has_six_edges_of_five_operations():
+def test_a_nas_bench_201_cell_has_six_edges_of_five_operations():
     choices = CellSpace("nas-bench-201").choices
     edges = [choice for name, choice in choices.items() if name.startswith("edge")]
     assert [len(edge.options) for edge in edges] == [5] * 6
 
 
-def test_darts_cells_have_two_inputs_a_node_and_seven_operations():
+def test_a_node_of_a_darts_cell_has_two_inputs_and_seven_operations():
     choices = CellSpace("darts").choices
     for cell in ("normal", "reduction"):
         pairs = [choices[f"{cell}_{node}_inputs"].n_values for node in range(2, 6)]
         assert pairs == [1, 3, 6, 10]
         for node in range(2, 6):
-            for place in ("first", "second"):
-                operations = choices[f"{cell}_{node}_{place}"].options
+            for name in ("first", "second"):
+                operations = choices[f"{cell}_{node}_{name}"].options
                 assert set(operations) == set(CELL_OPERATIONS["darts"]) - {"none"}
 
 
-def test_a_space_is_a_value(space, some):
+def test_clones_and_pickles_equal_the_space(space, some):
     assert repr(clone(space)) == repr(space)
     again = pickle.loads(pickle.dumps(space))
     assert keys(again.sample(12, np.random.default_rng(0))) == keys(some)
 
 
-def test_values_are_plain_and_codes_are_read_back(space, some):
+def test_architectures_survive_json_and_encoding(space, some):
     for architecture in some:
         assert Architecture(json.loads(architecture.key)) == architecture
         assert space.fill(architecture) == architecture
@@ -83,9 +84,9 @@ def test_values_are_plain_and_codes_are_read_back(space, some):
     assert keys(space.decode(codes)) == keys(some)
 
 
-def test_the_default_is_a_published_cell(space):
+def test_default_architecture_is_a_published_cell(space):
     default = space.default_architecture()
-    known = KNOWN_CELLS[space.kind][0]
+    known = PUBLISHED_CELLS[space.kind][0]
     assert {name: default[name] for name in known} == known
     assert space.fill({}) == default
 
@@ -94,48 +95,48 @@ def test_the_portfolio_is_in_the_space_of_the_task(space):
     task = image_task()
     own = space.for_task(task)
     portfolio = space.portfolio(task)
-    assert len(portfolio) == len(KNOWN_CELLS[space.kind])
+    assert len(portfolio) == len(PUBLISHED_CELLS[space.kind])
     assert portfolio[0] == own.fill({"batch_size": 64})
     assert all(own.fill(a) == a for a in portfolio)
     assert space.portfolio(None)[0] == space.default_architecture()
 
 
-def test_operations_may_be_fewer():
+def test_operations_can_be_restricted():
     few = CellSpace(operation=("skip", "conv_1"))
     assert few.choices["edge_0_1"].options == ["skip", "conv_1"]
     default = few.default_architecture()
     assert default["edge_0_1"] == "conv_1" and default["edge_0_3"] == "skip"
     assert few.portfolio(image_task()) == [few.for_task(image_task()).fill({})]
     net = few.supernet(image_task())
-    assert {d.options for d in net.decisions.values()} == {("skip", "conv_1")}
+    assert {d.options for d in net.choices.values()} == {("skip", "conv_1")}
 
 
-def test_one_value_fixes_a_choice():
+def test_a_single_value_fixes_a_choice():
     space = CellSpace(cells=(4,), flip=(False,), lr=(0.01, 0.01), optimizer=("adamw",))
     assert "sgd_lr" not in space.choices
     drawn = space.sample(20, np.random.default_rng(0))
     assert {(a["cells"], a["flip"], a["lr"]) for a in drawn} == {(4, False, 0.01)}
 
 
-def test_choices_that_mean_nothing_for_a_task_are_dropped(space):
+def test_for_task_restricts_options_to_the_task(space):
     assert space.for_task(image_task()).choices["shift"].options == [0, 1]
     large = space.for_task(image_task((3, 32, 32)))
     assert large.choices["shift"].options == [0, 1, 2, 4]
     assert large.choices["label_smoothing"].n_values == 2
     assert large.choices["batch_size"].options == [32, 64, 128]
-    told = space.for_task(image_task(kind="regression"))
-    assert told.choices["label_smoothing"].options == [0.0]
+    smaller = space.for_task(image_task(kind="regression"))
+    assert smaller.choices["label_smoothing"].options == [0.0]
     far = clone(space).set_params(shift=(4,)).for_task(image_task())
     assert far.choices["shift"].options == [4]
 
 
-def test_maps_are_pooled_where_enough_is_left(space):
-    for side, pools, usual in ((8, [1], 1), (28, [1, 2], 2), (48, [1, 2, 4], 2)):
+def test_stem_pooling_is_restricted_by_the_image_size(space):
+    for side, pools, default_pool in ((8, [1], 1), (28, [1, 2], 2), (48, [1, 2, 4], 2)):
         own = space.for_task(image_task((1, side, side)))
         choice = own.choices["stem_pool"]
-        assert (choice.options, choice.default) == (pools, usual)
+        assert (choice.options, choice.default) == (pools, default_pool)
         cost = space.relative_cost((side, 2 * side)) / space.relative_cost((8, 8))
-        assert cost == (1 if usual == 1 else pytest.approx(1 / 3, rel=0.02))
+        assert cost == (1 if default_pool == 1 else pytest.approx(1 / 3, rel=0.02))
     large = clone(space).set_params(cells=(6,), channels=(32,))
     assert large.relative_cost((8, 8)) == 4 * space.relative_cost((8, 8))
     fixed = clone(space).set_params(stem_pool=(4,))
@@ -159,7 +160,7 @@ def test_maps_are_pooled_where_enough_is_left(space):
         ({"lr": (0.1, 0.01)}, r"'lr' .* two ascending numbers"),
     ],
 )
-def test_wrong_parameters(params, message):
+def test_wrong_parameters_raise_an_error(params, message):
     with pytest.raises(ValueError, match=message):
         CellSpace(**params).choices  # noqa: B018
 
@@ -168,37 +169,37 @@ def test_wrong_parameters(params, message):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 12)])
-def test_networks_answer_images(space, shape):
+def test_networks_map_images_to_outputs(space, shape):
     task = image_task(shape)
     x = torch.randint(0, 17, (5, *shape), dtype=torch.uint8)
     own = space.for_task(task)
     for architecture in own.sample(4, np.random.default_rng(1)):
-        net = own.build([architecture], task)
+        net = own.build(architecture, task)
         for is_training in (True, False):
-            answer = net.train(is_training)(x)
-            assert answer.shape == (1, 5, 3) and torch.isfinite(answer).all()
+            output = net.train(is_training)(x)
+            assert output.shape == (1, 5, 3) and torch.isfinite(output).all()
 
 
-def test_training_choices_reach_the_network(space):
+def test_augmentation_and_dropout_are_passed_to_the_network(space):
     default = space.default_architecture()
-    told = {"flip": True, "shift": 2, "cutout": True, "dropout": 0.2}
-    net = space.build([space.fill({**default, **told})], image_task())
-    assert net.inputs.is_flipped and net.inputs.is_cut and net.inputs.shift == 2
+    options = {"flip": True, "shift": 2, "cutout": True, "dropout": 0.2}
+    net = space.build(space.fill({**default, **options}), image_task())
+    assert net.inputs.flip and net.inputs.cutout and net.inputs.shift == 2
     assert net.dropout == 0.2
     plain = space.fill({**default, "shift": 0})
-    inputs = space.build([plain], image_task()).inputs
-    assert (inputs.is_flipped, inputs.shift, inputs.is_cut) == (False, 0, False)
+    inputs = space.build(plain, image_task()).inputs
+    assert (inputs.flip, inputs.shift, inputs.cutout) == (False, 0, False)
 
 
-def test_parameters_are_counted_without_building(space, some):
+def test_n_params_equals_that_of_the_built_network(space, some):
     task = image_task()
     for architecture in some[:3]:
-        net = space.build([architecture], task)
+        net = space.build(architecture, task)
         trained = sum(p.numel() for p in net.parameters() if p.requires_grad)
         assert space.n_params(architecture, task) == trained
 
 
-def test_a_wider_and_a_deeper_network_is_larger(space):
+def test_wider_and_deeper_networks_have_more_parameters(space):
     task, default = image_task(), space.default_architecture()
     sizes = [
         space.n_params(space.fill({**default, **more}), task)
@@ -207,13 +208,13 @@ def test_a_wider_and_a_deeper_network_is_larger(space):
     assert sizes == sorted(sizes) and len(set(sizes)) == 3
 
 
-def test_latency_is_that_of_images(space):
+def test_latency_is_positive(space):
     cheap = CellSpace(space.kind, cells=(1,), channels=(1,))
     seconds = cheap.latency(cheap.default_architecture(), image_task((1, 4, 4)))
     assert 0 < seconds < 5
 
 
-def test_structure_is_what_the_costs_depend_on(space):
+def test_structure_contains_only_choices_that_affect_costs(space):
     default = space.default_architecture()
     changed = space.fill({**default, "lr": 0.002, "flip": True, "dropout": 0.1})
     assert space.structure(changed) == space.structure(default)
@@ -226,23 +227,23 @@ def test_structure_is_what_the_costs_depend_on(space):
 
 def test_the_same_seed_builds_the_same_network(space):
     x = torch.rand(3, 1, 8, 8)
-    answers = []
+    outputs = []
     for _ in range(2):
         torch.manual_seed(5)
-        net = space.build([space.default_architecture()], image_task())
-        answers.append(net.eval()(x).detach())
-    assert torch.equal(*answers)
+        net = space.build(space.default_architecture(), image_task())
+        outputs.append(net.eval()(x).detach())
+    assert torch.equal(*outputs)
 
 
-def test_tables_are_refused(space, task):
-    with pytest.raises(ValueError, match="A CellSpace reads images, a TableSpace tab"):
+def test_tables_raise_an_error(space, task):
+    with pytest.raises(ValueError, match="CellSpace reads images: use a TableSpace"):
         space.for_task(task)
 
 
-# -------------------------------------------------------------------- words and graphs
+# -------------------------------------------------------------- descriptions, graphs
 
 
-def test_a_description_is_a_formula():
+def test_description_is_a_formula_per_node():
     bench, darts = CellSpace(), CellSpace("darts")
     words = bench.describe(bench.default_architecture())
     start = "3 cells of 16 channels: 1 = conv_3(0), 2 = conv_3(0) + conv_3(1), 3 = skip"
@@ -254,7 +255,7 @@ def test_a_description_is_a_formula():
     assert "reduction 5 = max_pool_3(1) + skip(2)" in both
 
 
-def test_a_graph_has_a_node_an_operation():
+def test_a_graph_has_one_node_per_operation():
     space = CellSpace()
     labels, feeds = space.graph(space.default_architecture())
     assert labels[:6].count("edge conv_3") == 5 and len(labels) == 9
@@ -266,13 +267,13 @@ def test_a_graph_has_a_node_an_operation():
     assert all(labels[i].split()[0] == labels[j].split()[0] for i, j in feeds)
 
 
-def test_a_surrogate_of_graphs_reads_it(space):
+def test_graph_surrogate_proposes_architectures(space):
     strategy = BayesianStrategy("wl", n_initial_points=2)
     strategy.setup(space, Problem(), np.random.default_rng(0))
     assert len(strategy.propose(3)) == 3
 
 
-def test_edges_are_named(space):
+def test_edges_have_a_cell_and_ordered_nodes(space):
     edges = space.edges(space.default_architecture())
     assert len(edges) == (6 if space.kind == "nas-bench-201" else 16)
     assert {cell for cell, _, _, _ in edges} <= {"edge", "normal", "reduction"}
@@ -283,25 +284,25 @@ def test_edges_are_named(space):
 
 
 @pytest.mark.parametrize("partial", [1, 4])
-def test_what_a_relaxed_network_decides_is_in_the_space(space, partial):
+def test_supernet_architectures_are_in_the_space(space, partial):
     net = space.supernet(image_task(), partial)
     rng = np.random.default_rng(0)
     for _ in range(20):
-        sizes = {name: len(d.options) for name, d in net.decisions.items()}
+        sizes = {name: len(d.options) for name, d in net.choices.items()}
         shares = {name: rng.random(size) for name, size in sizes.items()}
         chosen = {
             name: int(rng.integers(1, size)) if size > 2 else 0
             for name, size in sizes.items()
         }
-        for name, decision in net.decisions.items():
-            if chosen[name] == decision.absent:
+        for name, choice in net.choices.items():
+            if chosen[name] == choice.none_op:
                 chosen[name] += 1
         architecture = space.fill(net.architecture(chosen, shares))
         assert architecture["cells"] == 3 and len(net.used(chosen, shares)) >= 6
 
 
 def stripes(n, side=8, seed=0):
-    """Images of horizontal or vertical stripes in noise, and which they are."""
+    """Return noisy images of horizontal or vertical stripes, and their classes."""
     rng = np.random.default_rng(seed)
     y = rng.integers(0, 2, n)
     waves = np.where(np.arange(side) % 2, 12.0, 2.0)
@@ -340,16 +341,16 @@ def test_search_by_gradient_proposes_cells(kind, preset):
     assert np.isfinite(strategy.sharpness_).all()
 
 
-def test_a_relaxed_network_learns_from_eight_bits(rng):
+def test_a_supernet_learns_from_uint8_images(rng):
     space = CellSpace(cells=(2,), channels=(4,))
     fold = image_problem().folds[0]
-    halves = BilevelSplit(fold.train, fold.task, "cpu", rng, False)
-    assert halves.x.dtype == torch.uint8
+    split = BilevelSplit(fold.train, fold.task, "cpu", rng, False)
+    assert split.x.dtype == torch.uint8
     with isolated(0, "cpu"):
         training = SupernetTrainer(
             space.supernet(fold.task),
             PRESETS["darts"],
-            halves,
+            split,
             TimeBudget(25, np.inf),
             Snapshots(NullStore(), "cpu", 64),
             is_adaptive=False,
@@ -357,8 +358,8 @@ def test_a_relaxed_network_learns_from_eight_bits(rng):
         )
 
         def loss():
-            weights = training.logits.expected(training.logits.flat)
-            return halves.measured(training.answer(weights), training.clock)
+            weights = training.alphas.mean(training.alphas.vector)
+            return split.evaluate(training.forward_with(weights), training.budget)
 
         before = loss()
         training.run()

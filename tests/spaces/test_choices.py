@@ -1,4 +1,4 @@
-"""The named dimensions of a space."""
+"""Choices: sampling, encoding, neighbours, conditions."""
 
 import json
 import math
@@ -30,8 +30,8 @@ CHOICES = {
 FREE = [name for name, choice in CHOICES.items() if choice.n_values > 1]
 
 
-def alike(one, other):
-    """Equal and of the same type: True is not 1."""
+def equal_and_same_type(one, other):
+    """Return True if both are equal and of the same type."""
     return one == other and type(one) is type(other)
 
 
@@ -40,16 +40,16 @@ def drawn(choice, rng, n=60):
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_draws_are_allowed_plain_values_that_json_keeps(name, rng):
+def test_samples_are_allowed_and_survive_json(name, rng):
     choice = CHOICES[name]
     for value in drawn(choice, rng):
         assert choice.contains(value)
         assert type(value) in (bool, int, float, str, type(None))
-        assert alike(json.loads(json.dumps(value)), value)
+        assert equal_and_same_type(json.loads(json.dumps(value)), value)
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_decoding_an_encoded_value_gives_it_back(name, rng):
+def test_decode_inverts_encode(name, rng):
     choice = CHOICES[name]
     values = drawn(choice, rng)
     if choice.n_values < 100:
@@ -58,11 +58,11 @@ def test_decoding_an_encoded_value_gives_it_back(name, rng):
         code = choice.encode(value) if choice.n_columns else []
         assert len(code) == choice.n_columns
         assert all(0 <= number <= 1 for number in code)
-        assert alike(choice.decode(np.array(code)), value)
+        assert equal_and_same_type(choice.decode(np.array(code)), value)
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_any_code_is_a_value(name, rng):
+def test_any_code_decodes_to_an_allowed_value(name, rng):
     choice = CHOICES[name]
     for code in rng.uniform(-0.5, 1.5, (50, choice.n_columns)):
         value = choice.decode(code)
@@ -76,14 +76,14 @@ def test_any_code_is_a_value(name, rng):
 
 
 @pytest.mark.parametrize("name", FREE)
-def test_a_neighbour_is_another_value(name, rng):
+def test_a_neighbour_differs_from_the_value(name, rng):
     choice = CHOICES[name]
     values = drawn(choice, rng)
     if not isinstance(choice, Categorical):
         values += [choice.low, choice.high] * 20
     for value in values:
         near = choice.neighbour(value, rng)
-        assert choice.contains(near) and not alike(near, value)
+        assert choice.contains(near) and not equal_and_same_type(near, value)
 
 
 def test_neighbours_of_ordered_choices_are_near(rng):
@@ -95,7 +95,7 @@ def test_neighbours_of_ordered_choices_are_near(rng):
     assert max(steps) < 0.5 and 0.03 < np.mean(steps) < 0.15
 
 
-def test_neighbours_of_unordered_choices_are_all_others(rng):
+def test_all_other_values_are_neighbours_of_unordered_choices(rng):
     words = CHOICES["words"]
     assert {words.neighbour("a", rng) for _ in range(50)} == {"b", "c"}
 
@@ -112,12 +112,12 @@ def test_neighbours_of_unordered_choices_are_all_others(rng):
         ("real", math.inf, 1),
     ],
 )
-def test_numbers_of_values_and_of_columns(name, n_values, n_columns):
+def test_n_values_and_n_columns(name, n_values, n_columns):
     assert CHOICES[name].n_values == n_values
     assert CHOICES[name].n_columns == n_columns
 
 
-def test_all_values_of_finite_choices():
+def test_finite_choices_list_their_values():
     assert list(CHOICES["words"].values()) == ["a", "b", "c"]
     assert list(CHOICES["integer"].values()) == list(range(-3, 5))
     with pytest.raises(NotImplementedError, match="infinitely many values"):
@@ -142,11 +142,11 @@ def test_all_values_of_finite_choices():
         ("real", None),
     ],
 )
-def test_values_that_are_not_allowed(name, value):
+def test_contains_rejects_values_of_wrong_type_or_range(name, value):
     assert not CHOICES[name].contains(value)
 
 
-def test_integers_are_drawn_alike_and_log_ranges_by_factors(rng):
+def test_linear_and_log_ranges_are_sampled_uniformly_on_their_scale(rng):
     counts = np.bincount([Integer(0, 3).sample(rng) for _ in range(4_000)])
     assert (np.abs(counts - 1_000) < 150).all()
     logs = [math.log10(Real(1e-4, 1.0, log=True).sample(rng)) for _ in range(2_000)]
@@ -155,7 +155,7 @@ def test_integers_are_drawn_alike_and_log_ranges_by_factors(rng):
     assert abs(np.median(logs) - 5) < 0.5
 
 
-def test_weights_are_odds(rng):
+def test_weights_are_prior_probabilities_up_to_a_factor(rng):
     counts = {"a": 0, "b": 0, "c": 0}
     for value in drawn(CHOICES["weighted"], rng, 3_000):
         counts[value] += 1
@@ -163,11 +163,11 @@ def test_weights_are_odds(rng):
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_what_is_never_drawn_is_no_neighbour(rng, ordered):
+def test_values_of_weight_zero_are_never_neighbours(rng, ordered):
     choice = Categorical([1, 2, 3, 4, 5], ordered=ordered, weights=[0, 1, 0, 3, 0])
     near = {v: {choice.neighbour(v, rng) for _ in range(40)} for v in choice.values()}
     assert near[2] == {4} and near[4] == {2}
-    assert near[3] == {2, 4}  # but it has neighbours of its own
+    assert near[3] == {2, 4}  # its other neighbours have weight zero
     assert near[1] == ({2} if ordered else {2, 4})
     assert near[5] == ({4} if ordered else {2, 4})
     assert all(choice.contains(value) for value in (1, 3, 5))
@@ -175,7 +175,7 @@ def test_what_is_never_drawn_is_no_neighbour(rng, ordered):
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-def test_whether_a_value_can_change(rng, ordered):
+def test_can_change_is_true_if_another_value_can_be_drawn(rng, ordered):
     alone = Categorical([1, 4, 32], ordered=ordered, weights=[1, 0, 0])
     assert [alone.can_change(value) for value in (1, 4, 32)] == [False, True, True]
     assert alone.neighbour(1, rng) == 1 and alone.neighbour(32, rng) == 1
@@ -183,12 +183,12 @@ def test_whether_a_value_can_change(rng, ordered):
         assert choice.can_change(choice.sample(rng)) is (name in FREE)
 
 
-def test_reals_are_kept_to_six_digits(rng):
+def test_reals_are_rounded_to_six_digits(rng):
     for value in drawn(CHOICES["log real"], rng):
         assert float(f"{value:.6g}") == value
 
 
-def test_numpy_values_become_plain_ones(rng):
+def test_numpy_options_and_bounds_become_python_values(rng):
     choice = Categorical(np.array([1, 2]))
     assert [type(value) for value in choice.values()] == [int, int]
     real = Real(np.float64(1 / 3), np.float64(2 / 3))
@@ -196,7 +196,7 @@ def test_numpy_values_become_plain_ones(rng):
     assert type(Integer(np.int64(1), np.int64(5)).sample(rng)) is int
 
 
-def test_a_condition_names_a_choice_and_its_values():
+def test_choice_is_active_if_its_condition_holds():
     choice = Real(0.0, 1.0, when=("optimizer", ("sgd", "momentum")))
     assert choice.is_active({"optimizer": "sgd"})
     assert not choice.is_active({"optimizer": "adamw"})
@@ -205,7 +205,7 @@ def test_a_condition_names_a_choice_and_its_values():
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_a_repr_can_be_read_back(name):
+def test_repr_can_be_evaluated(name):
     choice = CHOICES[name]
     again = eval(repr(choice), {c.__name__: c for c in (Categorical, Integer, Real)})
     assert repr(again) == repr(choice)
@@ -214,7 +214,7 @@ def test_a_repr_can_be_read_back(name):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Categorical([]), "The options of a Categorical must not be []."),
+        (lambda: Categorical([]), "A Categorical must have at least one option."),
         (
             lambda: Integer(3, 3),
             "The bounds of a range must ascend, got low=3 and high=3.",
@@ -245,12 +245,12 @@ def test_a_repr_can_be_read_back(name):
         ),
         (lambda: Integer(0, 5, default=9), "default of a choice must be one of its"),
         (lambda: Categorical(["a"], default="b"), "must be one of its values, got 'b'"),
-        (lambda: Categorical([1, 2], weights=[0, 0]), "must be 2 numbers >= 0, one an"),
-        (lambda: Categorical([1, 2], weights=[1]), "must be 2 numbers >= 0, one an op"),
-        (lambda: Categorical([1, 2], weights=[1, -1]), "must be 2 numbers >= 0, one a"),
+        (lambda: Categorical([1, 2], weights=[0, 0]), "must be 2 numbers >= 0, one"),
+        (lambda: Categorical([1, 2], weights=[1]), "must be 2 numbers >= 0, one"),
+        (lambda: Categorical([1, 2], weights=[1, -1]), "must be 2 numbers >= 0, one"),
     ],
 )
-def test_choices_that_make_no_sense(make, message):
+def test_invalid_choices_raise_an_error(make, message):
     with pytest.raises(InvalidParameterError, match=re.escape(message)):
         make()
 
@@ -273,7 +273,7 @@ def test_ends_of_a_logarithmic_integer_are_drawn_like_their_neighbours(rng):
         (Categorical(["a", None], default=None), None),
     ],
 )
-def test_what_numpy_gives_is_made_plain(choice, default):
+def test_numpy_defaults_become_python_values(choice, default):
     assert choice.default == default and type(choice.default) is type(default)
     assert "np." not in repr(choice)
 
@@ -283,7 +283,7 @@ def test_weights_may_be_huge(rng):
     assert {choice.sample(rng) for _ in range(50)} == {"a", "b"}
 
 
-def test_narrow_ranges_have_as_many_numbers_as_wide_ones(rng):
+def test_samples_of_narrow_ranges_far_from_zero_are_distinct(rng):
     choice = Real(1e6, 1e6 + 2)
     assert len({choice.sample(rng) for _ in range(100)}) == 100
 
@@ -292,7 +292,7 @@ def test_narrow_ranges_have_as_many_numbers_as_wide_ones(rng):
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("value", "expected"),
     [
         (["a", "b"], Categorical(["a", "b"])),
         ([1], Categorical([1])),
@@ -306,19 +306,19 @@ def test_narrow_ranges_have_as_many_numbers_as_wide_ones(rng):
     ],
     ids=str,
 )
-def test_short_forms(given, expected):
-    choice = as_choice("x", given)
+def test_short_forms_become_choices(value, expected):
+    choice = as_choice("x", value)
     assert isinstance(choice, Choice) and repr(choice) == repr(expected)
 
 
 @pytest.mark.parametrize(
-    "given",
+    "value",
     [5, "ab", [], (), (1,), (1, "a"), (1, 2, 3), (1, 2, "exp"), (True, 3), None],
 )
-def test_what_is_no_short_form(given):
+def test_invalid_short_forms_raise_an_error(value):
     message = (
         "The choice 'x' must be a list of values, (low, high), (low, high, 'log') or a "
-        f"Choice, got {given!r}."
+        f"Choice, got {value!r}."
     )
     with pytest.raises(InvalidParameterError, match=re.escape(message)):
-        as_choice("x", given)
+        as_choice("x", value)

@@ -11,26 +11,27 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from torch import nn
 
-from sknas._problem import ImageSpec, Problem, Rows, TaskSpec
+from sknas._problem import ImageSpec, Problem, Rows, RunContext, TaskSpec
 from sknas._search.constraints import make_feasible
 from sknas._search.function import FunctionTrainer
-from sknas._search.loop import Search, initial_design
+from sknas._search.loop import Search
+from sknas._search.proposals import initial_design
 from sknas.exceptions import InvalidParameterError
 from sknas.nets import ConvNet, Dropout, ImageInput
-from sknas.nets._conv import map_side
+from sknas.nets._conv import map_size
 from sknas.spaces import SPACES, ImageSpace, Space, TableSpace
-from sknas.spaces._image import MAX_WEIGHTS, widths
+from sknas.spaces._image import MAX_WEIGHTS, channels_of
 from sknas.strategies import STRATEGIES
 from sknas.trainers import Training, train_network
 
 
-def make_task(shape=(1, 8, 8), **given):
+def make_task(shape=(1, 8, 8), **changes):
     n_channels = shape[0]
     image = ImageSpec(
         shape, np.zeros(n_channels, np.float32), np.ones(n_channels, np.float32)
     )
-    usual = {"kind": "multiclass", "n_outputs": 3, "n_rows": 1_000}
-    return TaskSpec(**usual | given, image=image)
+    defaults = {"kind": "multiclass", "n_outputs": 3, "n_rows": 1_000}
+    return TaskSpec(**defaults | changes, image=image)
 
 
 def drawn(space, n=200, seed=0):
@@ -46,7 +47,7 @@ def values(space, name):
     return {architecture.get(name) for architecture in drawn(space)}
 
 
-def refused(name, allowed, value):
+def raises_error_for(name, allowed, value):
     message = f"The {name!r} parameter of ImageSpace must be {allowed}, got {value!r}."
     return pytest.raises(InvalidParameterError, match=re.escape(message))
 
@@ -54,14 +55,14 @@ def refused(name, allowed, value):
 # ------------------------------------------------------------------------- parameters
 
 
-def test_it_reads_images_and_others_read_tables():
+def test_space_is_registered_and_reads_images():
     assert SPACES["image"] is ImageSpace
     assert (ImageSpace.reads, TableSpace.reads, Space.reads) == (
         "image",
         "table",
         "table",
     )
-    with refused("task", "one of images, not of a table", "binary"):
+    with pytest.raises(InvalidParameterError, match="ImageSpace reads images"):
         ImageSpace().for_task(TaskSpec("binary", 2, 100, 3))
 
 
@@ -90,13 +91,13 @@ def test_it_reads_images_and_others_read_tables():
         ),
     ],
 )
-def test_wrong_parameters(name, value, allowed):
-    with refused(name, allowed, value):
+def test_wrong_parameters_raise_an_error(name, value, allowed):
+    with raises_error_for(name, allowed, value):
         _ = ImageSpace(**{name: value}).choices
 
 
 @pytest.mark.parametrize(
-    ("name", "given"),
+    ("name", "options"),
     [
         ("blocks", (2,)),
         ("channels", (24, 12)),
@@ -111,13 +112,13 @@ def test_wrong_parameters(name, value, allowed):
         ("optimizer", ("sgd", "rmsprop")),
     ],
 )
-def test_a_search_takes_the_values_given_and_no_others(name, given):
-    space = ImageSpace(**{name: given, "stages": (2, 3)})
-    assert values(space, name) == set(given)
-    assert space.default_architecture()[name] in given
+def test_only_listed_values_are_drawn(name, options):
+    space = ImageSpace(**{name: options, "stages": (2, 3)})
+    assert values(space, name) == set(options)
+    assert space.default_architecture()[name] in options
 
 
-def test_choices_are_there_only_where_they_mean_something():
+def test_choices_are_active_only_if_they_have_an_effect():
     space = ImageSpace(optimizer=("adamw", "momentum"))
     for a in drawn(space):
         for name in ("stem", "growth", "pooling", "pool_size"):
@@ -128,7 +129,7 @@ def test_choices_are_there_only_where_they_mean_something():
     assert "sgd_lr" not in ImageSpace(optimizer=("adamw",)).choices
 
 
-def test_what_is_listed_by_hand_is_drawn_evenly():
+def test_listed_values_have_equal_weights():
     usual, own = ImageSpace().choices, ImageSpace(kernel_size=(7, 5, 3)).choices
     assert usual["kernel_size"].weights == [1.0, 0.5, 0.2]
     assert own["kernel_size"].weights is None
@@ -137,27 +138,27 @@ def test_what_is_listed_by_hand_is_drawn_evenly():
     assert 0 < sigmoid < 50
 
 
-def test_labels_that_forbid_flips_are_never_flipped_by_default():
+def test_portfolio_has_no_flips():
     for task in (None, make_task(), make_task((3, 64, 64))):
         for a in ImageSpace().portfolio(task):
             assert (a["flip"], a["cutout"]) == (False, False) and a["shift"] > 0
     assert values(ImageSpace(), "flip") == {False, True}
 
 
-def test_2_to_10_convolutions_can_be_reached():
+def test_networks_of_2_to_10_convolutions_are_drawn():
     task, reached = make_task((1, 32, 32)), set()
     space = ImageSpace(channels=(4,), growth=(1.0,), pool_size=(2,))
     for a in drawn(space, 150):
-        net = space.build([a], task)
+        net = space.build(a, task)
         reached.add(sum(isinstance(m, nn.Conv2d) for m in net.modules()))
     assert set(range(2, 11)) <= reached
 
 
-# ----------------------------------------------------------------------- for the images
+# ------------------------------------------------------------------------- for_task
 
 
 @pytest.mark.parametrize(
-    ("shape", "given", "stages", "sizes", "shifts"),
+    ("shape", "options", "stages", "sizes", "shifts"),
     [
         ((1, 8, 8), {}, (1, 4), [2, 3, 4], [0, 1]),
         ((1, 7, 30), {}, (1, 3), [2, 3, 4], [0]),
@@ -169,10 +170,10 @@ def test_2_to_10_convolutions_can_be_reached():
         ((1, 8, 8), {"shift": (2, 3), "pool_size": (3,)}, (1, 2), [3], [2]),
     ],
 )
-def test_stages_and_sizes_that_leave_no_pixel_are_dropped(
-    shape, given, stages, sizes, shifts
+def test_for_task_drops_stages_and_pool_sizes_that_leave_no_pixel(
+    shape, options, stages, sizes, shifts
 ):
-    own = ImageSpace(**given).for_task(make_task(shape))
+    own = ImageSpace(**options).for_task(make_task(shape))
     assert own.stages == stages
     assert list(own.pool_size) == list(sizes) and list(own.shift) == shifts
     default = own.default_architecture()
@@ -180,9 +181,9 @@ def test_stages_and_sizes_that_leave_no_pixel_are_dropped(
     assert repr(own.for_task(make_task(shape))) == repr(own)
 
 
-def test_images_too_small_for_all_stages_are_refused():
+def test_images_too_small_for_all_stages_raise_an_error():
     allowed = "stages that leave a pixel of images of 8 x 9"
-    with refused("stages", allowed, (5, 6)):
+    with raises_error_for("stages", allowed, (5, 6)):
         ImageSpace(stages=(5, 6)).for_task(make_task((1, 8, 9)))
 
 
@@ -195,7 +196,7 @@ def test_images_too_small_for_all_stages_are_refused():
         ({"kind": "regression"}, (0.0,)),
     ],
 )
-def test_labels_are_smoothed_for_scores_of_labels_alone(changes, expected):
+def test_label_smoothing_is_only_used_for_scores_of_labels(changes, expected):
     own = ImageSpace().for_task(make_task(**changes))
     assert tuple(own.label_smoothing) == expected
 
@@ -203,14 +204,14 @@ def test_labels_are_smoothed_for_scores_of_labels_alone(changes, expected):
 @pytest.mark.parametrize(
     ("n_rows", "sizes"), [(50, (64,)), (1_000, (32, 64, 128)), (60_000, (64, 128, 256))]
 )
-def test_batches_are_near_the_default_of_the_rows(n_rows, sizes):
+def test_batch_sizes_are_near_the_default_for_the_number_of_rows(n_rows, sizes):
     own = ImageSpace(batch_size=(32, 64, 128, 256, 512)).for_task(
         make_task(n_rows=n_rows)
     )
     assert own.batch_size == sizes
 
 
-def test_the_portfolio_is_what_it_says():
+def test_portfolio_consists_of_the_default_and_known_architectures():
     task = make_task((1, 28, 28), n_rows=10_000)
     portfolio = ImageSpace().portfolio(task)
     words = [ImageSpace().describe(a) for a in portfolio]
@@ -224,29 +225,30 @@ def test_the_portfolio_is_what_it_says():
         "3 stages of 2 separable convolutions",
         "2 stages of 1 convolution",
     ]
-    assert [widths(a)[0] for a in portfolio] == [32, 16, 16, 32, 32, 32]
+    assert [channels_of(a)[0] for a in portfolio] == [32, 16, 16, 32, 32, 32]
     assert {a["batch_size"] for a in portfolio} == {128}
     assert portfolio[-1]["head"] == "dense" and portfolio[-1]["kernel_size"] == 5
     narrow = ImageSpace(block=("residual",), channels=(8,), stages=(1, 2))
-    assert len(narrow.portfolio(task)) == 1  # what it does not hold is left out
+    # Known architectures outside the space are excluded.
+    assert len(narrow.portfolio(task)) == 1
 
 
-# -------------------------------------------------------------------- what can be built
+# ---------------------------------------------------------------------- is_buildable
 
 
-def test_maps_smaller_than_a_pixel_are_not_built():
+def test_architectures_with_empty_maps_are_not_buildable():
     space, task = ImageSpace(), make_task((1, 8, 20))
     for a in drawn(space, 300):
-        side = map_side((1, 8, 20), a["stages"], a.get("pool_size", 1))
+        side = map_size((1, 8, 20), a["stages"], a.get("pool_size", 1))
         if min(side) == 0:
             assert not space.is_buildable(a, task)
             with pytest.raises(InvalidParameterError, match="keep a pixel"):
-                space.build([a], task)
+                space.build(a, task)
     assert not space.is_buildable(space.fill({"stages": 4, "pool_size": 3}), task)
     assert space.is_buildable(space.fill({"stages": 4, "pool_size": 2}), task)
 
 
-def test_networks_are_of_about_3_million_weights_at_most():
+def test_buildable_networks_have_at_most_about_3_million_weights():
     space, task = ImageSpace(), make_task((3, 32, 32))
     large = {"stages": 4, "blocks": 3, "channels": 64, "kernel_size": 7}
     for block in space.block:
@@ -256,14 +258,14 @@ def test_networks_are_of_about_3_million_weights_at_most():
         assert max(sizes) < 1.3 * MAX_WEIGHTS
     assert not space.is_buildable(space.fill(large | {"block": "residual"}), task)
     assert space.is_buildable(space.fill(large | {"block": "separable"}), task)
-    # Who lists large networks alone gets them.
+    # The limit does not apply if all listed networks are larger.
     own = {name: [value] for name, value in large.items() if name != "stages"}
     own = ImageSpace(stages=(4, 4), block=("residual",), pool_size=(2,), **own)
     assert all(own.is_buildable(a, task) for a in drawn(own, 20))
 
 
 @pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - {"gradient"}))
-def test_what_can_not_be_built_is_never_proposed(strategy):
+def test_unbuildable_architectures_are_never_proposed(strategy):
     space, task = ImageSpace(pool_size=(2, 3, 4, 5)), make_task((1, 8, 8))
     assert np.mean([space.is_buildable(a, task) for a in drawn(space)]) < 0.8
     feasible = make_feasible("NASClassifier", None, space, task)
@@ -273,7 +275,7 @@ def test_what_can_not_be_built_is_never_proposed(strategy):
         strategy=STRATEGIES[strategy](),
         trainer=FunctionTrainer(lambda a: tried.append(a) or a["stages"]),
         problem=Problem(feasible=feasible),
-        seed=0,
+        context=RunContext(),
         max_trials=20,
         deadline=lambda history: None,
     )
@@ -282,7 +284,7 @@ def test_what_can_not_be_built_is_never_proposed(strategy):
     assert all(space.is_buildable(a, task) for a in tried)
 
 
-def test_what_can_not_be_built_has_no_costs(monkeypatch):
+def test_costs_of_unbuildable_architectures_are_not_computed(monkeypatch):
     space, task = ImageSpace(), make_task((1, 8, 8))
     asked = []
     monkeypatch.setattr(ImageSpace, "latency", lambda self, a, t: asked.append(a) or 0)
@@ -291,7 +293,7 @@ def test_what_can_not_be_built_has_no_costs(monkeypatch):
         large = space.fill({"stages": 4, "pool_size": 4})
         assert not feasible(large) and feasible(space.default_architecture())
         assert large not in asked and asked
-    # Without a task nothing is known of images.
+    # Without a task, the image size is unknown.
     assert make_feasible("search", None, space, None)(large)
 
 
@@ -299,7 +301,7 @@ def test_what_can_not_be_built_has_no_costs(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 16, 16)], ids=str)
-def test_all_that_can_be_built_answers_and_learns(shape):
+def test_outputs_and_gradients_of_buildable_networks_are_finite(shape):
     task = make_task(shape, n_outputs=4)
     own = ImageSpace(channels=(4, 8)).for_task(task)
     x = torch.from_numpy(
@@ -309,38 +311,40 @@ def test_all_that_can_be_built_answers_and_learns(shape):
     assert len(architectures) == 50
     for architecture in architectures:
         torch.manual_seed(0)
-        net = own.build([architecture], task)
-        answers = net(x)
-        assert answers.shape == (1, 4, 4) and torch.isfinite(answers).all()
-        answers.square().sum().backward()
+        net = own.build(architecture, task)
+        outputs = net(x)
+        assert outputs.shape == (1, 4, 4) and torch.isfinite(outputs).all()
+        outputs.square().sum().backward()
         assert all(torch.isfinite(p.grad).all() for p in net.parameters())
 
 
-def test_networks_are_what_the_architecture_says():
+def test_networks_have_the_layers_of_the_architecture():
     space, task = ImageSpace(), make_task((3, 32, 32))
-    given = {"stages": 2, "blocks": 3, "channels": 8, "growth": 1.5, "block": "plain"}
-    given |= {"stem": False}
-    given |= {"kernel_size": 5, "pooling": "average", "pool_size": 3, "dropout": 0.25}
-    given |= {"activation": "gelu", "normalisation": "group", "head": "dense"}
-    given |= {"flip": True, "shift": 4, "cutout": True}
-    net = space.build([space.fill(given)], task)
+    options = {"stages": 2, "blocks": 3, "channels": 8, "growth": 1.5, "block": "plain"}
+    options |= {"stem": False}
+    options |= {"kernel_size": 5, "pooling": "average", "pool_size": 3, "dropout": 0.25}
+    options |= {"activation": "gelu", "normalisation": "group", "head": "dense"}
+    options |= {"flip": True, "shift": 4, "cutout": True}
+    net = space.build(space.fill(options), task)
     assert isinstance(net, ConvNet) and isinstance(net.inputs, ImageInput)
 
-    def those(kind):
+    def layers_of(kind):
         return [m for m in net.modules() if isinstance(m, kind)]
 
-    inside = [(c.in_channels, c.out_channels, *c.kernel_size) for c in those(nn.Conv2d)]
+    inside = [
+        (c.in_channels, c.out_channels, *c.kernel_size) for c in layers_of(nn.Conv2d)
+    ]
     assert inside == [
         *((3, 8, 5, 5), (8, 8, 5, 5), (8, 8, 5, 5)),
         *((8, 12, 5, 5), (12, 12, 5, 5), (12, 12, 5, 5)),
     ]
-    assert [m.kernel_size for m in those(nn.AvgPool2d)] == [3]
-    assert len(those(nn.GELU)) == 7 and len(those(nn.GroupNorm)) == 6
-    assert [m.runs for m in those(Dropout)] == [[(0.25, 1)]] * 2
-    assert (net.inputs.is_flipped, net.inputs.shift, net.inputs.is_cut) == (1, 4, 1)
+    assert [m.kernel_size for m in layers_of(nn.AvgPool2d)] == [3]
+    assert len(layers_of(nn.GELU)) == 7 and len(layers_of(nn.GroupNorm)) == 6
+    assert [m.runs for m in layers_of(Dropout)] == [[(0.25, 1)]] * 2
+    assert (net.inputs.flip, net.inputs.shift, net.inputs.cutout) == (1, 4, 1)
 
 
-def test_only_what_costs_depend_on_is_structure():
+def test_structure_contains_only_choices_that_affect_costs():
     space, task = ImageSpace(), make_task((1, 16, 16))
     default = space.default_architecture()
     cheap = {"dropout": 0.5, "flip": True, "shift": 0, "lr": 0.02, "batch_size": 32}
@@ -351,25 +355,25 @@ def test_only_what_costs_depend_on_is_structure():
     assert all(len(each) == 1 for each in sizes.values()) and len(sizes) > 40
 
     class Own(ImageSpace):
-        def build(self, architectures, task):
-            return super().build(architectures, task)
+        def build(self, architecture, task):
+            return super().build(architecture, task)
 
     assert Own().structure(space.fill(cheap)) != Own().structure(default)
 
 
-def test_latency_is_that_of_256_images():
+def test_latency_grows_with_the_network():
     space, task = ImageSpace(channels=(2, 32), stages=(1, 1)), make_task((1, 12, 12))
     small, large = (space.fill({"channels": c, "blocks": c // 16 + 1}) for c in (2, 32))
     assert 0 < space.latency(small, task) < space.latency(large, task)
 
 
 @pytest.mark.parametrize("block", ImageSpace().block)
-def test_a_stem_is_a_first_stage_of_one_convolution(block):
+def test_stem_replaces_the_first_stage_by_one_convolution(block):
     task = make_task((1, 16, 16))
-    given = {"block": block, "blocks": 2, "stages": 3, "channels": 4}
+    options = {"block": block, "blocks": 2, "stages": 3, "channels": 4}
     space, sides = ImageSpace(channels=(4,)), {}
     for stem in (False, True):
-        net = space.build([space.fill(given | {"stem": stem})], task).eval()
+        net = space.build(space.fill(options | {"stem": stem}), task).eval()
         maps = []
         note = partial(lambda maps, m, x, y: maps.append(y.shape[-1]), maps)
         for layer in net.modules():
@@ -418,10 +422,10 @@ DESCRIPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("given", "expected"), DESCRIPTIONS)
-def test_descriptions_name_what_matters(given, expected):
+@pytest.mark.parametrize(("options", "expected"), DESCRIPTIONS)
+def test_descriptions_omit_inactive_choices(options, expected):
     space = ImageSpace()
-    assert space.describe(space.fill(given)) == expected
+    assert space.describe(space.fill(options)) == expected
 
 
 # ---------------------------------------------------------------------------- learning
@@ -429,7 +433,7 @@ def test_descriptions_name_what_matters(given, expected):
 
 @pytest.fixture(scope="module")
 def digits():
-    """400 images to train on, those left over, and the task."""
+    """Return 400 training rows, the other images and labels, and the task."""
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(X))
     X, y = X[order].reshape(-1, 1, 8, 8).astype(np.uint8), y[order]
@@ -448,8 +452,8 @@ def trained(task, train, x, n_steps=150, **choices):
 
 def test_the_default_network_learns_digits(digits):
     train, x, y, task = digits
-    answers = trained(task, train, x)
-    assert (answers.argmax(axis=1) == y).mean() > 0.93
+    outputs = trained(task, train, x)
+    assert (outputs.argmax(axis=1) == y).mean() > 0.93
 
 
 @pytest.mark.parametrize(
@@ -466,15 +470,15 @@ def test_the_default_network_learns_digits(digits):
 def test_networks_of_each_kind_learn_digits(digits, choices):
     train, x, y, task = digits
     usual = {"channels": 16}
-    answers = trained(task, train, x, n_steps=100, **usual | choices)
-    assert (answers.argmax(axis=1) == y).mean() > 0.7
+    outputs = trained(task, train, x, n_steps=100, **usual | choices)
+    assert (outputs.argmax(axis=1) == y).mean() > 0.7
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
-def test_networks_learn_numbers(digits, activation):
+def test_networks_learn_regression(digits, activation):
     train, x, y, task = digits
     task = replace(task, kind="regression", n_outputs=1)
     numbers = ((train.y - 4.5) / 2.9).astype(np.float32)[:, None]
     train = Rows(train.x, numbers, train.weight)
-    answers = trained(task, train, x, 100, activation=activation, channels=16)[:, 0]
-    assert np.corrcoef(answers, y)[0, 1] > 0.7
+    outputs = trained(task, train, x, 100, activation=activation, channels=16)[:, 0]
+    assert np.corrcoef(outputs, y)[0, 1] > 0.7

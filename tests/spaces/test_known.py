@@ -1,4 +1,4 @@
-"""Points of the table space that are known to do well."""
+"""Known architectures of the table space: published networks and the portfolio."""
 
 import math
 import re
@@ -12,14 +12,14 @@ from torch import nn
 
 from sknas._training.optimizer import Optimizer, find_recipe
 from sknas.exceptions import InvalidParameterError
-from sknas.nets import initialize_weights
+from sknas.nets import Dropout, initialize_weights
 from sknas.spaces import TableSpace
-from sknas.spaces._known import NAMED, NAMED_REGRESSION
+from sknas.spaces._known import PUBLISHED, PUBLISHED_REGRESSION
 
-NAMES = list(NAMED)
+NAMES = list(PUBLISHED)
 DEFAULT = TableSpace().default_architecture()
-PORTFOLIO = [p for p in TableSpace.points if TableSpace().fill(p) != DEFAULT]
-N_NUMBERS, N_FLAGS, FEW, MANY = 3, 2, 4, 20  # columns and levels of `task`
+KNOWN = [p for p in TableSpace.known_architectures if TableSpace().fill(p) != DEFAULT]
+N_NUMBERS, N_FLAGS, FEW, MANY = 3, 2, 4, 20  # columns and levels of the `task` fixture
 
 
 @pytest.fixture
@@ -32,12 +32,12 @@ def x(encoded_rows):
     return torch.from_numpy(encoded_rows)
 
 
-def built(name, task, seed=0, is_unlike=True):
-    """A named network, its weights drawn anew so that none is at zero."""
+def built(name, task, seed=0, is_random=True):
+    """Return a published network, by default with random non-zero weights."""
     torch.manual_seed(seed)
     space = TableSpace()
-    module = space.build([space.named(name, task)], task)
-    if is_unlike:
+    module = space.build(space.named(name, task), task)
+    if is_random:
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.normal_(std=0.2)
@@ -45,31 +45,31 @@ def built(name, task, seed=0, is_unlike=True):
 
 
 def dense(state, name):
-    """A layer of torch with the weights of a layer of one network."""
+    """Return a linear torch layer with the weights of the named layer."""
     weight = state[f"{name}.weight"][0].T
     layer = nn.Linear(weight.shape[1], weight.shape[0])
     layer.weight.data, layer.bias.data = weight, state[f"{name}.bias"][0, 0]
     return layer
 
 
-def one_hot(x, place, size):
-    return torch.eye(size + 1)[x[:, place].long()][:, 1:]
+def one_hot(x, index, size):
+    return torch.eye(size + 1)[x[:, index].long()][:, 1:]
 
 
 def plain_rows(x, task, embedding=None):
-    """Numbers, flags and categories: large ones one-hot, or by vectors."""
+    """Return numbers, flags, the small and the large category as inputs."""
     large = one_hot(x, 6, MANY) if embedding is None else embedding(x[:, 6].long())
     return x[:, :3], x[:, 3:5], one_hot(x, 5, FEW), large
 
 
 def vectors(state):
-    """The embedding of the large category."""
+    """Return the embedding of the large category."""
     table = state["inputs.embedding.vectors"][0]
     return nn.Embedding.from_pretrained(table)
 
 
-def by_quantiles(x, task):
-    """Numbers on the scale of a normal distribution, one after the other."""
+def quantile_normal(x, task):
+    """Return numbers on the scale of a normal distribution, column by column."""
     columns = []
     for j in range(N_NUMBERS):
         levels = np.linspace(0, 1, 49)
@@ -86,18 +86,18 @@ def n_params(name, task):
     return TableSpace().n_params(TableSpace().named(name, task), task)
 
 
-# -------------------------------------------------------------------- published points
+# -------------------------------------------------------------------- in the space
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "regression"])
-def test_published_points_are_in_the_space(task, name, kind):
+def test_published_networks_are_in_the_space(task, name, kind):
     space = TableSpace()
     architecture = space.named(name, replace(task, kind=kind))
-    point = NAMED[name]
+    point = PUBLISHED[name]
     if kind == "regression":
-        point = point | NAMED_REGRESSION.get(name, {})
-    assert point.items() <= dict(architecture).items()  # nothing is left out
+        point = point | PUBLISHED_REGRESSION.get(name, {})
+    assert point.items() <= dict(architecture).items()  # no published value is missing
     for choice, value in architecture.items():
         assert space.choices[choice].contains(value)
         if choice not in point:
@@ -107,7 +107,7 @@ def test_published_points_are_in_the_space(task, name, kind):
         assert space.named(name) == architecture
 
 
-def test_published_points_that_are_not_there():
+def test_unknown_and_excluded_published_networks_raise_an_error():
     allowed = ", ".join(repr(name) for name in NAMES[:1])
     with pytest.raises(InvalidParameterError, match=re.escape(allowed)):
         TableSpace().named("realmlp")
@@ -118,16 +118,16 @@ def test_published_points_that_are_not_there():
     assert TableSpace(packing=(1,)).named("resnet")["block"] == "resnet"
 
 
-def test_points_differ_for_a_regressor(regression):
+def test_published_networks_have_other_values_for_regression(regression):
     space = TableSpace()
-    for name, changes in NAMED_REGRESSION.items():
+    for name, changes in PUBLISHED_REGRESSION.items():
         one, other = space.named(name), space.named(name, regression)
         assert {n for n in one if one[n] != other[n]} == set(changes)
         assert set(one) == set(other)
     assert space.named("resnet", regression) == space.named("resnet")
 
 
-# one-hot columns of both categories, or vectors of the large one with code 0
+# Both categories one-hot, or the large one embedded, with a vector for code 0.
 ONE_HOT = N_NUMBERS + N_FLAGS + FEW + MANY
 EMBEDDED, TABLE = N_NUMBERS + N_FLAGS + FEW + 8, (MANY + 1) * 8
 
@@ -161,14 +161,14 @@ SIZES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_published_networks_have_their_size(task, name):
+def test_published_networks_have_the_published_number_of_parameters(task, name):
     assert n_params(name, task) == SIZES[name]
 
 
 # ------------------------------------------------------------------ published networks
 
 
-def test_realmlp_td_s_is_scales_and_three_layers(task, x):
+def test_realmlp_td_s_equals_input_scales_and_three_layers(task, x):
     module = built("realmlp-td-s", task).eval()
     state = module.net.state_dict()
     layers = []
@@ -180,7 +180,7 @@ def test_realmlp_td_s_is_scales_and_three_layers(task, x):
     close(module(x)[0], reference(rows * scale))
 
 
-def test_realmlp_td_has_periodic_vectors_and_parametric_units(task, x):
+def test_realmlp_td_has_periodic_embeddings_and_parametric_activations(task, x):
     module = built("realmlp-td", task).eval()
     state = module.net.state_dict()
     numbers, *rest = plain_rows(x, task, vectors(state))
@@ -205,7 +205,7 @@ def test_realmlp_td_has_periodic_vectors_and_parametric_units(task, x):
     close(module(x)[0], dense(state, "head")(h))
 
 
-def test_realmlp_has_mish_units_for_a_regressor(regression, x):
+def test_realmlp_has_mish_activations_for_regression(regression, x):
     module = built("realmlp-td-s", regression).eval()
     state = module.net.state_dict()
     h = torch.cat(plain_rows(x, regression), dim=1)
@@ -220,29 +220,29 @@ def test_realmlp_has_mish_units_for_a_regressor(regression, x):
     close(units(rows), nn.Mish()(rows))
 
 
-def test_tabm_mini_is_one_network_with_adapters_and_heads(task, x):
+def test_tabm_mini_equals_one_network_with_adapters_and_heads(task, x):
     module = built("tabm-mini", task).eval()
     state = module.net.state_dict()
     _, *rest = plain_rows(x, task)
     parts = []
     for j in range(N_NUMBERS):
-        line = by_quantiles(x, task)[:, [j]] * state["inputs.numeric.slope"][0, 0, j]
+        line = quantile_normal(x, task)[:, [j]] * state["inputs.numeric.slope"][0, 0, j]
         low, high = torch.from_numpy(task.edges[j]).unfold(0, 2, 1).T
         codes = 2 * ((x[:, [j]] - low) / (high - low)).clamp(0, 1) - 1
-        bent = codes @ state["inputs.numeric.mixing"][0, j]
-        parts.append(line + state["inputs.numeric.shift"][0, 0, j] + bent)
+        projected = codes @ state["inputs.numeric.mixing"][0, j]
+        parts.append(line + state["inputs.numeric.shift"][0, 0, j] + projected)
     rows = torch.cat([*parts, *rest], dim=1)
     assert rows.shape[1] == ONE_HOT + 15 * N_NUMBERS
-    chances = []
+    probabilities = []
     shared = [dense(state, f"layers.{j}.linear") for j in range(2)]
     for m in range(32):
         h = rows * state["adapters.factor"][0, m, 0]
         h = h * state["layers.0.linear.input_scale"][0, :, 0]
         for layer in shared:
             h = nn.ReLU()(layer(h))
-        answer = h @ state["head.weight"][0, m] + state["head.bias"][0, m]
-        chances.append(answer.softmax(dim=1))
-    expected = torch.stack(chances).mean(dim=0)
+        logits = h @ state["head.weight"][0, m] + state["head.bias"][0, m]
+        probabilities.append(logits.softmax(dim=1))
+    expected = torch.stack(probabilities).mean(dim=0)
     close(module(x)[0].softmax(dim=1), expected)
 
 
@@ -266,7 +266,7 @@ def batch_norm(state, name, width):
     return norm
 
 
-def test_resnet_is_blocks_that_begin_with_a_normalisation(task, x):
+def test_resnet_equals_pre_normalised_blocks(task, x):
     module = built("resnet", task)
     state = {name: t.detach().clone() for name, t in module.net.state_dict().items()}
     reference = nn.Sequential(
@@ -278,13 +278,13 @@ def test_resnet_is_blocks_that_begin_with_a_normalisation(task, x):
         dense(state, "head"),
     )
     _, *rest = plain_rows(x, task, vectors(state))
-    rows = torch.cat([by_quantiles(x, task), *rest], dim=1)
+    rows = torch.cat([quantile_normal(x, task), *rest], dim=1)
     rows = rows * state["layers.0.input_scale"][0, :, 0]
-    for dropout in (m for m in module.modules() if hasattr(m, "strength")):
-        dropout.strength = 0.0
-    for _ in range(20):  # as batches, and with the statistics of them
+    for dropout in (m for m in module.modules() if isinstance(m, Dropout)):
+        dropout.set_strength(0.0)
+    for _ in range(20):  # training mode: batch statistics
         close(module.train()(x)[0], reference.train()(rows))
-    # torch's own statistics are of the sample, those here of the batch
+    # Running variances of torch are unbiased, those of the group are biased.
     for own, other in zip(
         (m for m in module.modules() if hasattr(m, "variance")),
         (m for m in reference.modules() if isinstance(m, nn.BatchNorm1d)),
@@ -302,11 +302,11 @@ def test_resnet_drops_hidden_units_and_branches(task):
         assert block.outer.runs == [(pytest.approx(0.1), 1)]
 
 
-def test_mlp_is_three_layers(task, x):
+def test_mlp_equals_three_layers(task, x):
     module = built("mlp", task).eval()
     state = module.net.state_dict()
     _, *rest = plain_rows(x, task, vectors(state))
-    rows = torch.cat([by_quantiles(x, task), *rest], dim=1)
+    rows = torch.cat([quantile_normal(x, task), *rest], dim=1)
     layers = []
     for j in range(3):
         layers += [dense(state, f"layers.{j}.linear"), nn.ReLU()]
@@ -326,7 +326,7 @@ def test_linear_is_linear(task, x):
 
 
 def rates(name, task):
-    """Learning rates of the parameters of a named network, by name."""
+    """Return the optimizer of a published network and its rate per parameter."""
     architecture = TableSpace().named(name, task)
     module = built(name, task)
     optimizer = Optimizer(module.net, [architecture])
@@ -336,7 +336,7 @@ def rates(name, task):
 
 @pytest.mark.parametrize("name", ["realmlp-td-s", "realmlp-td"])
 @pytest.mark.parametrize("kind", ["multiclass", "regression"])
-def test_realmlp_learns_at_its_rates(task, name, kind):
+def test_realmlp_has_the_published_learning_rates(task, name, kind):
     task = replace(task, kind=kind)
     optimizer, own = rates(name, task)
     lr = {"multiclass": 0.04, "regression": 0.2 if name == "realmlp-td" else 0.07}[kind]
@@ -353,40 +353,40 @@ def test_realmlp_learns_at_its_rates(task, name, kind):
             assert own[f"inputs.numeric.{part}"] == pytest.approx(lr / 10)
         assert own["inputs.embedding.vectors"] == pytest.approx(lr)
     assert (optimizer.kind, optimizer.recipe.beta2) == ("adamw", 0.95)
-    assert optimizer.recipe.is_annealed and not optimizer.recipe.is_clipped
+    assert optimizer.recipe.is_scheduled and not optimizer.recipe.is_clipped
     assert optimizer.is_decaying is (name == "realmlp-td")
 
 
 @pytest.mark.parametrize("name", ["tabm-mini", "resnet", "mlp"])
-def test_published_networks_of_constant_rate(task, name):
+def test_other_published_networks_have_a_constant_learning_rate(task, name):
     optimizer, own = rates(name, task)
     lr = 2e-3 if name == "tabm-mini" else 1e-3
     scale = next(n for n in own if n.endswith("input_scale"))
-    assert own.pop(scale) == 0.0  # they have no scales
+    assert own.pop(scale) == 0.0  # these networks have no input scales
     assert list(own.values()) == pytest.approx([lr] * len(own))
     assert (optimizer.kind, optimizer.recipe.beta2) == ("adamw", 0.999)
-    assert optimizer.recipe.is_clipped and not optimizer.recipe.is_annealed
+    assert optimizer.recipe.is_clipped and not optimizer.recipe.is_scheduled
     assert optimizer.is_decaying
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("kind", ["multiclass", "regression"])
-def test_published_networks_start_and_learn(task, x, name, kind):
+def test_training_reduces_the_loss_of_published_networks(task, x, name, kind):
     task = replace(task, kind=kind)
     architecture = TableSpace().named(name, task)
     torch.manual_seed(0)
-    module = built(name, task, is_unlike=False)
-    initialize_weights(module.net, find_recipe(architecture).start, module.features(x))
+    module = built(name, task, is_random=False)
+    initialize_weights(module.net, find_recipe(architecture).init, module.features(x))
     if name == "realmlp-td-s":
         assert not module(x).any()
     optimizer = Optimizer(module.net, [architecture])
-    aim = torch.randn(1, len(x), 3)
-    aim = aim.repeat(1, architecture["packing"], 1)
+    target = torch.randn(1, len(x), 3)
+    target = target.repeat(1, architecture["packing"], 1)
     losses = []
     for step in range(30):
         optimizer.prepare((step + 0.5) / 30, 1)
         optimizer.zero_grad()
-        loss = (module.train()(x) - aim).square().mean()
+        loss = (module.train()(x) - target).square().mean()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
@@ -400,35 +400,35 @@ def keys(architectures):
     return [architecture.key for architecture in architectures]
 
 
-def test_points_of_the_portfolio_are_in_the_space():
+def test_known_architectures_are_in_the_space():
     space = TableSpace()
-    for point in PORTFOLIO:
+    for point in KNOWN:
         assert point.items() <= dict(space.fill(point)).items()
         assert set(point) <= set(space.fill(point))
-    listed = keys(map(space.fill, PORTFOLIO))
+    listed = keys(map(space.fill, KNOWN))
     assert len(set(listed)) == len(listed)
 
 
-def test_the_portfolio_without_a_table_is_the_default_and_the_points():
+def test_portfolio_without_a_task_is_the_default_and_known_architectures():
     space = TableSpace()
-    default, *points = space.portfolio(None)
+    default, *others = space.portfolio(None)
     assert default == space.default_architecture()
-    assert keys(points) == keys(map(space.fill, PORTFOLIO))
+    assert keys(others) == keys(map(space.fill, KNOWN))
 
 
-def test_the_portfolio_of_a_table(task):
+def test_portfolio_has_the_batch_size_of_the_task(task):
     task = replace(task, n_rows=50_000)
     space = TableSpace()
-    default, *points = space.portfolio(task)
+    default, *others = space.portfolio(task)
     batches = {"batch_size": 512}
     assert default == space.for_task(task).fill(batches)
-    assert keys(points) == keys(space.fill(p | batches) for p in PORTFOLIO)
+    assert keys(others) == keys(space.fill(p | batches) for p in KNOWN)
 
 
 @pytest.mark.parametrize(
     ("n_rows", "n_bins"), [(20, {8}), (300, {8, 16}), (767, {16}), (768, {16, 48})]
 )
-def test_small_tables_have_coarser_codes(task, n_rows, n_bins):
+def test_small_tables_have_fewer_bins(task, n_rows, n_bins):
     task = replace(task, n_rows=n_rows)
     own = TableSpace().for_task(task)
     portfolio = TableSpace().portfolio(task)
@@ -440,21 +440,21 @@ def test_small_tables_have_coarser_codes(task, n_rows, n_bins):
         assert architecture["batch_size"] == (256 if n_rows <= 256 else 64)
 
 
-def test_points_that_become_alike_are_one(task):
-    bare = replace(task, n_numeric=0, edges=np.zeros((0, 49), np.float32))
-    one, other = ({**PORTFOLIO[0], "n_bins": n_bins} for n_bins in (16, 48))
+def test_known_architectures_that_become_equal_are_merged(task):
+    minimal = replace(task, n_numeric=0, edges=np.zeros((0, 49), np.float32))
+    one, other = ({**KNOWN[0], "n_bins": n_bins} for n_bins in (16, 48))
 
     class Own(TableSpace):
-        points = ({}, one, other, {}, one)
+        known_architectures = ({}, one, other, {}, one)
 
     assert len(Own().portfolio(None)) == 3
-    portfolio = Own().portfolio(bare)
+    portfolio = Own().portfolio(minimal)
     assert len(portfolio) == 2
     assert all(a["numeric_embedding"] == "none" for a in portfolio)
     assert all("n_bins" not in a for a in portfolio)
 
 
-def test_regressors_learn_faster(task, regression):
+def test_portfolio_has_larger_learning_rates_for_regression(task, regression):
     space = TableSpace()
     pairs = zip(space.portfolio(task), space.portfolio(regression), strict=True)
     for one, other in pairs:
@@ -478,16 +478,16 @@ def test_regressors_learn_faster(task, regression):
 @pytest.mark.parametrize(
     "changes", [{"probabilistic": True}, {"kind": "multilabel"}, {"kind": "regression"}]
 )
-def test_labels_are_smoothed_for_scores_of_labels_alone(task, changes):
+def test_label_smoothing_is_only_used_for_scores_of_labels(task, changes):
     class Own(TableSpace):
-        points = ({}, {"label_smoothing": 0.1, "depth": 3})
+        known_architectures = ({}, {"label_smoothing": 0.1, "depth": 3})
 
     assert [a["label_smoothing"] for a in Own().portfolio(task)] == [0.0, 0.1]
     plain = Own().portfolio(replace(task, **changes))
     assert [a["label_smoothing"] for a in plain] == [0.0, 0.0]
 
 
-def test_small_tables_start_from_small_networks(task, regression):
+def test_portfolio_of_small_tables_begins_with_small_networks(task, regression):
     small = TableSpace().portfolio(replace(task, n_rows=999))
     depths = [a["depth"] for a in small[1:]]
     assert small[0]["depth"] == 2 and depths == sorted(depths) and depths[0] == 0
@@ -501,7 +501,7 @@ def test_small_tables_start_from_small_networks(task, regression):
 
 @pytest.mark.parametrize("kind", ["multiclass", "regression"])
 @pytest.mark.parametrize(
-    "given",
+    "options",
     [
         {"recipe": ("uniform",)},
         {"recipe": ("constant", "normal")},
@@ -519,9 +519,9 @@ def test_small_tables_start_from_small_networks(task, regression):
     ],
     ids=str,
 )
-def test_the_portfolio_of_a_restricted_space(task, kind, given):
+def test_portfolio_is_in_a_restricted_space(task, kind, options):
     task = replace(task, kind=kind)
-    space = TableSpace(**given)
+    space = TableSpace(**options)
     portfolio = space.portfolio(task)
     assert 1 <= len(portfolio) == len(set(keys(portfolio)))
     own = space.for_task(task)
@@ -535,12 +535,12 @@ def test_the_portfolio_of_a_restricted_space(task, kind, given):
     assert dict(portfolio[0]) == first
     held = [
         p
-        for p in PORTFOLIO
+        for p in KNOWN
         if all(
             name in space.choices and space.choices[name].contains(value)
             for name, value in p.items()
         )
     ]
     assert len(portfolio) <= 1 + len(held)
-    if "n_bins" not in given and "packing" not in given:
+    if "n_bins" not in options and "packing" not in options:
         assert len(portfolio) == 1 + len(held)

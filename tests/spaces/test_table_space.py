@@ -10,11 +10,11 @@ from sklearn.base import clone
 
 from sknas._training.optimizer import RECIPES
 from sknas.exceptions import InvalidParameterError
-from sknas.nets import BLOCKS, NUMERIC_EMBEDDINGS, UNIT_KINDS, Side, TableModule
+from sknas.nets import BLOCKS, NUMERIC_EMBEDDINGS, TABLE_ACTIVATIONS
 from sknas.spaces import TableSpace
 
 
-def refused(name, allowed, value):
+def raises_error_for(name, allowed, value):
     message = f"The {name!r} parameter of TableSpace must be {allowed}, got {value!r}."
     return pytest.raises(InvalidParameterError, match=re.escape(message))
 
@@ -24,7 +24,7 @@ def drawn(space, n=200):
 
 
 def values(space, name):
-    """All values of a choice that come up, None where it is not active."""
+    """Return the sampled values of a choice, with None if it is inactive."""
     return {architecture.get(name) for architecture in drawn(space)}
 
 
@@ -56,7 +56,7 @@ def values(space, name):
         ("lr", ["a", "b"], "two ascending numbers from 1e-08 to 1.0"),
         ("batch_size", [32.5], "a choice of ints from 1 to 1000000"),
         ("embedding_size", [np.nan], "a choice of ints from 0 to 512"),
-        ("activation", ["relu6"], f"a choice of {UNIT_KINDS!r}"),
+        ("activation", ["relu6"], f"a choice of {TABLE_ACTIVATIONS!r}"),
         ("normalisation", ["group"], "a choice of ('none', 'layer', 'batch')"),
         ("optimizer", ["adam"], "a choice of ('adamw', 'rmsprop', 'momentum', 'sgd')"),
         ("block", ["dense"], "a choice of ('plain', 'skip', 'resnet')"),
@@ -65,17 +65,17 @@ def values(space, name):
         ("numeric_embedding", ["ple"], f"a choice of {NUMERIC_EMBEDDINGS!r}"),
     ],
 )
-def test_wrong_parameters(name, value, allowed):
-    with refused(name, allowed, value):
+def test_wrong_parameters_raise_an_error(name, value, allowed):
+    with raises_error_for(name, allowed, value):
         _ = TableSpace(**{name: value}).choices
 
 
-def test_wrong_parameters_are_only_refused_when_used():
+def test_wrong_parameters_raise_an_error_only_when_used():
     space = TableSpace(width="wide")
     assert clone(space).width == "wide"
 
 
-def test_arrays_and_numpy_numbers_are_fine():
+def test_numpy_arrays_and_numbers_are_accepted():
     space = TableSpace(width=list(2 ** np.arange(4, 6)), depth=(np.int64(1), 2))
     for architecture in drawn(space, 20):
         assert architecture["width"] in (16, 32) and type(architecture["width"]) is int
@@ -83,7 +83,7 @@ def test_arrays_and_numpy_numbers_are_fine():
 
 
 @pytest.mark.parametrize(
-    ("name", "given"),
+    ("name", "options"),
     [
         ("width", (16,)),
         ("activation", ("tanh", "relu")),
@@ -100,28 +100,28 @@ def test_arrays_and_numpy_numbers_are_fine():
         ("weight_decay", (0.5, 0.25)),
     ],
 )
-def test_a_search_takes_the_values_given_and_no_others(name, given):
-    given_too = {"optimizer": ("adamw",)} if name == "recipe" else {}
-    space = TableSpace(**{name: given, "depth": (2, 3)} | given_too)
-    assert values(space, name) == set(given)
-    assert space.default_architecture()[name] in given
+def test_only_listed_values_are_drawn(name, options):
+    more_options = {"optimizer": ("adamw",)} if name == "recipe" else {}
+    space = TableSpace(**{name: options, "depth": (2, 3)} | more_options)
+    assert values(space, name) == set(options)
+    assert space.default_architecture()[name] in options
 
 
-def test_ranges_are_kept_with_both_bounds():
-    given = {"recipe": ["constant", "fitted"], "ntk_lr": (0.1, 0.2)}
-    space = TableSpace(depth=(2, 4), lr=(1e-3, 2e-3), optimizer=["adamw"], **given)
+def test_samples_lie_within_both_bounds_of_a_range():
+    options = {"recipe": ["constant", "fitted"], "ntk_lr": (0.1, 0.2)}
+    space = TableSpace(depth=(2, 4), lr=(1e-3, 2e-3), optimizer=["adamw"], **options)
     assert values(space, "depth") == {2, 3, 4}
     assert all(1e-3 <= lr <= 2e-3 for lr in values(space, "lr") - {None})
     assert all(0.1 <= lr <= 0.2 for lr in values(space, "ntk_lr") - {None})
 
 
-def test_the_default_is_the_value_nearest_to_the_usual_one():
+def test_the_default_is_the_listed_value_nearest_to_the_default_of_the_space():
     default = TableSpace(width=(8, 16), depth=(3, 4), dropout=(0.5, 0.3))
     default = default.default_architecture()
     assert (default["width"], default["depth"], default["dropout"]) == (16, 3, 0.3)
 
 
-def test_spaces_are_searched_by_name():
+def test_set_params_changes_the_choices():
     space = TableSpace().set_params(depth=(1, 1))
     assert space.get_params()["depth"] == (1, 1)
     assert values(space, "depth") == {1}
@@ -130,7 +130,7 @@ def test_spaces_are_searched_by_name():
 # ------------------------------------------------------------------------- conditions
 
 
-def test_conditional_choices_are_there_only_where_they_mean_something():
+def test_conditional_choices_are_active_only_if_they_have_an_effect():
     space = TableSpace(optimizer=("rmsprop", "momentum"), depth=(0, 1))
     for a in [*drawn(space), *drawn(TableSpace())]:
         for name in ("width", "block", "activation", "normalisation", "dropout"):
@@ -146,7 +146,7 @@ def test_conditional_choices_are_there_only_where_they_mean_something():
 
 
 @pytest.mark.parametrize(
-    ("given", "missing"),
+    ("options", "missing"),
     [
         ({"depth": (0, 0)}, {"width", "block", "activation", "dropout"}),
         ({"optimizer": ("sgd", "momentum")}, {"recipe", "ntk_lr", "lr"}),
@@ -157,8 +157,8 @@ def test_conditional_choices_are_there_only_where_they_mean_something():
     ],
     ids=["linear", "sgd", "adamw", "plain", "ntk", "uncoded"],
 )
-def test_choices_that_nothing_asks_for_are_not_there(given, missing):
-    space = TableSpace(**given)
+def test_choices_whose_condition_cannot_hold_are_dropped(options, missing):
+    space = TableSpace(**options)
     space.check()
     names = set(space.choices)
     assert not names & missing
@@ -167,10 +167,10 @@ def test_choices_that_nothing_asks_for_are_not_there(given, missing):
 
 # ------------------------------------------------------------------------------- priors
 
-NEVER = {"width": {512}, "packing": {4, 32}}  # too expensive unless asked for
+NEVER = {"width": {512}, "packing": {4, 32}}  # expensive values, drawn only if listed
 
 
-def test_what_weighs_nothing_is_never_drawn():
+def test_values_of_weight_zero_are_never_drawn():
     space = TableSpace()
     for name, rare in NEVER.items():
         choice = space.choices[name]
@@ -180,7 +180,7 @@ def test_what_weighs_nothing_is_never_drawn():
         assert drawn_values - {None} == set(choice.values()) - rare
 
 
-def test_what_weighs_nothing_is_not_reached_by_neighbours(rng):
+def test_values_of_weight_zero_are_not_reached_by_neighbours(rng):
     space = TableSpace()
     at = [space.default_architecture(), *drawn(space, 4)]
     for _ in range(40):
@@ -192,7 +192,7 @@ def test_what_weighs_nothing_is_not_reached_by_neighbours(rng):
         at = [others[0] for others in near]
 
 
-def test_what_weighs_nothing_may_still_be_left(rng):
+def test_a_value_of_weight_zero_has_other_values_as_neighbours(rng):
     space = TableSpace()
     packed = space.named("tabm-mini")
     near = space.neighbours(packed, 200, rng)
@@ -201,14 +201,14 @@ def test_what_weighs_nothing_may_still_be_left(rng):
     assert all(a.key != packed.key for a in near)
 
 
-def test_values_that_all_weigh_nothing_are_drawn_alike():
+def test_listed_values_of_weight_zero_are_drawn_evenly():
     space = TableSpace(packing=(4, 32), width=(512,))
     assert values(space, "packing") == {4, 32}
     assert values(space, "width") == {512, None}
     assert space.choices["packing"].weights is None
 
 
-def test_priors_prefer_what_does_well():
+def test_samples_follow_the_prior_weights():
     space = TableSpace()
     architectures = drawn(space, 1_000)
 
@@ -257,14 +257,12 @@ def test_priors_prefer_what_does_well():
     ],
     ids=str,
 )
-def test_choices_that_mean_nothing_for_a_task_are_dropped(
-    task, changes, name, expected
-):
+def test_for_task_restricts_values_to_the_task(task, changes, name, expected):
     own = TableSpace().for_task(replace(task, **changes))
     assert values(own, name) == set(expected)
 
 
-def test_a_choice_of_the_user_that_means_nothing_is_dropped_too(task):
+def test_for_task_drops_listed_values_without_effect(task):
     space = TableSpace(label_smoothing=(0.1,), numeric_embedding=("piecewise",))
     own = space.for_task(replace(task, kind="regression", n_numeric=0))
     assert values(own, "label_smoothing") == {0.0}
@@ -272,20 +270,20 @@ def test_a_choice_of_the_user_that_means_nothing_is_dropped_too(task):
 
 
 @pytest.mark.parametrize("n_rows", [10, 1_000, 10**6])
-def test_batch_sizes_of_the_user_are_kept(task, n_rows):
+def test_for_task_keeps_listed_batch_sizes(task, n_rows):
     own = TableSpace(batch_size=(48,)).for_task(replace(task, n_rows=n_rows))
     assert values(own, "batch_size") == {48}
 
 
-def test_the_portfolio_begins_with_the_default_at_the_batch_size_of_the_table(task):
+def test_portfolio_has_the_batch_size_of_the_table(task):
     first, *others = TableSpace().portfolio(replace(task, n_rows=5_000))
     assert first["batch_size"] == 128
     assert others and all(a["batch_size"] == 128 for a in others)
-    usual = dict(TableSpace().default_architecture()) | {"batch_size": 128}
-    assert dict(first) == usual
+    defaults = dict(TableSpace().default_architecture()) | {"batch_size": 128}
+    assert dict(first) == defaults
 
 
-def test_known_points_outside_the_space_are_left_out(task):
+def test_portfolio_excludes_known_architectures_outside_the_space(task):
     space = TableSpace(width=(16,), depth=(1, 1))
     (only,) = space.portfolio(task)
     assert (only["width"], only["depth"]) == (16, 1)
@@ -301,18 +299,20 @@ def test_architectures_of_the_same_shape_are_one_network(task):
     other |= {"activation": "mish", "recipe": "normal", "scale_speed": 6.0}
     other = space.fill(other)
     wide = space.fill({"width": 64})
-    assert isinstance(space.build([one, other], task), TableModule)
-    mixed = space.build([one, wide, other], task)
-    assert isinstance(mixed, Side) and mixed.places == [[0, 2], [1]]
+    assert space.batch_key(one) == space.batch_key(other) != space.batch_key(wide)
+    layout = space.layout(one, [task])
+    features = space.features(one, task, layout)(torch.zeros(5, task.n_columns))
+    net = space.build_batch([one, other], task, layout)
+    assert net(features).shape == (2, 5, task.n_outputs)  # (K, N, C)
 
 
-def test_parametric_units_are_networks_of_their_own(task):
-    space = TableSpace(activation=UNIT_KINDS)
-    kinds = ["selu", "parametric-selu", "relu", "parametric-mish"]
-    mixed = space.build([space.fill({"activation": kind}) for kind in kinds], task)
-    assert mixed.places == [[0, 2], [1, 3]]
+def test_parametric_activations_are_not_batched_with_others():
+    space = TableSpace(activation=TABLE_ACTIVATIONS)
+    kinds = ["selu", "relu", "parametric-selu", "parametric-mish"]
+    keys = [space.batch_key(space.fill({"activation": kind})) for kind in kinds]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
     linear = [space.fill({"depth": 0, "recipe": r}) for r in ("uniform", "fitted")]
-    assert isinstance(space.build(linear, task), TableModule)
+    assert space.batch_key(linear[0]) == space.batch_key(linear[1])
 
 
 PARAMETERS = {
@@ -341,55 +341,57 @@ PARAMETERS = {
         70 + 70 * 8 + 8 + 3 * (16 + 16 + 8 * 16),
     ),
     "packed": ({"packing": 4}, 25 + 25 * 8 + 8 + 4 * 25 + 3 * (8 * 3 + 3)),
-    # a linear network has no hidden units in its last layer
+    # the head of a linear network reads the inputs
     "linear": ({"depth": 0}, 25 + 25 * 3 + 3 - (8 * 3 + 3)),
     "packed linear": ({"depth": 0, "packing": 2}, 2 * (25 * 4 + 3) - (8 * 3 + 3)),
 }
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_parameters(task, name):
-    # 3 numbers, 2 flags, 4 one-hot columns, and vectors of 16 for 20 levels and code 0
-    given, expected = PARAMETERS[name]
+def test_number_of_parameters(task, name):
+    # 3 numbers, 2 flags, 4 one-hot columns, and 21 vectors of size 16 (with code 0)
+    options, expected = PARAMETERS[name]
     space = TableSpace(width=(8,), embedding_size=(16,), packing=(1, 2, 4))
-    usual = {"depth": 1, "embedding_size": 16, "numeric_embedding": "none"}
-    architecture = space.fill(usual | given)
+    defaults = {"depth": 1, "embedding_size": 16, "numeric_embedding": "none"}
+    architecture = space.fill(defaults | options)
     end = 8 * 3 + 3
     assert space.n_params(architecture, task) == expected + 21 * 16 + end
 
 
-def test_one_hot_categories_have_no_vectors(task):
+def test_one_hot_categories_have_no_embedding(task):
     space = TableSpace(width=(8,))
-    given = {"depth": 1, "embedding_size": 0, "numeric_embedding": "none"}
+    options = {"depth": 1, "embedding_size": 0, "numeric_embedding": "none"}
     n_inputs = 3 + 2 + 4 + 20
     expected = n_inputs + n_inputs * 8 + 8 + 8 * 3 + 3
-    assert space.n_params(space.fill(given), task) == expected
+    assert space.n_params(space.fill(options), task) == expected
 
 
-def test_networks_are_what_the_architecture_says(task):
+def test_networks_have_the_layers_of_the_architecture(task):
     space = TableSpace()
-    given = {"depth": 3, "width": 64, "block": "skip", "normalisation": "layer"}
-    given |= {"packing": 4, "numeric_scale": "normal", "n_bins": 8}
-    alike = [given | {"dropout": p, "activation": a} for p, a in [(0.1, "relu")] * 2]
-    alike += [given | {"dropout": 0.5, "activation": "mish"}]
-    module = space.build([space.fill(a) for a in alike], task)
-    net = module.net
+    options = {"depth": 3, "width": 64, "block": "skip", "normalisation": "layer"}
+    options |= {"packing": 4, "numeric_scale": "normal", "n_bins": 8}
+    same_shape = [
+        options | {"dropout": p, "activation": a} for p, a in [(0.1, "relu")] * 2
+    ]
+    same_shape += [options | {"dropout": 0.5, "activation": "mish"}]
+    net = space.build_batch([space.fill(a) for a in same_shape], task)
     assert len(net.layers) == 3 and net.packing == 4 and net.kind == "multiclass"
     assert net.head.weight.shape == (3, 4, 64, 3)
-    assert [layer.is_skipped for layer in net.layers] == [False, True, True]
+    assert [layer.has_shortcut for layer in net.layers] == [False, True, True]
     assert net.layers[0].dropout.runs == [(0.1, 2), (0.5, 1)]
     assert net.layers[0].activation.runs == [("relu", 2), ("mish", 1)]
+    module = space.build(space.fill(same_shape[0]), task)
     assert module.features.layout.n_bins == 8
 
 
-def test_a_layout_has_room_for_all_folds(task):
+def test_a_layout_has_the_columns_of_all_folds(task):
     space = TableSpace()
     other = replace(task, cardinalities=(6, 25), n_binary=4)
     architecture = space.fill({"n_bins": 16, "embedding_size": 8})
     layout = space.layout(architecture, [task, other])
     assert (layout.n_bins, layout.n_binary) == (16, 4)
-    assert layout.few == ((0, 6),) and layout.many == ((1, 25),)
-    net = space.net([architecture], layout, task)
+    assert layout.one_hot == ((0, 6),) and layout.embedded == ((1, 25),)
+    net = space.build_batch([architecture], task, layout)
     for own in (task, other):
         features = space.features(architecture, own, layout)
         rows = torch.zeros(5, own.n_columns)
@@ -449,16 +451,16 @@ DESCRIPTIONS = [
 ]
 
 
-@pytest.mark.parametrize(("given", "expected"), DESCRIPTIONS)
-def test_descriptions_name_what_matters(given, expected):
-    space = TableSpace(activation=UNIT_KINDS)
-    assert space.describe(space.fill({"activation": "silu"} | given)) == expected
+@pytest.mark.parametrize(("options", "expected"), DESCRIPTIONS)
+def test_descriptions_omit_inactive_choices(options, expected):
+    space = TableSpace(activation=TABLE_ACTIVATIONS)
+    assert space.describe(space.fill({"activation": "silu"} | options)) == expected
 
 
-@pytest.mark.parametrize("activation", UNIT_KINDS)
+@pytest.mark.parametrize("activation", TABLE_ACTIVATIONS)
 @pytest.mark.parametrize("block", BLOCKS)
-def test_all_kinds_of_units_have_a_name(activation, block):
-    space = TableSpace(activation=UNIT_KINDS)
+def test_descriptions_name_the_activation(activation, block):
+    space = TableSpace(activation=TABLE_ACTIVATIONS)
     words = space.describe(space.fill({"activation": activation, "block": block}))
     title = activation.removeprefix("parametric-").lower()
     assert f" {title} units" in words.lower()
@@ -466,16 +468,16 @@ def test_all_kinds_of_units_have_a_name(activation, block):
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"widht": 32}, "; did you mean 'width'?"),
         ({"zzz": 32}, "got {'zzz': 32}."),
         ({"width": 33}, "when=('depth', (1, 2, 3, 4))), got 33."),
     ],
 )
-def test_points_that_are_not_there(given, message):
+def test_architectures_outside_the_space_raise_an_error(options, message):
     with pytest.raises(
         InvalidParameterError, match="of TableSpace must be a"
     ) as caught:
-        TableSpace().fill(given)
+        TableSpace().fill(options)
     assert str(caught.value).endswith(message)

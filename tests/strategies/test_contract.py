@@ -1,15 +1,16 @@
-"""Every strategy keeps the contract of a strategy."""
+"""The contract of a strategy, run over every strategy."""
 
 import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from outside import OutsideStrategy
 from sklearn.base import clone
 
 import sknas
 from sknas._history import Proposal, Trial
-from sknas._problem import Problem
+from sknas._problem import Problem, RunContext
 from sknas.spaces import Architecture, Categorical, DictSpace, Integer, Real
 from sknas.strategies import (
     STRATEGIES,
@@ -18,17 +19,25 @@ from sknas.strategies import (
     RandomStrategy,
 )
 from sknas.strategies.bayesian.gaussian_process import GaussianProcess
-from sknas.strategies.bayesian.strategy import BATCHES, SURROGATES, WORDS, _some
+from sknas.strategies.bayesian.strategy import (
+    ACQUISITION_NAMES,
+    BATCHES,
+    SURROGATES,
+    _best_and_latest,
+)
 
-# Search by gradient needs a network, and has tests of its own.
+# Gradient search needs a supernet, and has its own tests.
 ALL = [cls() for cls in STRATEGIES.values() if cls is not GradientStrategy]
 ALL += [BayesianStrategy(surrogate=s, n_initial_points=4) for s in SURROGATES]
-ALL += [BayesianStrategy(acquisition=a, n_initial_points=4) for a in WORDS]
+ALL += [BayesianStrategy(acquisition=a, n_initial_points=4) for a in ACQUISITION_NAMES]
 ALL += [BayesianStrategy(batch=b, n_initial_points=4) for b in BATCHES]
+ALL += [OutsideStrategy()]
 
 
 class Chain(DictSpace):
-    """Choices that are a chain of nodes, for surrogates of graphs."""
+    """A space whose choices form a chain of nodes, for graph surrogates."""
+
+    has_graph = True
 
     def graph(self, architecture):
         labels = [f"{name}={value}" for name, value in architecture.items()]
@@ -45,7 +54,7 @@ SPACE = Chain(
 
 
 def value(architecture):
-    """Best at kind a, depth 4, rate 0.01."""
+    """Return the score of an architecture: best at kind a, depth 4, rate 0.01."""
     score = -abs(architecture["depth"] - 4) - (architecture["kind"] != "a")
     return score - abs(np.log10(architecture.get("rate", 1.0)) + 2)
 
@@ -57,7 +66,7 @@ def run(strategy, n_batches=6, seed=0, space=SPACE, feasible=lambda a: True):
     for _ in range(n_batches):
         for proposal in strategy.propose(4):
             number = len(trials)
-            is_bad = number % 5 == 3  # failed trials are part of life
+            is_bad = number % 5 == 3  # some trials fail
             status, score = ("failed", None) if is_bad else ("ok", 0.0)
             if not is_bad:
                 score = value(proposal.architecture)
@@ -71,7 +80,7 @@ def ids(strategy):
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=ids)
-def test_proposals_are_new_valid_and_plain(strategy):
+def test_proposals_are_new_valid_and_serialisable(strategy):
     trials = run(strategy)
     assert len(trials) == 24
     keys = [trial.architecture.key for trial in trials]
@@ -90,7 +99,7 @@ def test_same_seed_same_proposals(strategy):
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=ids)
-def test_state_stays_in_the_clone(strategy):
+def test_a_search_does_not_change_other_clones(strategy):
     before = dict(vars(strategy))
     sknas.search(value, SPACE, strategy=strategy, max_trials=9, random_state=0)
     assert vars(strategy) == before
@@ -103,7 +112,7 @@ def test_infeasible_architectures_are_never_proposed(strategy):
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=ids)
-def test_finite_space_is_listed_whole_and_then_ends(strategy):
+def test_finite_space_is_proposed_completely(strategy):
     space = Chain({"a": Integer(0, 4), "b": Categorical(["x", "y"])})
     strategy = clone(strategy)
     strategy.setup(space, Problem(), np.random.default_rng(0))
@@ -116,12 +125,12 @@ def test_finite_space_is_listed_whole_and_then_ends(strategy):
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=ids)
-def test_what_others_tried_is_not_proposed_again(strategy):
+def test_observed_architectures_are_not_proposed_again(strategy):
     space = Chain({"a": Integer(0, 5)})
     strategy = clone(strategy)
     strategy.setup(space, Problem(), np.random.default_rng(0))
-    given = list(space.enumerate())[:4]
-    strategy.observe([Trial(Proposal(a), score=1.0) for a in given])
+    architectures = list(space.enumerate())[:4]
+    strategy.observe([Trial(Proposal(a), score=1.0) for a in architectures])
     proposed = [p.architecture for p in strategy.propose(6)]
     assert {a["a"] for a in proposed} == {4, 5}
 
@@ -161,19 +170,19 @@ def test_every_surrogate_beats_random_search(surrogate):
         ({"n_draws": 0.5}, "'n_draws' parameter of BayesianStrategy must be"),
     ],
 )
-def test_wrong_parameters(params, message):
+def test_wrong_parameters_raise_an_error(params, message):
     with pytest.raises(ValueError, match=message):
         sknas.search(value, SPACE, strategy=BayesianStrategy(**params), max_trials=2)
 
 
-def test_graphs_are_wanted_where_a_surrogate_reads_them():
+def test_graph_surrogate_needs_a_space_with_graphs():
     strategy = BayesianStrategy(surrogate="wl")
     with pytest.raises(ValueError, match=r"'surrogate' parameter .* no graph.*'wl'"):
         sknas.search(value, dict(SPACE.given), strategy=strategy, max_trials=2)
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=ids)
-def test_trials_are_ranked_and_failed_ones_left_out(strategy):
+def test_rank_sorts_successful_trials(strategy):
     strategy = clone(strategy)
     strategy.setup(SPACE, Problem(), np.random.default_rng(0))
     trials = run(strategy)
@@ -186,8 +195,8 @@ def test_trials_are_ranked_and_failed_ones_left_out(strategy):
     assert strategy.rank([t for t in trials if t.status != "ok"]) == []
 
 
-def test_a_surrogate_sees_through_a_lucky_score():
-    """One bad architecture scored best by luck; its neighbours tell."""
+def test_surrogate_ranks_a_lucky_score_lower():
+    """A bad architecture scored best by luck; its neighbours reveal it."""
     space = DictSpace({f"x{j}": Integer(0, 3) for j in range(4)})
     rng = np.random.default_rng(0)
     drawn = {a.key: a for a in space.sample(60, rng)}
@@ -206,13 +215,13 @@ def test_a_surrogate_sees_through_a_lucky_score():
 
 
 @pytest.mark.parametrize("batch", BATCHES)
-def test_a_batch_is_spread(batch, monkeypatch):
-    """Further apart than the most wanted ones are, without lies and draws."""
+def test_batch_is_diverse(batch, monkeypatch):
+    """Proposals are further apart than those of highest utility in one model."""
     space = DictSpace({"x": Real(0.0, 1.0), "y": Real(0.0, 1.0)})
-    given = space.sample(12, np.random.default_rng(1))
+    architectures = space.sample(12, np.random.default_rng(1))
     trials = [
         Trial(Proposal(a), score=-((a["x"] - 0.5) ** 2) - (a["y"] - 0.5) ** 2)
-        for a in given
+        for a in architectures
     ]
 
     def median_apart():
@@ -229,14 +238,14 @@ def test_a_batch_is_spread(batch, monkeypatch):
     assert spread > 1.5 * median_apart()
 
 
-def test_seconds_count_where_asked_for():
-    """Two architectures as good as each other: the quick one is proposed first."""
+def test_eips_prefers_short_trainings():
+    """Of two equally good architectures, the faster one is proposed first."""
     space = DictSpace({"x": Integer(0, 20), "slow": Categorical([False, True])})
 
     def first(acquisition, seed):
         strategy = BayesianStrategy(acquisition=acquisition, n_initial_points=4)
         strategy.setup(space, Problem(), np.random.default_rng(seed))
-        given = [a for a in space.enumerate() if a["x"] % 5 == 0]
+        architectures = [a for a in space.enumerate() if a["x"] % 5 == 0]
         strategy.observe(
             [
                 Trial(
@@ -244,7 +253,7 @@ def test_seconds_count_where_asked_for():
                     score=-abs(a["x"] - 12.0),
                     seconds=100.0 if a["slow"] else 1.0,
                 )
-                for j, a in enumerate(given)
+                for j, a in enumerate(architectures)
             ]
         )
         return strategy.propose(1)[0].architecture
@@ -254,25 +263,30 @@ def test_seconds_count_where_asked_for():
     assert all(8 <= a["x"] <= 16 for a in chosen)
 
 
-def test_seconds_count_only_at_first(monkeypatch):
+def test_cost_weight_ends_before_the_deadline(monkeypatch):
     space = DictSpace({"x": Integer(0, 20)})
     strategy = BayesianStrategy(acquisition="eips")
     now = time.monotonic()
-    strategy.setup(space, Problem(deadline=now + 100), np.random.default_rng(0))
+    strategy.attach(RunContext(deadline=now + 100))
+    strategy.setup(space, Problem(), np.random.default_rng(0))
     trials = [
         Trial(Proposal(a), score=0.0, seconds=float(a["x"] + 1))
         for a in space.enumerate()
     ]
     codes = space.encode([t.architecture for t in trials])
-    seconds = [t.seconds for t in trials]
-    assert strategy._faster(seconds, codes) is not None
-    assert strategy._faster([np.inf, 0.0] * 10 + [1.0], codes) is None  # of no use
+    useless = [
+        replace(trial, seconds=seconds)
+        for trial, seconds in zip(trials, [np.inf, 0.0] * 10 + [1.0], strict=True)
+    ]
+    assert strategy._cost_weight(trials, codes, 0) is not None
+    assert strategy._cost_weight(trials, codes, 1) is None
+    assert strategy._cost_weight(useless, codes, 0) is None
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
-    assert strategy._faster(seconds, codes) is None
+    assert strategy._cost_weight(trials, codes, 0) is None
 
 
 def at_rung(architecture, rung, score, number, origin="proposed"):
-    """A trial that came to a rung, a little better at each."""
+    """Return a trial that reached a rung, with scores that rise by 0.1 per rung."""
     scores = tuple(score - 0.1 * (rung - r) for r in range(rung + 1))
     proposal = Proposal(architecture, rung=rung, number=number, origin=origin)
     return Trial(proposal, score=score, rung_scores=scores)
@@ -282,22 +296,22 @@ def test_trials_of_a_higher_rung_are_ranked_first():
     space = DictSpace({"x": Integer(0, 40)})
     strategy = BayesianStrategy()
     strategy.setup(space, Problem(), np.random.default_rng(0))
-    given = list(space.enumerate())
-    trials = [at_rung(a, j % 3, float(a["x"]), j) for j, a in enumerate(given)]
+    architectures = list(space.enumerate())
+    trials = [at_rung(a, j % 3, float(a["x"]), j) for j, a in enumerate(architectures)]
     rungs = [t.proposal.rung for t in strategy.rank(trials)]
     assert rungs == sorted(rungs, reverse=True)
     tops = [t.architecture["x"] for t in strategy.rank(trials)[:5]]
     assert min(tops) > 25
 
 
-def test_few_trials_are_compared_where_all_of_them_came():
-    """Leaders are given alone, and fewer than are wanted of a rung among others."""
+def test_few_trials_are_compared_at_the_rung_all_reached():
+    """Small sets of trials need fewer scores per rung."""
     strategy = BayesianStrategy()
     strategy.setup(
         DictSpace({"x": Integer(0, 100)}), Problem(), np.random.default_rng(0)
     )
     trials = [
-        # At its first rung a trial scored the worse, the better it is in the end.
+        # The ranking at the first rung is the reverse of that at the last.
         replace(
             at_rung(Architecture({"x": x}), 3, float(x), j),
             rung_scores=(-float(x), 0.0, 0.0, float(x)),
@@ -310,16 +324,18 @@ def test_few_trials_are_compared_where_all_of_them_came():
     assert np.median([p.architecture["x"] for p in strategy.propose(4)]) > 60
 
 
-def test_short_trainings_are_modelled_late_and_around_what_is_known():
-    """Until 27 trials half of a batch is near the portfolio, then most are chosen."""
+def test_initial_design_is_larger_if_trials_are_dropped():
+    """Before 27 trials, half of a batch is near the portfolio; later, few are."""
     space = DictSpace({f"x{j}": Integer(0, 30) for j in range(4)})
     rng = np.random.default_rng(0)
     drawn = space.sample(30, rng)
     known = space.fill({f"x{j}": 15 for j in range(4)})
 
     def near(proposals):
-        apart = [sum(p.architecture[n] != known[n] for n in known) for p in proposals]
-        return sum(n <= 2 for n in apart)
+        n_changes = [
+            sum(p.architecture[n] != known[n] for n in known) for p in proposals
+        ]
+        return sum(n <= 2 for n in n_changes)
 
     strategy = BayesianStrategy()
     strategy.setup(space, Problem(), rng)
@@ -334,13 +350,13 @@ def test_short_trainings_are_modelled_late_and_around_what_is_known():
         ]
     )
     sums = [sum(p.architecture.values()) for p in strategy.propose(10)]
-    usual = np.median(scores)
-    assert sum(-s > usual for s in sums) >= 6  # of eight that were chosen
-    assert max(sums) > min(-usual, 50)  # a fifth is drawn from all over
+    median = np.median(scores)
+    assert sum(-s > median for s in sums) >= 6  # the model chooses eight
+    assert max(sums) > min(-median, 50)  # a fifth comes from the prior
 
 
-def test_trainings_that_none_was_dropped_from_are_modelled_early():
-    """A rung says how far a training came: the same for all where none is dropped."""
+def test_surrogate_is_used_early_if_no_trial_is_dropped():
+    """If no trial is dropped, all have the same rung."""
     space = DictSpace({f"x{j}": Integer(0, 30) for j in range(4)})
     strategy = BayesianStrategy()
     strategy.setup(space, Problem(), np.random.default_rng(0))
@@ -352,19 +368,19 @@ def test_trainings_that_none_was_dropped_from_are_modelled_early():
     assert min(sums) > np.median([sum(a.values()) for a in drawn])
 
 
-def test_many_trials_are_few_for_a_surrogate(monkeypatch):
+def test_surrogate_is_fitted_to_a_subset_of_many_trials(monkeypatch):
     space = DictSpace({"x": Integer(0, 10_000)})
     strategy = BayesianStrategy()
     strategy.setup(space, Problem(), np.random.default_rng(0))
-    given = space.sample(1_000, np.random.default_rng(1))
-    unique = list({a.key: a for a in given}.values())
+    architectures = space.sample(1_000, np.random.default_rng(1))
+    unique = list({a.key: a for a in architectures}.values())
     trials = [
         Trial(Proposal(a, number=j), score=-abs(a["x"] - 5_000.0))
         for j, a in enumerate(unique)
     ]
     strategy.observe(trials)
-    some = _some(trials)
-    assert len(some) == 300 and some[0].score == max(t.score for t in trials)
+    subset = _best_and_latest(trials)
+    assert len(subset) == 300 and subset[0].score == max(t.score for t in trials)
     started = time.monotonic()
     assert len(strategy.propose(8)) == 8
     fitted = []
@@ -380,24 +396,26 @@ def test_many_trials_are_few_for_a_surrogate(monkeypatch):
     assert len(ranked) == len(trials) and time.monotonic() - started < 20
 
 
-def test_constraints_are_asked_of_what_would_be_proposed_alone():
-    """To ask may mean to build a network and time it."""
-    asked = []
+def test_feasibility_is_checked_only_for_likely_proposals():
+    """A check may build and time a network."""
+    checked = []
 
     def feasible(a):
-        asked.append(a)
+        checked.append(a)
         return a["depth"] <= 3
 
     strategy = BayesianStrategy(n_initial_points=4)
     strategy.setup(SPACE, Problem(feasible=feasible), np.random.default_rng(0))
-    given = [a for a in SPACE.sample(30, np.random.default_rng(1)) if a["depth"] <= 3]
-    strategy.observe([Trial(Proposal(a), score=value(a)) for a in given[:10]])
-    asked.clear()
+    architectures = [
+        a for a in SPACE.sample(30, np.random.default_rng(1)) if a["depth"] <= 3
+    ]
+    strategy.observe([Trial(Proposal(a), score=value(a)) for a in architectures[:10]])
+    checked.clear()
     proposals = strategy.propose(4)
-    assert len(proposals) == 4 and len(asked) < 40
+    assert len(proposals) == 4 and len(checked) < 40
 
 
-def test_failed_trials_alone_do_not_stop_a_search():
+def test_search_goes_on_if_all_trials_fail():
     for strategy in ALL:
         strategy = clone(strategy)
         strategy.setup(SPACE, Problem(), np.random.default_rng(0))
@@ -408,7 +426,7 @@ def test_failed_trials_alone_do_not_stop_a_search():
 
 
 @pytest.mark.parametrize("strategy", ALL, ids=ids)
-def test_scores_that_are_all_the_same_say_nothing(strategy):
+def test_search_goes_on_if_all_scores_are_equal(strategy):
     strategy = clone(strategy)
     strategy.setup(SPACE, Problem(), np.random.default_rng(0))
     for _ in range(4):

@@ -1,4 +1,4 @@
-"""Regularised evolution: the young live, the old die, the better have children."""
+"""Regularised evolution: age limits the population, tournaments choose parents."""
 
 import numpy as np
 import pytest
@@ -25,15 +25,15 @@ def trial(architecture, score, number=0):
     return Trial(Proposal(SPACE.fill(architecture), number=number), score=score)
 
 
-def test_the_oldest_die():
+def test_oldest_trials_leave_the_population():
     strategy = set_up(EvolutionStrategy(population_size=3))
     some = [{f"x{j}": n for j in range(4)} for n in range(5)]
     strategy.observe([trial(a, 10.0 - n, n) for n, a in enumerate(some)])
-    living = [t.architecture["x0"] for t in strategy.population_]
-    assert living == [2, 3, 4]  # the best two were the oldest
+    values = [t.architecture["x0"] for t in strategy.population_]
+    assert values == [2, 3, 4]  # although the oldest two are the best
 
 
-def test_failed_ones_never_live():
+def test_failed_trials_never_join_the_population():
     strategy = set_up(EvolutionStrategy())
     strategy.observe([Trial(Proposal(SPACE.fill({f"x{j}": 1 for j in range(4)})))])
     assert not strategy.population_
@@ -49,7 +49,7 @@ def test_children_differ_from_the_best_of_a_sample_in_one_or_two_choices():
         assert 1 <= len(changed) <= 2
 
 
-def test_a_sample_of_one_has_parents_of_all_kinds():
+def test_parents_are_random_with_a_sample_of_one():
     strategy = set_up(EvolutionStrategy(population_size=2, sample_size=1))
     low, high = ({f"x{j}": n for j in range(4)} for n in (0, 9))
     strategy.observe([trial(low, 0.0), trial(high, 1.0, 1)])
@@ -57,7 +57,7 @@ def test_a_sample_of_one_has_parents_of_all_kinds():
     assert min(means) < 3 and max(means) > 6
 
 
-def test_it_beats_random_search():
+def test_evolution_beats_random_search():
     def found(strategy):
         return np.mean(
             [
@@ -75,6 +75,6 @@ def test_it_beats_random_search():
     ("params", "name"),
     [({"population_size": 1}, "population_size"), ({"sample_size": 0}, "sample_size")],
 )
-def test_wrong_parameters(params, name):
+def test_wrong_parameters_raise_an_error(params, name):
     with pytest.raises(ValueError, match=f"'{name}' parameter of EvolutionStrategy"):
         sknas.search(value, SPACE, strategy=EvolutionStrategy(**params), max_trials=2)

@@ -1,4 +1,4 @@
-"""Local search climbs, and starts anew."""
+"""Local search climbs, and restarts at local optima."""
 
 import numpy as np
 import pytest
@@ -18,9 +18,15 @@ def hill(a):
 
 
 def steps(strategy, score, n=60, space=GRID, seed=0):
-    """Proposals one by one, with the current architecture before each."""
+    """Run a search one trial at a time.
+
+    Returns
+    -------
+    list of (Trial or None, Trial)
+        The current trial before each step, and the trial of the step.
+    """
     strategy.setup(space, Problem(), np.random.default_rng(seed))
-    told = []
+    log = []
     for number in range(n):
         before = strategy.current_
         (proposal,) = strategy.propose(1)
@@ -29,42 +35,42 @@ def steps(strategy, score, n=60, space=GRID, seed=0):
             score=score(proposal.architecture),
         )
         strategy.observe([trial])
-        told.append((before, trial))
-    return told
+        log.append((before, trial))
+    return log
 
 
-def test_it_starts_from_the_best_of_some():
-    told = steps(LocalStrategy(n_starting=4), hill, 5)
-    assert [before for before, _ in told[:4]] == [None] * 4
-    scores = [trial.score for _, trial in told[:4]]
+def test_search_starts_from_the_best_initial_trial():
+    log = steps(LocalStrategy(n_starting=4), hill, 5)
+    assert [before for before, _ in log[:4]] == [None] * 4
+    scores = [trial.score for _, trial in log[:4]]
     strategy = LocalStrategy(n_starting=4)
-    told = steps(strategy, hill, 5)
+    log = steps(strategy, hill, 5)
     start = max(scores)
     assert strategy.current_.score >= start
 
 
-def test_it_moves_to_the_first_better_neighbour():
-    told = steps(LocalStrategy(), lambda a: -sum(a.values()), 40, WIDE)
-    for before, trial in told[6:]:
+def test_search_moves_to_the_first_better_neighbour():
+    log = steps(LocalStrategy(), lambda a: -sum(a.values()), 40, WIDE)
+    for before, trial in log[6:]:
         if before is None:
             continue
         here, there = before.architecture, trial.architecture
         assert 1 <= sum(here[name] != there[name] for name in here) <= 2
-    told = steps(LocalStrategy(), hill)
-    bests = [before.score for before, _ in told if before is not None]
+    log = steps(LocalStrategy(), hill)
+    bests = [before.score for before, _ in log if before is not None]
     climbs = np.diff(bests)
-    assert (climbs >= 0).sum() > 0.9 * len(climbs)  # but for a new start
+    assert (climbs >= 0).sum() > 0.9 * len(climbs)  # except at restarts
     assert max(bests) > -5
 
 
-def test_at_the_top_it_starts_anew():
+def test_search_restarts_at_a_local_optimum():
     space = DictSpace({"x": (0, 100)})
     strategy = LocalStrategy(n_starting=2)
-    told = steps(strategy, lambda a: float(a["x"] == 50) + 0.001 * a["x"], 80, space)
+    log = steps(strategy, lambda a: float(a["x"] == 50) + 0.001 * a["x"], 80, space)
     restarts = [
         number
         for number in range(3, 80)
-        if told[number][0] is None and told[number - 1][0] is not None
+        if log[number][0] is None and log[number - 1][0] is not None
     ]
     assert restarts
 
@@ -74,7 +80,7 @@ def test_failed_neighbours_count_as_worse():
     strategy.setup(GRID, Problem(), np.random.default_rng(0))
     (first,) = strategy.propose(1)
     strategy.observe([Trial(first, score=0.0)])
-    for _ in range(8):  # two choices, four tries of each
+    for _ in range(8):  # two choices, four neighbours each
         (proposal,) = strategy.propose(1)
         assert strategy.current_ is not None
         strategy.observe([Trial(proposal, status="failed")])
@@ -83,6 +89,6 @@ def test_failed_neighbours_count_as_worse():
 
 
 @pytest.mark.parametrize("n_starting", [0, 1.5])
-def test_wrong_parameters(n_starting):
+def test_wrong_parameters_raise_an_error(n_starting):
     with pytest.raises(ValueError, match="'n_starting' parameter of LocalStrategy"):
         sknas.search(hill, GRID, strategy=LocalStrategy(n_starting), max_trials=2)

@@ -1,4 +1,4 @@
-"""Policy gradient: it learns which values are good, at the edge of what is allowed."""
+"""Policy gradient: convergence, gradients and constraints."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,10 @@ from sknas._history import Proposal, Trial
 from sknas._problem import Problem
 from sknas.spaces import Categorical, DictSpace, Integer, Real
 from sknas.strategies import ReinforceStrategy
-from sknas.strategies._reinforce import cut, nearest
+from sknas.strategies._reinforce import nearest_index
 
-# As the toy of the paper: two layers over 2 features, and the best network that is
-# small enough has a bottleneck.
+# The toy example of the TabNAS paper: two layers over 2 features, where the best
+# feasible network has a bottleneck.
 SIZES = [2, 3, 4]
 TOY = DictSpace({"first": Categorical(SIZES), "second": Categorical(SIZES)})
 LIMIT = 16
@@ -22,7 +22,7 @@ def n_weights(a):
 
 
 def quality(a):
-    """Wider is better, and the first layer matters most."""
+    """Return a score that rises with the widths, most with the first one."""
     return a["first"] + 0.3 * a["second"]
 
 
@@ -32,14 +32,14 @@ def set_up(strategy, space=TOY, feasible=lambda a: True, seed=0):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_it_ends_at_the_best_that_is_allowed(seed):
+def test_policy_converges_to_the_best_feasible_architecture(seed):
     strategy = set_up(
         ReinforceStrategy(), feasible=lambda a: n_weights(a) <= LIMIT, seed=seed
     )
     allowed = [a for a in TOY.enumerate() if n_weights(a) <= LIMIT]
     best = max(allowed, key=quality)
-    for _ in range(150):  # what was seen is drawn again, as a controller does
-        (architecture,) = strategy._drawn(1)
+    for _ in range(150):  # repeats are allowed, as in the paper
+        (architecture,) = strategy._sample(1)
         if n_weights(architecture) <= LIMIT:
             strategy.observe(
                 [Trial(Proposal(architecture), score=quality(architecture))]
@@ -48,7 +48,7 @@ def test_it_ends_at_the_best_that_is_allowed(seed):
     assert {n: SIZES[j] for n, j in top.items()} == dict(best)
 
 
-def test_a_score_that_went_astray_spoils_nothing():
+def test_outlier_does_not_prevent_learning():
     space = DictSpace({"x": Categorical(list("abcd")), "y": Categorical(list("abcd"))})
     strategy = set_up(ReinforceStrategy(), space)
     rng = np.random.default_rng(0)
@@ -59,27 +59,27 @@ def test_a_score_that_went_astray_spoils_nothing():
     assert strategy.probabilities()["x"][2] > 0.8
 
 
-def test_its_slope_is_that_of_the_logarithm():
+def test_gradient_is_that_of_the_log_probability():
     strategy = set_up(ReinforceStrategy())
     strategy.logits_["first"][:] = [0.3, -0.2, 1.0]
     architecture = TOY.fill({"first": 3, "second": 2})
 
-    def log_share():
-        shares = strategy.probabilities()
-        return np.log(shares["first"][1]) + np.log(shares["second"][0])
+    def log_prob():
+        p = strategy.probabilities()
+        return np.log(p["first"][1]) + np.log(p["second"][0])
 
-    slope = strategy._slope(architecture)
+    gradient = strategy._log_prob_gradient(architecture)
     for name in ("first", "second"):
-        for place in range(3):
-            before = log_share()
-            strategy.logits_[name][place] += 1e-6
-            rise = (log_share() - before) / 1e-6
-            strategy.logits_[name][place] -= 1e-6
-            assert slope[name][place] == pytest.approx(rise, abs=1e-5)
+        for index in range(3):
+            before = log_prob()
+            strategy.logits_[name][index] += 1e-6
+            rise = (log_prob() - before) / 1e-6
+            strategy.logits_[name][index] -= 1e-6
+            assert gradient[name][index] == pytest.approx(rise, abs=1e-5)
 
 
-def test_all_of_a_batch_is_learnt_from_the_policy_that_proposed_it():
-    """The last of a few trials steps along the slope at the first logits."""
+def test_gradients_of_a_batch_are_those_of_the_policy_that_proposed_it():
+    """All gradients of a batch are taken at the logits that proposed it."""
     space = DictSpace({"x": [1, 2, 3]})
     strategy, by_hand = ReinforceStrategy(lr=1.0), ReinforceStrategy(lr=1.0)
     for each in (strategy, by_hand):
@@ -88,9 +88,9 @@ def test_all_of_a_batch_is_learnt_from_the_policy_that_proposed_it():
         Trial(Proposal(space.fill({"x": x}), number=j), score=float(x))
         for j, x in enumerate((1, 3, 2, 3))
     ]
-    slopes = [by_hand._slope(trial.architecture) for trial in trials]
-    for trial, own in zip(trials, slopes, strict=True):
-        by_hand._learn(own, trial.score, by_hand._usual_slope())
+    gradients = [by_hand._log_prob_gradient(trial.architecture) for trial in trials]
+    for trial, gradient in zip(trials, gradients, strict=True):
+        by_hand._step(gradient, trial.score, by_hand._feasible_gradient())
     strategy.observe(trials)
     np.testing.assert_allclose(strategy.logits_["x"], by_hand.logits_["x"])
     one_by_one = ReinforceStrategy(lr=1.0)
@@ -100,7 +100,7 @@ def test_all_of_a_batch_is_learnt_from_the_policy_that_proposed_it():
     assert not np.allclose(strategy.logits_["x"], one_by_one.logits_["x"])
 
 
-def test_choices_that_are_not_active_learn_nothing():
+def test_inactive_choices_have_no_gradient():
     space = DictSpace(
         {
             "kind": Categorical(["a", "b"]),
@@ -108,8 +108,8 @@ def test_choices_that_are_not_active_learn_nothing():
         }
     )
     strategy = set_up(ReinforceStrategy(), space)
-    slope = strategy._slope(space.fill({"kind": "b"}))
-    assert not slope["rate"].any() and slope["kind"].any()
+    gradient = strategy._log_prob_gradient(space.fill({"kind": "b"}))
+    assert not gradient["rate"].any() and gradient["kind"].any()
 
 
 def test_good_values_become_likely():
@@ -121,34 +121,39 @@ def test_good_values_become_likely():
     assert strategy.probabilities()["first"][1] > 0.6
 
 
-def test_ranges_are_cut_into_values():
-    assert cut(Integer(1, 5), 8) == [1, 2, 3, 4, 5]
-    assert cut(Real(1.0, 100.0, log=True), 3) == [1.0, 10.0, 100.0]
-    assert len(cut(Integer(1, 1000, log=True), 8)) == 8
-    assert cut(Categorical(list("abcdefghij")), 8) == list("abcdefghij")
+def test_ranges_are_discretised():
+    assert Integer(1, 5).grid(8) == [1, 2, 3, 4, 5]
+    assert Real(1.0, 100.0, log=True).grid(3) == [1.0, 10.0, 100.0]
+    assert len(Integer(1, 1000, log=True).grid(8)) == 8
+    assert Categorical(list("abcdefghij")).grid(8) == list("abcdefghij")
 
 
-def test_values_between_belong_to_the_nearest():
+def test_values_are_assigned_to_the_nearest_discrete_value():
     rates = Real(1.0, 100.0, log=True)
-    assert [nearest(rates, [1.0, 10.0, 100.0], r) for r in (3.0, 30.0, 50.0)] == [
+    assert [nearest_index(rates, [1.0, 10.0, 100.0], r) for r in (3.0, 30.0, 50.0)] == [
         0,
         1,
         2,
     ]
-    assert nearest(Categorical(["a", "b"]), ["a", "b"], "b") == 1
+    assert nearest_index(Categorical(["a", "b"]), ["a", "b"], "b") == 1
     sizes = Categorical([f"{j} units" for j in range(20)], ordered=True)
-    values = cut(sizes, 5)
-    assert [nearest(sizes, values, v) for v in sizes.values()][::6] == [0, 1, 2, 4]
+    values = sizes.grid(5)
+    assert [nearest_index(sizes, values, v) for v in sizes.values()][::6] == [
+        0,
+        1,
+        2,
+        4,
+    ]
 
 
-def test_it_starts_from_the_prior():
+def test_initial_policy_is_the_prior():
     space = DictSpace({"size": Categorical([1, 2, 3], weights=[3, 1, 0])})
     strategy = set_up(ReinforceStrategy(), space)
     assert strategy.values_["size"] == [1, 2]
     np.testing.assert_allclose(strategy.probabilities()["size"], [0.75, 0.25])
 
 
-def test_without_constraints_a_choice_that_is_not_there_stays_as_it_is():
+def test_without_constraints_inactive_choices_do_not_change():
     space = DictSpace(
         {"kind": Categorical(["a", "b"]), "rate": Integer(1, 4, when=("kind", ["a"]))}
     )
@@ -163,6 +168,6 @@ def test_without_constraints_a_choice_that_is_not_there_stays_as_it_is():
     ("params", "name"),
     [({"lr": 0}, "lr"), ({"n_values": 1}, "n_values"), ({"n_estimating": 0}, "n_est")],
 )
-def test_wrong_parameters(params, name):
+def test_wrong_parameters_raise_an_error(params, name):
     with pytest.raises(ValueError, match=f"'{name}.*' parameter of ReinforceStrategy"):
         sknas.search(quality, TOY, strategy=ReinforceStrategy(**params), max_trials=2)

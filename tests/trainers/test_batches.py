@@ -1,4 +1,4 @@
-"""Batches of several folds at once."""
+"""Batches of several folds, stacked."""
 
 from dataclasses import replace
 
@@ -13,19 +13,19 @@ from sknas.trainers._schedule import Schedule
 
 
 def make_batches(problem, **choices):
-    """Batches of a problem, and what its networks read."""
+    """Return the batches of a problem, and the features of its folds."""
     space = space_of(problem)
     architecture = proposals(problem, [choices], space)[0].architecture
     tasks = [fold.task for fold in problem.folds]
     layout = space.layout(architecture, tasks)
     features = [space.features(architecture, task, layout) for task in tasks]
-    net = space.net([architecture] * len(tasks), layout, tasks[0])
+    net = space.build_batch([architecture] * len(tasks), tasks[0], layout)
     schedule = Schedule.of(architecture, problem)
-    return FoldBatches(problem, features, net, schedule), features
+    return FoldBatches(problem, "cpu", features, net, schedule), features
 
 
 def rows_in(table, batch):
-    """The row numbers of features, which tell rows apart."""
+    """Return the indices in a table of the rows of a batch."""
     batch, table = batch.float(), table.float()
     distance = (batch[:, None] - table).abs().sum(dim=2)
     assert distance.min(dim=1).values.max() < 1e-3
@@ -33,10 +33,10 @@ def rows_in(table, batch):
 
 
 @pytest.mark.parametrize("batch_size", [32, 64, 128])
-def test_an_epoch_deals_out_each_row_once(batch_size):
+def test_an_epoch_contains_each_row_once(batch_size):
     problem = make_problem(n=300, n_folds=3)
     batches, features = make_batches(problem, batch_size=batch_size)
-    n_parts = batches.schedule.n_parts
+    n_parts = batches.schedule.n_distinct_batches
     assert batches.size == -(-200 // n_parts)
     tables = [
         f(torch.tensor(o.train.x)) for f, o in zip(features, problem.folds, strict=True)
@@ -56,23 +56,23 @@ def test_an_epoch_deals_out_each_row_once(batch_size):
     assert seen[0] != seen[1]
 
 
-def test_the_rows_of_a_step_depend_on_the_step_the_fold_and_the_seed_alone():
+def test_the_rows_of_a_step_depend_only_on_the_step_the_fold_and_the_seed():
     problem = make_problem(n=300)
     first, _ = make_batches(problem, batch_size=64)
     other, _ = make_batches(problem, batch_size=64, depth=1, ntk_lr=0.3)
     forwards = [first.at(step)[0] for step in range(8)]
-    for step in (7, 0, 5, 5, 3):  # in any order, such as after a pause
+    for step in (7, 0, 5, 5, 3):  # in any order, as after a pause
         assert torch.equal(other.at(step)[0], forwards[step])
     again, _ = make_batches(replace(problem, seed=4), batch_size=64)
     assert not torch.equal(again.at(0)[0], forwards[0])
     assert not torch.equal(forwards[0], forwards[1])
 
 
-def test_one_batch_is_all_rows_in_their_order():
+def test_a_single_batch_keeps_the_order_of_the_rows():
     problem = make_problem(n=100)
     batches, features = make_batches(problem)
     x, y, weight = batches.at(0)
-    assert batches.schedule.n_parts == 1 and x.shape[1] == 50
+    assert batches.schedule.n_distinct_batches == 1 and x.shape[1] == 50
     for fold, (own, feature) in enumerate(zip(problem.folds, features, strict=True)):
         assert torch.equal(x[fold], feature(torch.tensor(own.train.x)))
         np.testing.assert_array_equal(y[fold], own.train.y)
@@ -80,7 +80,7 @@ def test_one_batch_is_all_rows_in_their_order():
     assert torch.equal(batches.at(9)[0], x)
 
 
-def test_smaller_folds_are_padded_with_rows_that_do_not_count():
+def test_smaller_folds_are_padded_with_rows_of_weight_zero():
     weight = np.tile([1.0, 2.0, 3.0, 2.0], 25)
     splits = [(np.arange(60), np.arange(60, 100)), (np.arange(45), np.arange(60, 90))]
     problem = make_problem("regression", n=100, splits=splits, weight=weight)
@@ -95,7 +95,7 @@ def test_smaller_folds_are_padded_with_rows_that_do_not_count():
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_in_several_batches_smaller_folds_begin_their_epochs_earlier():
+def test_epochs_of_smaller_folds_have_fewer_steps():
     splits = [(np.arange(200), np.arange(200, 300)), (np.arange(90), np.arange(90, 99))]
     problem = make_problem(n=300, splits=splits)
     batches, features = make_batches(problem, batch_size=32)
@@ -115,7 +115,7 @@ def test_weights_have_a_mean_of_one():
 
 
 @pytest.mark.parametrize("batch_size", [64, 256])
-def test_features_that_are_not_stored_are_the_same(batch_size, monkeypatch):
+def test_features_computed_by_batch_are_the_same(batch_size, monkeypatch):
     n = 300 if batch_size == 64 else 100
     problem = make_problem(n=n)
     stored, _ = make_batches(problem, batch_size=batch_size)
@@ -130,7 +130,7 @@ def test_features_that_are_not_stored_are_the_same(batch_size, monkeypatch):
     assert torch.equal(stored.valid_features(0, 50), made.valid_features(0, 50))
 
 
-def test_features_made_by_parts_are_the_same(monkeypatch):
+def test_features_computed_in_chunks_are_the_same(monkeypatch):
     problem = make_problem(n=100)
     whole, _ = make_batches(problem)
     monkeypatch.setattr(batches_module, "CHUNK", 7)
@@ -138,20 +138,20 @@ def test_features_made_by_parts_are_the_same(monkeypatch):
     assert torch.equal(parted.stored, whole.stored)
 
 
-def test_half_precision_is_for_large_tables_on_fit_machines(monkeypatch):
+def test_half_precision_is_used_for_large_tables_if_supported(monkeypatch):
     problem = make_problem()
-    assert half_precision(problem) is None
+    assert half_precision(problem, "cpu") is None
     large = replace(problem, task=replace(problem.task, n_rows=4_000))
     monkeypatch.setattr(
         torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False
     )
-    assert half_precision(large) is torch.bfloat16
-    assert half_precision(problem) is None
+    assert half_precision(large, "cpu") is torch.bfloat16
+    assert half_precision(problem, "cpu") is None
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    assert half_precision(large) is None
+    assert half_precision(large, "cpu") is None
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert half_precision(large) is None
-    assert half_precision(replace(large, device="cuda:0")) is torch.bfloat16
+    assert half_precision(large, "cpu") is None
+    assert half_precision(large, "cuda:0") is torch.bfloat16
 
 
 @pytest.mark.parametrize(
@@ -162,8 +162,8 @@ def test_half_precision_is_for_large_tables_on_fit_machines(monkeypatch):
         ({"numeric_embedding": "none", "embedding_size": 8}, torch.float32),
     ],
 )
-def test_what_embeddings_read_is_exact(choices, dtype, monkeypatch):
-    monkeypatch.setattr(batches_module, "half_precision", lambda p: torch.bfloat16)
+def test_inputs_of_embeddings_stay_single_precision(choices, dtype, monkeypatch):
+    monkeypatch.setattr(batches_module, "half_precision", lambda *_: torch.bfloat16)
     batches, _ = make_batches(make_problem(n=100), **choices)
     assert batches.precision is torch.bfloat16
     assert batches.at(0)[0].dtype == dtype
@@ -171,7 +171,7 @@ def test_what_embeddings_read_is_exact(choices, dtype, monkeypatch):
     assert batches.valid_features(0, 9).dtype == torch.float32
 
 
-def test_validation_rows_are_made_a_part_at_a_time():
+def test_validation_rows_are_encoded_in_chunks():
     problem = make_problem(n=100, n_folds=3)  # folds of 34, 33 and 33 rows
     batches, features = make_batches(problem)
     whole = [

@@ -1,4 +1,4 @@
-"""Units of members: parted, joined, and trained on."""
+"""Groups of networks: splitting, joining and training."""
 
 import pickle
 import time
@@ -7,13 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cohorts import make_problem, proposals, space_of
+from cohorts import make_context, make_problem, proposals, space_of
+from scorers import FunctionScorer
 
-import sknas.trainers._loop as unit_module
-import sknas.trainers._schedule as plan_module
-from sknas._training.batches import mixed_seed
-from sknas.trainers._group import Batched, TrialState
-from sknas.trainers._loop import advance
+import sknas.trainers._schedule as schedule_module
+from sknas._history import Cause, Fault
+from sknas._training.seeds import mixed_seed
+from sknas.trainers._advance import advance
+from sknas.trainers._group import NetworkGroup, TrialState
+from sknas.trainers._loop import TrainingLoop, train_stacked
 from sknas.trainers._schedule import Schedule
 
 CHOICES = {
@@ -30,36 +32,41 @@ CHOICES = {
 
 @pytest.fixture(autouse=True)
 def two_rungs(monkeypatch):
-    """Rungs at a third and at the end, however short a training is."""
-    monkeypatch.setattr(plan_module, "n_cycles", lambda n_steps: 2)
+    """Set two rungs, at a third and at the end, for trainings of any length."""
+    monkeypatch.setattr(schedule_module, "n_cycles", lambda n_steps: 2)
 
 
-def make_unit(problem, choices):
-    return Batched([TrialState(p) for p in proposals(problem, choices)])
+def make_group(problem, choices):
+    proposed = proposals(problem, choices)
+    schedule = Schedule.of(proposed[0].architecture, problem)
+    return NetworkGroup([TrialState(proposal, schedule) for proposal in proposed])
 
 
-def go(unit, problem, rung):
-    """A unit further, which stays one."""
-    schedule = Schedule.of(unit.architectures[0], problem)
-    (done,) = advance(unit, space_of(problem), problem, schedule, rung)
+def advance_to(group, problem, rung, **changes):
+    """Advance a group to a rung without splitting it."""
+    space, context = space_of(problem), make_context(**changes)
+    (done,) = advance(problem, context, train_stacked, group, space, rung)
     return done
 
 
-def assert_alike(one, other):
-    """Two units are at the same point."""
-    assert one.step == other.step and len(one.members) == len(other.members)
+def assert_same_state(one, other):
+    """Assert that two groups have the same state."""
+    assert one.step == other.step and len(one.trials) == len(other.trials)
     is_batch = one.architectures[0]["normalisation"] == "batch"
-    for name, tensor in one.state.items():
-        # A bias before a batch normalisation, and so its mean, is noise.
+    (state,), (twin,) = one.networks, other.networks
+    for name, tensor in state.parameters.items():
+        # Biases before batch normalisation, and its means, are noise.
         if not (is_batch and name.endswith(("bias", "mean"))):
-            torch.testing.assert_close(tensor, other.state[name], rtol=1e-3, atol=1e-4)
-    for mine, yours in zip(one.moments, other.moments, strict=True):
+            torch.testing.assert_close(
+                tensor, twin.parameters[name], rtol=1e-3, atol=1e-4
+            )
+    for mine, yours in zip(state.optimizer, twin.optimizer, strict=True):
         assert sorted(mine) == sorted(yours)
         assert all(mine[n].shape == yours[n].shape for n in mine)
         if "step" in mine:
             assert mine["step"] == yours["step"]
-    for mine, yours in zip(one.members, other.members, strict=True):
-        assert mine.proposal == yours.proposal and mine.reason == yours.reason
+    for mine, yours in zip(one.trials, other.trials, strict=True):
+        assert mine.proposal == yours.proposal and mine.fault == yours.fault
         np.testing.assert_allclose(mine.rung_scores, yours.rung_scores, atol=1e-4)
         assert mine.best.step == yours.best.step
         np.testing.assert_allclose(
@@ -68,134 +75,140 @@ def assert_alike(one, other):
 
 
 @pytest.mark.parametrize("family", CHOICES)
-def test_parts_that_go_on_are_what_the_whole_is(family):
+def test_training_parts_of_a_group_equals_training_the_group(family):
     problem = make_problem(n=60, n_steps=24)
-    whole = go(make_unit(problem, CHOICES[family]), problem, 0)
+    whole = advance_to(make_group(problem, CHOICES[family]), problem, 0)
     assert whole.step == 8
-    n = len(whole.members)
-    unbroken = go(whole, problem, 1)
+    n = len(whole.trials)
+    unbroken = advance_to(whole, problem, 1)
     assert unbroken.step == 24
-    for places in ([0], [n - 1], [0, 2], [2, 1], list(range(n))):
-        part = go(whole.kept(places), problem, 1)
-        assert_alike(part, unbroken.kept(places))
-    joined = whole.kept([1]).joined(whole.kept([0, 2]))
-    assert [m.proposal.number for m in joined.members] == [1, 0, 2]
-    assert_alike(go(joined, problem, 1), unbroken.kept([1, 0, 2]))
-    assert_alike(go(whole, problem, 1), unbroken)  # and nothing has changed it
+    for indices in ([0], [n - 1], [0, 2], [2, 1], list(range(n))):
+        part = advance_to(whole.take(indices), problem, 1)
+        assert_same_state(part, unbroken.take(indices))
+    joined = whole.take([1]).join(whole.take([0, 2]))
+    assert [t.proposal.number for t in joined.trials] == [1, 0, 2]
+    assert_same_state(advance_to(joined, problem, 1), unbroken.take([1, 0, 2]))
+    # The group itself was not changed.
+    assert_same_state(advance_to(whole, problem, 1), unbroken)
 
 
 @pytest.mark.parametrize("family", ["adamw", "momentum", "batch normalisation"])
-def test_a_pause_changes_nothing(family):
+def test_a_resumed_group_equals_an_uninterrupted_one(family):
     problem = make_problem(n=60, n_steps=24)
-    unit = make_unit(problem, CHOICES[family])
-    at_once = go(unit, problem, 1)
-    parted = go(pickle.loads(pickle.dumps(go(unit, problem, 0))), problem, 1)
-    assert len(at_once.members[0].rung_scores) == 1  # it went through one rung only
-    assert len(parted.members[0].rung_scores) == 2
-    for name, tensor in at_once.state.items():
-        torch.testing.assert_close(tensor, parted.state[name], rtol=1e-5, atol=1e-6)
-    for one, other in zip(at_once.members, parted.members, strict=True):
+    group = make_group(problem, CHOICES[family])
+    at_once = advance_to(group, problem, 1)
+    resumed = advance_to(
+        pickle.loads(pickle.dumps(advance_to(group, problem, 0))), problem, 1
+    )
+    assert len(at_once.trials[0].rung_scores) == 1  # there is only one rung
+    assert len(resumed.trials[0].rung_scores) == 2
+    (one,), (other,) = at_once.networks, resumed.networks
+    for name, tensor in one.parameters.items():
+        torch.testing.assert_close(tensor, other.parameters[name], rtol=1e-5, atol=1e-6)
+    for one, other in zip(at_once.trials, resumed.trials, strict=True):
         assert one.best.step == other.best.step
         assert one.best.score == pytest.approx(other.best.score)
 
 
-def test_a_unit_is_left_as_it_was(monkeypatch):
+def test_advance_does_not_change_its_group(monkeypatch):
     problem = make_problem(n=60, n_steps=24)
-    unit = go(make_unit(problem, CHOICES["adamw"]), problem, 0)
-    before = pickle.dumps(unit)
-    go(unit, problem, 1)
-    assert pickle.dumps(unit) == before
-    monkeypatch.setattr(unit_module._Training, "_look", lambda self, unit: 1 / 0)
-    failed = go(unit, problem, 1)
-    assert pickle.dumps(unit) == before
-    assert {m.reason for m in failed.members} == {"ZeroDivisionError: division by zero"}
+    group = advance_to(make_group(problem, CHOICES["adamw"]), problem, 0)
+    before = pickle.dumps(group)
+    advance_to(group, problem, 1)
+    assert pickle.dumps(group) == before
+    monkeypatch.setattr(TrainingLoop, "_take_snapshot", lambda self: 1 / 0)
+    failed = advance_to(group, problem, 1)
+    fault = Fault(Cause.ERROR, "ZeroDivisionError: division by zero")
+    assert pickle.dumps(group) == before
+    assert {t.fault for t in failed.trials} == {fault}
 
 
-def test_parts_without_a_state_are_members_alone():
+def test_parts_of_a_new_group_have_no_networks():
     problem = make_problem(n=60)
-    unit = make_unit(problem, CHOICES["adamw"])
-    part = unit.kept([2, 0])
-    assert [m.proposal.number for m in part.members] == [2, 0]
-    assert part.state == {} and part.step == 0 and part.moments == []
+    group = make_group(problem, CHOICES["adamw"])
+    part = group.take([2, 0])
+    assert [t.proposal.number for t in part.trials] == [2, 0]
+    assert part.networks == () and part.step == 0
     assert [a["ntk_lr"] for a in part.architectures] == [0.05, 0.01]
 
 
-def test_networks_are_ordered_by_member_then_by_fold():
+def test_networks_are_ordered_by_trial_then_by_fold():
     problem = make_problem(n=60, n_folds=3, n_steps=6)
-    unit = go(make_unit(problem, CHOICES["sgd"]), problem, 1)
+    group = advance_to(make_group(problem, CHOICES["sgd"]), problem, 1)
     name = "head.weight"
-    assert len(unit.state[name]) == 9
-    kept = unit.kept([1]).state[name]
-    torch.testing.assert_close(kept, unit.state[name][3:6])
-    if unit.members[1].best.step == unit.step:
-        for state, tensor in zip(unit.members[1].best.networks, kept, strict=True):
+    weight = group.networks[0].parameters[name]
+    assert len(weight) == 9
+    taken = group.take([1]).networks[0].parameters[name]
+    torch.testing.assert_close(taken, weight[3:6])
+    if group.trials[1].best.step == group.step:
+        for state, tensor in zip(group.trials[1].best.networks, taken, strict=True):
             torch.testing.assert_close(state[name][0], tensor)
 
 
-def test_the_best_of_the_looks_is_kept():
+def test_the_best_snapshot_is_kept():
     problem = make_problem(n=100, n_steps=60)
-    looked = []
-    plain = unit_module._Training._look
+    taken = []
+    plain = TrainingLoop._take_snapshot
 
-    def look(self, unit):
-        plain(self, unit)
-        looked.append((unit.step, [m.value for m in unit.members]))
+    def take_snapshot(self):
+        plain(self)
+        taken.append((self.group.step, [t.value for t in self.group.trials]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unit_module._Training, "_look", look)
-        unit = make_unit(problem, CHOICES["adamw"])
-        schedule = Schedule.of(unit.architectures[0], problem)
-        done = go(unit, problem, 1)
-    assert tuple(step for step, _ in looked) == schedule.snapshots == (20, 51, 56, 60)
-    for place, member in enumerate(done.members):
-        values = [found[place] for _, found in looked]
-        assert values == sorted(values)  # of the best so far
-        assert member.value == values[-1] == member.best.value
-        assert member.best.step in schedule.snapshots
-        assert member.best.share == member.best.step / 60
-        assert member.best.score == pytest.approx(np.mean(member.best.fold_scores))
+        patch.setattr(TrainingLoop, "_take_snapshot", take_snapshot)
+        group = make_group(problem, CHOICES["adamw"])
+        done = advance_to(group, problem, 1)
+    steps = tuple(step for step, _ in taken)
+    assert steps == done.schedule.snapshots == (20, 51, 56, 60)
+    for index, trial in enumerate(done.trials):
+        values = [found[index] for _, found in taken]
+        assert values == sorted(values)  # the best score never decreases
+        assert trial.value == values[-1] == trial.best.value
+        assert trial.best.step in done.schedule.snapshots
+        assert trial.best.share == trial.best.step / 60
+        assert trial.best.score == pytest.approx(np.mean(trial.best.fold_scores))
 
 
-def test_a_member_before_its_first_look_ranks_last():
+def test_a_trial_before_its_first_snapshot_ranks_last():
     problem = make_problem(n=60)
-    assert make_unit(problem, CHOICES["sgd"]).members[0].value == -np.inf
+    assert make_group(problem, CHOICES["sgd"]).trials[0].value == -np.inf
 
 
-def test_time_that_is_over_stops_a_unit_untouched():
-    problem = make_problem(n=60, deadline=time.monotonic() - 1)
-    unit = make_unit(problem, CHOICES["sgd"])
-    late = go(unit, problem, 0)
-    assert late.is_cut and late.step == 0 and late.state == {}
-    assert {m.reason for m in late.members} == {"out of time"}
-    assert {m.reason for m in unit.members} == {""}
-    assert {m.seconds for m in late.members} == {0.0}
+def test_a_group_is_not_started_after_the_deadline():
+    problem = make_problem(n=60)
+    group = make_group(problem, CHOICES["sgd"])
+    late = advance_to(group, problem, 0, deadline=time.monotonic() - 1)
+    assert late.step == 0 and late.networks == ()
+    assert {t.fault for t in late.trials} == {Fault(Cause.OUT_OF_TIME)}
+    assert {t.fault for t in group.trials} == {None}
+    assert {t.seconds for t in late.trials} == {0.0}
 
 
-def test_a_cut_unit_keeps_its_looks_and_its_seconds():
+def test_a_truncated_group_keeps_its_snapshots_and_its_seconds():
     problem = make_problem(n=60, n_steps=100_000)
-    unit = make_unit(problem, CHOICES["sgd"])
-    cut = go(unit, replace(problem, deadline=time.monotonic() + 0.3), 0)
-    assert cut.is_cut and 0 < cut.step < 100_000
-    for member in cut.members:
-        assert member.reason == "out of time" and member.rung_scores == ()
-        assert 0 < member.seconds < 1
+    group = make_group(problem, CHOICES["sgd"])
+    truncated = advance_to(group, problem, 0, deadline=time.monotonic() + 0.3)
+    assert 0 < truncated.step < 100_000
+    for trial in truncated.trials:
+        assert trial.fault == Fault(Cause.OUT_OF_TIME)
+        assert trial.rung_scores == ()
+        assert 0 < trial.seconds < 1
 
 
-def test_seconds_are_shared_and_summed():
+def test_seconds_are_shared_by_the_trials_and_summed_over_rungs():
     problem = make_problem(n=60, n_steps=24)
-    first = go(make_unit(problem, CHOICES["sgd"]), problem, 0)
-    second = go(first, problem, 1)
-    assert len({m.seconds for m in first.members}) == 1
-    assert second.members[0].seconds > first.members[0].seconds > 0
+    first = advance_to(make_group(problem, CHOICES["sgd"]), problem, 0)
+    second = advance_to(first, problem, 1)
+    assert len({t.seconds for t in first.trials}) == 1
+    assert second.trials[0].seconds > first.trials[0].seconds > 0
 
 
-def test_a_late_look_that_is_worse_changes_nothing(monkeypatch):
-    """Members keep the network of their best look, not the last one."""
+def test_a_worse_snapshot_does_not_replace_the_best_one():
     problem = make_problem(n=60, n_steps=24)
-    unit = go(make_unit(problem, CHOICES["sgd"]), problem, 0)
-    worse = replace(problem, score=lambda predictions, rows, weight=None: -1.0)
-    done = go(unit, worse, 1)
-    for before, after in zip(unit.members, done.members, strict=True):
+    group = advance_to(make_group(problem, CHOICES["sgd"]), problem, 0)
+    worse = replace(problem, scorer=FunctionScorer(lambda *_: -1.0))
+    done = advance_to(group, worse, 1)
+    for before, after in zip(group.trials, done.trials, strict=True):
         assert after.best is before.best
         assert after.rung_scores == (before.best.score,) * 2
 

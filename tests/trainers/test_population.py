@@ -1,40 +1,52 @@
-"""Many networks side by side: each is what it would be alone."""
+"""Training many networks as groups gives the same results as training each alone."""
 
+import gc
 import subprocess
 import sys
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from cohorts import assert_same, make_problem, proposals, rebuilt, space_of, train
+from cohorts import (
+    assert_same,
+    make_context,
+    make_problem,
+    make_trainer,
+    proposals,
+    to_networks,
+    train,
+)
+from scorers import FunctionScorer
 
-import sknas._parallel.run as workers
-import sknas.trainers._loop as unit_module
-import sknas.trainers._population as population
-import sknas.trainers._schedule as plan_module
+import sknas._parallel.run as run_module
+import sknas.trainers._advance as advance_module
+import sknas.trainers._loop as loop_module
+import sknas.trainers._population as population_module
+import sknas.trainers._schedule as schedule_module
 from sknas import NASClassifier, NASRegressor
 from sknas.exceptions import InvalidParameterError
-from sknas.spaces import DictSpace, TableSpace
+from sknas.spaces import DictSpace, ImageSpace, TableSpace
 from sknas.trainers import PopulationTrainer
-from sknas.trainers._schedule import Schedule
+from sknas.trainers._loop import TrainingLoop
 from sknas.trainers._skorch_net import evaluate
 
-# Members of several shapes and kinds, all trained as one cohort.
+# Architectures of several shapes, trained as one cohort.
 FAMILIES = {
     "training choices": [
         {"ntk_lr": 0.02},
         {"ntk_lr": 0.05, "weight_decay": 0.0},
         {"ntk_lr": 0.01, "weight_decay": 0.3, "scale_speed": 6.0},
     ],
-    "units and dropout": [
+    "activations": [
         {"dropout": 0.5},
         {"dropout": 0.0, "activation": "relu"},
         {"dropout": 0.1, "activation": "gelu"},
         {"dropout": 0.5, "activation": "relu"},
     ],
-    "parametric units": [
+    "parametric activations": [
         {"activation": "parametric-mish"},
         {"activation": "parametric-selu"},
         {"activation": "mish"},
@@ -88,14 +100,14 @@ RATES = [0.01, 0.02, 0.03, 0.05, 0.08, 0.1]
 KINDS = ["binary", "multiclass", "multilabel", "regression"]
 CASES = [("multiclass", family) for family in FAMILIES]
 CASES += [("regression", f) for f in ("embeddings", "packing", "blocks", "recipes")]
-CASES += [("multilabel", f) for f in ("packing", "units and dropout", "batch sizes")]
+CASES += [("multilabel", f) for f in ("packing", "activations", "batch sizes")]
 CASES += [("binary", f) for f in ("optimizers", "training choices")]
 
 
 @pytest.fixture
 def two_rungs(monkeypatch):
-    """Rungs at a third and at the end, however short a training is."""
-    monkeypatch.setattr(plan_module, "n_cycles", lambda n_steps: 2)
+    """Set two rungs, at a third and at the end, for trainings of any length."""
+    monkeypatch.setattr(schedule_module, "n_cycles", lambda n_steps: 2)
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
@@ -111,23 +123,23 @@ def cohort(request):
     return problem, proposals(problem, choices)
 
 
-def test_a_member_is_what_it_would_be_alone(cohort, monkeypatch):
-    problem, asked = cohort
-    together = train(asked, problem)
-    alone = [train([proposal], problem)[0] for proposal in asked]
-    backwards = train(asked[::-1], problem)[::-1]
-    monkeypatch.setattr(population, "UNIT_CELLS", 2 * 32 * 256 * 2)
-    in_pairs = train(asked[:-1], problem)
+def test_training_in_a_group_equals_training_alone(cohort, monkeypatch):
+    problem, proposed = cohort
+    together = train(proposed, problem)
+    alone = [train([proposal], problem)[0] for proposal in proposed]
+    backwards = train(proposed[::-1], problem)[::-1]
+    monkeypatch.setattr(population_module, "MAX_CELLS", 2 * 32 * 256 * 2)
+    in_pairs = train(proposed[:-1], problem)
     for trial in together:
         assert trial.status == "ok" and np.isfinite(trial.predictions).all()
-    for place, trial in enumerate(together):
-        assert_same(trial, alone[place])
-        assert_same(trial, backwards[place])
+    for index, trial in enumerate(together):
+        assert_same(trial, alone[index])
+        assert_same(trial, backwards[index])
     for trial, other in zip(together, in_pairs, strict=False):
         assert_same(trial, other)
 
 
-def test_members_of_different_seeds_differ():
+def test_networks_of_different_seeds_differ():
     problem = make_problem()
     (one,) = proposals(problem, [{}])
     other = train([replace(one, seed=99)], problem)[0]
@@ -135,20 +147,20 @@ def test_members_of_different_seeds_differ():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_networks_learn(kind):
+def test_networks_learn_each_kind_of_target(kind):
     problem = make_problem(kind, 240, 2, n_steps=150, cardinalities=())
     choices = [{}, {"packing": 4}, {"block": "resnet", "normalisation": "layer"}]
     trials = train(proposals(problem, choices), problem)
-    least = 0.75 if kind in ("binary", "regression") else 0.55
-    assert min(trial.score for trial in trials) > least
+    min_score = 0.75 if kind in ("binary", "regression") else 0.55
+    assert min(trial.score for trial in trials) > min_score
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_networks_of_a_trial_give_its_predictions(kind):
+def test_networks_of_a_trial_reproduce_its_predictions(kind):
     problem = make_problem(kind, n_folds=3)
     choices = [{"embedding_size": 8}, {"packing": 4}, {"normalisation": "batch"}]
     for trial in train(proposals(problem, choices), problem):
-        nets = rebuilt(trial, problem)
+        nets = to_networks(trial, problem)
         assert len(nets) == len(trial.networks) == 3
         n_params = sum(p.numel() for p in nets[0].module_.parameters())
         assert trial.n_params == n_params
@@ -159,7 +171,7 @@ def test_the_networks_of_a_trial_give_its_predictions(kind):
             np.testing.assert_allclose(fold.restore(output), expected, atol=1e-5)
 
 
-def test_folds_start_and_train_apart():
+def test_folds_have_different_initial_weights():
     problem = make_problem(n_folds=2)
     twins = replace(problem, folds=(problem.folds[0], problem.folds[0]))
     (trial,) = train(proposals(twins, [{}]), twins)
@@ -168,18 +180,20 @@ def test_folds_start_and_train_apart():
 
 
 def test_trials_are_reported_as_they_end(two_rungs):
-    told = []
-    problem = make_problem(n_steps=30, report=told.append)
-    trials = train(proposals(problem, [{"ntk_lr": r} for r in RATES]), problem)
-    assert sorted(t.proposal.number for t in told) == list(range(len(trials)))
-    assert [t.proposal.rung for t in told] == sorted(t.proposal.rung for t in told)
-    by_number = {trial.proposal.number: trial for trial in told}
+    reported = []
+    problem = make_problem(n_steps=30)
+    proposed = proposals(problem, [{"ntk_lr": r} for r in RATES])
+    trials = train(proposed, problem, report=reported.append)
+    assert sorted(t.proposal.number for t in reported) == list(range(len(trials)))
+    rungs = [trial.proposal.rung for trial in reported]
+    assert rungs == sorted(rungs)
+    by_number = {trial.proposal.number: trial for trial in reported}
     for trial in trials:
         assert by_number[trial.proposal.number] == trial
 
 
 @pytest.mark.parametrize("n_folds", [1, 3])
-def test_the_fields_of_a_trial(n_folds):
+def test_fields_of_a_trial_are_consistent(n_folds):
     problem = make_problem(n_folds=max(n_folds, 2), n_steps=120)
     problem = replace(problem, folds=problem.folds[:n_folds])
     for trial in train(proposals(problem, [{}, {"depth": 1}]), problem):
@@ -189,114 +203,110 @@ def test_the_fields_of_a_trial(n_folds):
         rows = np.concatenate([fold.valid_rows for fold in problem.folds])
         known = ~np.isnan(trial.predictions).any(axis=1)
         assert sorted(np.flatnonzero(known)) == sorted(rows)
-        assert trial.n_epochs == round(trial.stop * 120)  # one batch an epoch
+        assert trial.n_epochs == round(trial.stop * 120)  # one batch per epoch
         assert trial.rung_scores[-1] >= trial.rung_scores[0] - 0.1
 
 
-# --------------------------------------------------------------------- faults of one
+# ----------------------------------------------------------------------------- faults
 
 
-def test_a_diverging_member_does_not_touch_the_others(two_rungs):
+def test_a_diverging_network_does_not_affect_the_others(two_rungs):
     problem = make_problem("regression", n_steps=30)
     steady = {"optimizer": "adamw", "recipe": "uniform"}
     choices = [{**steady, "lr": 1e-2}, {**steady, "lr": 1.0}, {**steady, "lr": 3e-3}]
     space = TableSpace(lr=(1e-4, 1.0)).for_task(problem.task)
-    asked = proposals(problem, choices, space)
-    sound = train([asked[0], asked[2]], problem, space)
+    proposed = proposals(problem, choices, space)
+    expected = train([proposed[0], proposed[2]], problem, space)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unit_module._Training, "_step", poisoned(member=1, step=5))
-        trials = train(asked, problem, space)
+        patch.setattr(TrainingLoop, "_step", diverging_step(trial=1, step=5))
+        trials = train(proposed, problem, space)
     assert trials[1].status == "failed" and trials[1].score is None
     assert trials[1].reason == "the loss became infinite or NaN"
     assert trials[1].predictions is None and trials[1].rung_scores == ()
-    assert_same(trials[0], sound[0])
-    assert_same(trials[2], sound[1])
+    assert_same(trials[0], expected[0])
+    assert_same(trials[2], expected[1])
 
 
-def poisoned(member, step):
-    """Steps after one of which the parameters of a member are NaN."""
-    plain = unit_module._Training._step
+def diverging_step(trial, step):
+    """Return a step method that sets the parameters of a trial to NaN at one step."""
+    original = TrainingLoop._step
 
-    def poison(self, number):
-        plain(self, number)
-        numbers = [m.proposal.number for m in self.unit.members]
-        if number == step and member in numbers:
-            place, n_folds = numbers.index(member), len(self.features)
+    def step_and_diverge(self, number):
+        original(self, number)
+        numbers = [t.proposal.number for t in self.group.trials]
+        if number == step and trial in numbers:
+            first = numbers.index(trial) * self.n_folds
             with torch.no_grad():
                 for parameter in self.net.parameters():
-                    parameter[place * n_folds : (place + 1) * n_folds] = torch.nan
+                    parameter[first : first + self.n_folds] = torch.nan
 
-    return poison
+    return step_and_diverge
 
 
 @pytest.mark.parametrize("family", [{"packing": 4}, {"normalisation": "batch"}, {}])
-def test_targets_no_network_can_follow_fail_and_only_there(family):
-    """Learning rates at which a network really diverges, in real company."""
+def test_a_large_learning_rate_does_not_affect_the_others(family):
     problem = make_problem("regression", n_steps=40)
     space = TableSpace(lr=(1e-4, 1.0), sgd_lr=(1e-3, 10.0), dropout=(0.0,))
     choices = [
         {**family, "optimizer": "sgd", "sgd_lr": rate} for rate in (0.01, 10.0, 0.05)
     ]
-    asked = proposals(problem, choices, space)
-    together = train(asked, problem, space)
-    for place in (0, 2):
-        assert_same(together[place], train([asked[place]], problem, space)[0])
+    proposed = proposals(problem, choices, space)
+    together = train(proposed, problem, space)
+    for index in (0, 2):
+        assert_same(together[index], train([proposed[index]], problem, space)[0])
     assert together[1].status in ("ok", "failed")
 
 
-def test_a_member_that_diverges_late_keeps_the_rung_it_reached(two_rungs):
+def test_a_trial_that_diverges_late_keeps_the_rung_it_reached(two_rungs):
     problem = make_problem(n_steps=30)  # rungs at 10 and 30
-    asked = proposals(problem, [{"ntk_lr": rate} for rate in RATES[:3]])
-    sound = train(asked, problem, halving=False)
+    proposed = proposals(problem, [{"ntk_lr": rate} for rate in RATES[:3]])
+    expected = train(proposed, problem, halving=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unit_module._Training, "_step", poisoned(member=1, step=15))
-        trials = train(asked, problem, halving=False)
-    assert_same(trials[0], sound[0])
-    assert_same(trials[2], sound[2])
+        patch.setattr(TrainingLoop, "_step", diverging_step(trial=1, step=15))
+        trials = train(proposed, problem, halving=False)
+    assert_same(trials[0], expected[0])
+    assert_same(trials[2], expected[2])
     late = trials[1]
     assert late.status == "ok" and late.proposal.rung == 0
-    assert late.rung_scores == pytest.approx(sound[1].rung_scores[:1])
+    assert late.rung_scores == pytest.approx(expected[1].rung_scores[:1])
     assert late.stop == 10 / 30 and np.isfinite(late.predictions).all()
 
 
-def test_a_scorer_that_never_has_a_score_fails_the_trial():
+def test_a_trial_without_a_score_fails():
     problem = make_problem(n_steps=5)
 
-    def undefined(predictions, rows, weight=None):
-        return float("nan")
-
-    undefined.reason = "only one class is present."
-    for score in (undefined, lambda p, rows, weight=None: float("nan")):
-        trials = train(proposals(problem, [{}, {}]), replace(problem, score=score))
-        why = getattr(score, "reason", "the scorer returned NaN").rstrip(".")
+    for reason in ("only one class is present.", ""):
+        undefined = FunctionScorer(lambda *_: float("nan"), reason)
+        proposed = proposals(problem, [{}, {}])
+        trials = train(proposed, replace(problem, scorer=undefined))
+        why = reason.rstrip(".") or "the scorer returned NaN"
         assert {t.status for t in trials} == {"failed"}
         assert {t.reason for t in trials} == {f"no score: {why}"}
 
 
-def test_an_error_of_one_shape_is_told_and_leaves_the_others():
+def test_an_error_in_one_shape_does_not_affect_the_others():
     class Narrow(TableSpace):
-        def net(self, alike, layout, task):
-            if alike[0]["width"] == 64 and not torch.empty(0).is_meta:
+        def build_batch(self, architectures, task, layout=None):
+            if architectures[0]["width"] == 64 and not torch.empty(0).is_meta:
                 raise KeyError("no such layer")
-            return super().net(alike, layout, task)
+            return super().build_batch(architectures, task, layout)
 
     problem = make_problem()
-    asked = proposals(problem, [{}, {"width": 64}, {"width": 128}])
-    trials = train(asked, problem, Narrow().for_task(problem.task))
+    proposed = proposals(problem, [{}, {"width": 64}, {"width": 128}])
+    trials = train(proposed, problem, Narrow().for_task(problem.task))
     assert [t.status for t in trials] == ["ok", "failed", "ok"]
     assert trials[1].reason == "KeyError: 'no such layer'"
-    assert_same(trials[0], train(asked[:1], problem)[0])
+    assert_same(trials[0], train(proposed[:1], problem)[0])
 
 
-@pytest.mark.parametrize("space", [DictSpace({"x": (0, 1)}), None])
-def test_other_spaces_are_refused_in_one_sentence(space):
+@pytest.mark.parametrize("space", [DictSpace({"x": (0, 1)}), ImageSpace()])
+def test_spaces_without_batches_raise_an_error(space):
     with pytest.raises(InvalidParameterError) as caught:
-        PopulationTrainer().setup(space)
+        PopulationTrainer().setup(space, make_problem(), make_context())
     text = str(caught.value)
     assert text.startswith(
-        "The 'search_space' parameter of PopulationTrainer must be a TableSpace that "
-        "builds its own networks for trainer='population', or take trainer='skorch', "
-        "got "
+        "The 'search_space' parameter of PopulationTrainer must be a space that builds "
+        "batches of networks for trainer='population', or take trainer='skorch', got "
     )
     assert text.count("\n") == 0 and text.endswith(".")
 
@@ -304,16 +314,16 @@ def test_other_spaces_are_refused_in_one_sentence(space):
 # ----------------------------------------------------------------------------- memory
 
 
-def starving(where, room, error, after=0):
-    """A method that runs out of memory where a unit has too many members."""
-    plain = getattr(unit_module._Training, where)
+def out_of_memory(where, has_room, error, after=0):
+    """Return a method that runs out of memory unless `has_room(group)`."""
+    original = getattr(TrainingLoop, where)
 
-    def starve(self, *args):
-        if not room(self.unit) and self.unit.step >= after:
+    def run_out_of_memory(self, *args):
+        if not has_room(self.group) and self.group.step >= after:
             raise error
-        return plain(self, *args)
+        return original(self, *args)
 
-    return starve
+    return run_out_of_memory
 
 
 ERRORS = [
@@ -324,91 +334,102 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(
-    ("where", "after"), [("_load", 0), ("_step", 4), ("_look", 0), ("_step", 20)]
+    ("where", "after"),
+    [("_load", 0), ("_step", 4), ("_take_snapshot", 0), ("_step", 20)],
 )
 @pytest.mark.parametrize("optimizer", ["adamw", "momentum"])
-def test_units_without_room_are_halved(where, after, optimizer, monkeypatch, two_rungs):
+def test_groups_out_of_memory_are_split(
+    where, after, optimizer, monkeypatch, two_rungs
+):
     rate = "ntk_lr" if optimizer == "adamw" else "sgd_lr"
     choices = [{"optimizer": optimizer, rate: r, "dropout": 0.1} for r in RATES[:5]]
     problem = make_problem(n=60, n_steps=30)
-    asked = proposals(problem, choices)
-    expected = train(asked, problem, halving=False)
-    starve = starving(where, lambda unit: len(unit.members) <= 2, ERRORS[0], after)
-    monkeypatch.setattr(unit_module._Training, where, starve)
-    trials = train(asked, problem, halving=False)
+    proposed = proposals(problem, choices)
+    expected = train(proposed, problem, halving=False)
+    run_out_of_memory = out_of_memory(
+        where, lambda group: len(group.trials) <= 2, ERRORS[0], after
+    )
+    monkeypatch.setattr(TrainingLoop, where, run_out_of_memory)
+    trials = train(proposed, problem, halving=False)
     for trial, other in zip(trials, expected, strict=True):
         assert_same(trial, other)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_what_short_memory_looks_like(error, monkeypatch):
+def test_all_memory_errors_are_recognised(error, monkeypatch):
     problem = make_problem(n=60, n_steps=5)
-    asked = proposals(problem, [{}, {"ntk_lr": 0.1}])
-    starve = starving("_step", lambda unit: len(unit.members) == 1, error)
-    monkeypatch.setattr(unit_module._Training, "_step", starve)
-    assert [t.status for t in train(asked, problem)] == ["ok", "ok"]
-    starve = starving("_step", lambda unit: False, error)
-    monkeypatch.setattr(unit_module._Training, "_step", starve)
-    assert {t.reason for t in train(asked, problem)} == {"out of memory"}
+    proposed = proposals(problem, [{}, {"ntk_lr": 0.1}])
+    run_out_of_memory = out_of_memory(
+        "_step", lambda group: len(group.trials) == 1, error
+    )
+    monkeypatch.setattr(TrainingLoop, "_step", run_out_of_memory)
+    assert [t.status for t in train(proposed, problem)] == ["ok", "ok"]
+    run_out_of_memory = out_of_memory("_step", lambda group: False, error)
+    monkeypatch.setattr(TrainingLoop, "_step", run_out_of_memory)
+    assert {t.reason for t in train(proposed, problem)} == {"out of memory"}
 
 
-def test_memory_that_is_short_after_a_rung_loses_nothing(monkeypatch, two_rungs):
+def test_groups_are_split_if_memory_runs_out_after_a_rung(monkeypatch, two_rungs):
     problem = make_problem(n=60, n_steps=30)  # rungs at 10 and 30
-    asked = proposals(problem, [{"ntk_lr": r} for r in RATES[:4]])
-    expected = train(asked, problem, halving=False)
-    starve = starving("_look", lambda u: len(u.members) < 4 or u.step < 26, ERRORS[0])
-    monkeypatch.setattr(unit_module._Training, "_look", starve)
-    trials = train(asked, problem, halving=False)
+    proposed = proposals(problem, [{"ntk_lr": r} for r in RATES[:4]])
+    expected = train(proposed, problem, halving=False)
+    where = "_take_snapshot"
+    run_out_of_memory = out_of_memory(
+        where, lambda g: len(g.trials) < 4 or g.step < 26, ERRORS[0]
+    )
+    monkeypatch.setattr(TrainingLoop, where, run_out_of_memory)
+    trials = train(proposed, problem, halving=False)
     for trial, other in zip(trials, expected, strict=True):
         assert_same(trial, other)
 
 
-@pytest.mark.parametrize("where", ["_load", "_step", "_look"])
-def test_a_member_without_room_fails_alone(where, monkeypatch):
+@pytest.mark.parametrize("where", ["_load", "_step", "_take_snapshot"])
+def test_a_trial_that_runs_out_of_memory_does_not_affect_the_others(where, monkeypatch):
     problem = make_problem(n_steps=20)
-    asked = proposals(problem, [{"ntk_lr": r} for r in RATES[:4]])
-    expected = train(asked, problem)
+    proposed = proposals(problem, [{"ntk_lr": r} for r in RATES[:4]])
+    expected = train(proposed, problem)
     numbers = [1]
-    starve = starving(
+    run_out_of_memory = out_of_memory(
         where,
-        lambda unit: not any(m.proposal.number in numbers for m in unit.members),
+        lambda group: not any(t.proposal.number in numbers for t in group.trials),
         ERRORS[0],
     )
-    monkeypatch.setattr(unit_module._Training, where, starve)
-    trials = train(asked, problem)
+    monkeypatch.setattr(TrainingLoop, where, run_out_of_memory)
+    trials = train(proposed, problem)
     assert (trials[1].status, trials[1].reason) == ("failed", "out of memory")
-    for place in (0, 2, 3):
-        assert_same(trials[place], expected[place])
+    for index in (0, 2, 3):
+        assert_same(trials[index], expected[index])
 
 
 # ------------------------------------------------------------------------ time, Ctrl-C
 
 
-class TimeBudget:
-    """A clock that the steps of a training move."""
+class StepClock:
+    """A clock that advances with the steps of a training."""
 
     def __init__(self, monkeypatch, per_step=1.0):
         self.now = 0.0
-        plain = unit_module._Training._step
+        original = TrainingLoop._step
 
         def step(training, number):
-            plain(training, number)
+            original(training, number)
             self.now += per_step
 
-        monkeypatch.setattr(unit_module._Training, "_step", step)
+        monkeypatch.setattr(TrainingLoop, "_step", step)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
-@pytest.mark.parametrize("n_units", [1, 2])
-def test_the_deadline_keeps_what_an_earlier_rung_gave(n_units, monkeypatch, two_rungs):
+@pytest.mark.parametrize("n_groups", [1, 2])
+def test_trials_keep_the_score_of_the_last_rung_at_the_deadline(
+    n_groups, monkeypatch, two_rungs
+):
     problem = make_problem(n_steps=30)  # rungs at 10 and 30
-    depths = [2, 2, 2] if n_units == 1 else [2, 1, 2]
+    depths = [2, 2, 2] if n_groups == 1 else [2, 1, 2]
     choices = [{"ntk_lr": r, "depth": d} for r, d in zip(RATES, depths, strict=False)]
-    asked = proposals(problem, choices)
-    whole = train(asked, problem)
-    TimeBudget(monkeypatch)
-    cut = replace(problem, deadline=10.0 * n_units + 5)
-    trials = train(asked, cut)
+    proposed = proposals(problem, choices)
+    whole = train(proposed, problem)
+    StepClock(monkeypatch)
+    trials = train(proposed, problem, deadline=10.0 * n_groups + 5)
     for trial, other in zip(trials, whole, strict=True):
         assert trial.status == "ok" and trial.proposal.rung == 0
         assert trial.rung_scores == pytest.approx(other.rung_scores[:1], abs=1e-4)
@@ -416,140 +437,141 @@ def test_the_deadline_keeps_what_an_earlier_rung_gave(n_units, monkeypatch, two_
         assert trial.fold_scores and trial.networks is not None
 
 
-def test_the_deadline_before_the_first_rung_stops_the_trial(monkeypatch, two_rungs):
+def test_a_deadline_before_the_first_rung_stops_the_trial(monkeypatch, two_rungs):
     problem = make_problem(n_steps=30)
-    asked = proposals(problem, [{}, {"depth": 1}])
-    TimeBudget(monkeypatch)
-    trials = train(asked, replace(problem, deadline=15.0))
+    proposed = proposals(problem, [{}, {"depth": 1}])
+    StepClock(monkeypatch)
+    trials = train(proposed, problem, deadline=15.0)
     assert sorted(t.status for t in trials) == ["ok", "stopped"]
     (late,) = (t for t in trials if t.status == "stopped")
     assert late.reason == "out of time" and late.score is None
     assert late.seconds > 0 and late.rung_scores == () and late.networks is None
-    none = train(asked, replace(problem, deadline=5.0))
+    none = train(proposed, problem, deadline=5.0)
     assert [(t.status, t.reason) for t in none] == [("stopped", "out of time")] * 2
-    never = train(asked, replace(problem, deadline=-1.0))
+    never = train(proposed, problem, deadline=-1.0)
     assert [(t.status, t.seconds) for t in never] == [("stopped", 0)] * 2
 
 
-def interrupting(at, member=None):
-    plain, n_calls = unit_module._Training._step, []
+def interrupting(at, trial=None):
+    original, n_calls = TrainingLoop._step, []
 
     def step(self, number):
         n_calls.append(number)
-        numbers = [m.proposal.number for m in self.unit.members]
-        if number == at and (member is None or member in numbers):
+        numbers = [t.proposal.number for t in self.group.trials]
+        if number == at and (trial is None or trial in numbers):
             raise KeyboardInterrupt
-        plain(self, number)
+        original(self, number)
 
     return step, n_calls
 
 
 @pytest.mark.parametrize("depths", [(2, 2, 2), (2, 1, 3)])
-def test_ctrl_c_keeps_what_an_earlier_rung_gave(depths, monkeypatch, two_rungs):
+def test_trials_keep_the_score_of_the_last_rung_after_ctrl_c(
+    depths, monkeypatch, two_rungs
+):
     problem = make_problem(n_steps=30)
     choices = [{"ntk_lr": 0.02 + 0.01 * d, "depth": d} for d in depths]
     choices = [
         {**c, "weight_decay": w} for c, w in zip(choices, (0.0, 0.05, 0.1), strict=True)
     ]
-    asked = proposals(problem, choices)
-    whole = train(asked, problem)
+    proposed = proposals(problem, choices)
+    whole = train(proposed, problem)
     step, calls = interrupting(at=15)
-    monkeypatch.setattr(unit_module._Training, "_step", step)
-    trials = train(asked, problem)
+    monkeypatch.setattr(TrainingLoop, "_step", step)
+    trials = train(proposed, problem)
     assert [t.status for t in trials] == ["ok"] * 3
-    assert calls[-1] == 15  # and nothing after it
+    assert calls[-1] == 15  # the last step
     for trial, other in zip(trials, whole, strict=True):
         assert trial.rung_scores[0] == pytest.approx(other.rung_scores[0], abs=1e-4)
     assert {t.proposal.rung for t in trials} == {0}
 
 
-def test_ctrl_c_before_the_first_rung_ends_all(monkeypatch, two_rungs):
+def test_ctrl_c_before_the_first_rung_stops_all_trials(monkeypatch, two_rungs):
     problem = make_problem(n_steps=30)
-    asked = proposals(problem, [{}, {"depth": 1}, {"depth": 3}])
+    proposed = proposals(problem, [{}, {"depth": 1}, {"depth": 3}])
     step, calls = interrupting(at=5)
-    monkeypatch.setattr(unit_module._Training, "_step", step)
-    trials = train(asked, problem)
+    monkeypatch.setattr(TrainingLoop, "_step", step)
+    trials = train(proposed, problem)
     assert [(t.status, t.reason) for t in trials] == [("stopped", "interrupted")] * 3
     assert calls == list(range(6))
 
 
-def test_ctrl_c_keeps_units_that_are_done(monkeypatch):
+def test_ctrl_c_keeps_finished_groups(monkeypatch):
     problem = make_problem(n_steps=20)
-    asked = proposals(problem, [{}, {"depth": 1}, {"depth": 4}])
-    step, _ = interrupting(at=5, member=1)
-    monkeypatch.setattr(unit_module._Training, "_step", step)
-    trials = train(asked, problem)
+    proposed = proposals(problem, [{}, {"depth": 1}, {"depth": 4}])
+    step, _ = interrupting(at=5, trial=1)
+    monkeypatch.setattr(TrainingLoop, "_step", step)
+    trials = train(proposed, problem)
     assert [t.status for t in trials] == ["ok", "stopped", "ok"]  # the shortest is last
     assert trials[1].reason == "interrupted"
 
 
-# --------------------------------------------------------------------- halving, resume
+# ------------------------------------------------------------------ successive halving
 
 
 @pytest.mark.parametrize("n_cells", [None, 1, 3 * 32 * 256 * 2])
-def test_weaker_trials_are_dropped_and_the_others_are_what_they_were(
+def test_dropping_trials_does_not_affect_the_promoted_ones(
     n_cells, monkeypatch, two_rungs
 ):
     if n_cells is not None:
-        monkeypatch.setattr(population, "UNIT_CELLS", n_cells)
+        monkeypatch.setattr(population_module, "MAX_CELLS", n_cells)
     problem = make_problem(n=60, n_steps=30)  # rungs at 10 and 30
     choices = [{"ntk_lr": 0.006, "dropout": 0.5, "width": 64}]  # the default
     choices += [{"ntk_lr": r} for r in (0.01, 0.02, 0.03, 0.05, 0.1, 0.2)]
     choices += [{"depth": 0}, {"depth": 1, "ntk_lr": 0.1}, {"depth": 3}]
-    asked = proposals(problem, choices)
-    halved = train(asked, problem)
-    whole = train(asked, problem, halving=False)
-    dropped = [t for t in halved if t.proposal.rung == 0]
-    left = [t for t in halved if t.proposal.rung == 1]
-    assert len(left) in (5, 6) and len(left) + len(dropped) == 10
-    assert halved[0].proposal.rung == 1  # the default is always in the comparison
-    assert all(len(t.rung_scores) == 2 for t in [*left, *whole])
+    proposed = proposals(problem, choices)
+    reduced = train(proposed, problem)
+    whole = train(proposed, problem, halving=False)
+    dropped = [t for t in reduced if t.proposal.rung == 0]
+    promoted = [t for t in reduced if t.proposal.rung == 1]
+    assert len(promoted) in (5, 6) and len(promoted) + len(dropped) == 10
+    assert reduced[0].proposal.rung == 1  # the default is always promoted
+    assert all(len(t.rung_scores) == 2 for t in [*promoted, *whole])
     assert all(len(t.rung_scores) == 1 for t in dropped)
     assert all(t.status == "ok" and t.networks is not None for t in dropped)
-    for trial in left:
+    for trial in promoted:
         assert_same(trial, whole[trial.proposal.number])
     for trial in dropped:
         first = whole[trial.proposal.number].rung_scores[0]
         assert trial.score == pytest.approx(first, abs=1e-4)
         assert trial.rung_scores[-1] == trial.score and trial.stop == 10 / 30
-    best_left = sorted(t.rung_scores[0] - 0.1 * t.loss for t in left)[-3:]
-    assert min(best_left) >= max(t.score - 0.1 * t.loss for t in dropped) - 0.1
+    best_promoted = sorted(t.rung_scores[0] - 0.1 * t.loss for t in promoted)[-3:]
+    assert min(best_promoted) >= max(t.score - 0.1 * t.loss for t in dropped) - 0.1
 
 
-def test_a_cohort_of_three_is_not_halved(two_rungs):
+def test_a_cohort_of_three_is_not_reduced(two_rungs):
     problem = make_problem(n_steps=30)
     trials = train(proposals(problem, [{"ntk_lr": r} for r in RATES[:3]]), problem)
     assert [t.proposal.rung for t in trials] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("n_cells", [None, 1])
-def test_small_units_are_joined_after_halving(n_cells, monkeypatch, two_rungs):
-    """Units shrink; what is left of two of the same kind goes on as one."""
+def test_small_groups_are_joined_after_a_rung(n_cells, monkeypatch, two_rungs):
     problem = make_problem(n=60, n_steps=30)
-    n_most = 4 if n_cells is None else 1
-    monkeypatch.setattr(population, "UNIT_CELLS", n_cells or 4 * 32 * 256 * 2)
+    n_max = 4 if n_cells is None else 1
+    monkeypatch.setattr(population_module, "MAX_CELLS", n_cells or 4 * 32 * 256 * 2)
     sizes = []
-    plain = unit_module.advance
+    original = loop_module.train_stacked
 
-    def noting(unit, space, problem, schedule, rung):
-        sizes.append((rung, len(unit.members)))
-        return plain(unit, space, problem, schedule, rung)
+    def recording(group, rung, *arguments):
+        sizes.append((rung, len(group.trials)))
+        original(group, rung, *arguments)
 
-    monkeypatch.setattr(population, "advance", noting)
-    asked = proposals(problem, [{"ntk_lr": r} for r in (*RATES, 0.006, 0.15)])
-    train([replace(proposal, origin="known") for proposal in asked], problem)
-    assert [n for rung, n in sizes if rung == 0] == [n_most] * (8 // n_most)
-    assert [n for rung, n in sizes if rung == 1] == [n_most] * (4 // n_most)
+    monkeypatch.setattr(population_module, "train_stacked", recording)
+    proposed = proposals(problem, [{"ntk_lr": r} for r in (*RATES, 0.006, 0.15)])
+    train([replace(proposal, origin="known") for proposal in proposed], problem)
+    assert [n for rung, n in sizes if rung == 0] == [n_max] * (8 // n_max)
+    assert [n for rung, n in sizes if rung == 1] == [n_max] * (4 // n_max)
 
 
 # ------------------------------------------------------------------------------- folds
 
 
 def layouts(kind="binary", n_steps=12):
-    """Three folds that differ in levels, columns, size and weight.
+    """Return a problem of three folds with other levels, columns, sizes and weights.
 
-    Few steps: rounding differs between processors, and batch normalisation makes it
-    grow with each of them.
+    There are few steps, because rounding differs between processors and batch
+    normalisation amplifies it at each step.
     """
     n = 120
     rng = np.random.default_rng(0)
@@ -562,10 +584,10 @@ def layouts(kind="binary", n_steps=12):
     problem = make_problem(kind, n, splits=splits, weight=weight, n_steps=n_steps)
     first, second, third = problem.folds
 
-    def cut(rows, columns):
+    def select(rows, columns):
         return replace(rows, x=rows.x[:, columns])
 
-    # The second fold knows fewer levels, the third has no two-valued column.
+    # The second fold has fewer levels, the third has no binary column.
     few = replace(second.task, cardinalities=(2, 12))
     x, valid = second.train.x.copy(), second.valid.x.copy()
     for table in (x, valid):
@@ -577,12 +599,12 @@ def layouts(kind="binary", n_steps=12):
         train=replace(second.train, x=x),
         valid=replace(second.valid, x=valid),
     )
-    left = [0, 1, 2, 3, 5, 6]
+    columns = [0, 1, 2, 3, 5, 6]
     third = replace(
         third,
         task=replace(third.task, n_binary=0),
-        train=cut(third.train, left),
-        valid=cut(third.valid, left),
+        train=select(third.train, columns),
+        valid=select(third.valid, columns),
     )
     return replace(problem, folds=(first, second, third))
 
@@ -591,26 +613,27 @@ def layouts(kind="binary", n_steps=12):
 @pytest.mark.parametrize(
     "family", [{"embedding_size": 8}, {"packing": 4}, {"normalisation": "batch"}]
 )
-def test_folds_of_different_layout_size_and_weight(kind, family):
+def test_folds_may_differ_in_layout_size_and_weight(kind, family):
     problem = layouts(kind)
     choices = [family, {**family, "ntk_lr": 0.02}, {**family, "depth": 1}]
-    asked = proposals(problem, choices)
-    together = train(asked, problem)
-    for place, trial in enumerate(together):
+    proposed = proposals(problem, choices)
+    together = train(proposed, problem)
+    for proposal, trial in zip(proposed, together, strict=True):
         assert trial.status == "ok"
-        assert_same(trial, train([asked[place]], problem)[0])
-        nets = rebuilt(trial, problem)
+        assert_same(trial, train([proposal], problem)[0])
+        nets = to_networks(trial, problem)
         for fold, net, score in zip(
             problem.folds, nets, trial.fold_scores, strict=True
         ):
             output = evaluate(net.module_, torch.tensor(fold.valid.x))
             predicted = fold.restore(output)
-            told = (fold.valid_rows, fold.valid.weight)
-            assert score == pytest.approx(problem.score(predicted, *told), abs=1e-4)
+            rows, weight = fold.valid_rows, fold.valid.weight
+            again = problem.scorer.score(predicted, rows, weight).value
+            assert score == pytest.approx(again, abs=1e-4)
 
 
 def test_a_fold_is_trained_with_its_own_weights():
-    """Rows of one class that weigh nothing are not learnt."""
+    """A class whose rows have almost no weight is not learnt."""
     problem = make_problem(n=80, n_steps=60, cardinalities=())
     fold = problem.folds[0]
     weight = np.where(fold.train.y == 0, 1e-6, 1.0)
@@ -630,16 +653,16 @@ def test_a_fold_is_trained_with_its_own_weights():
     ],
     ids=["one", "uneven", "overlapping"],
 )
-def test_folds_of_the_users_own(splits):
-    told = [tuple(map(np.asarray, split)) for split in splits]
-    problem = make_problem(n=120, splits=told, n_steps=20)
+def test_user_defined_folds_are_accepted(splits):
+    splits = [tuple(map(np.asarray, split)) for split in splits]
+    problem = make_problem(n=120, splits=splits, n_steps=20)
     (trial,) = train(proposals(problem, [{}]), problem)
     seen = np.zeros(120, dtype=bool)
-    for _, valid in told:
+    for _, valid in splits:
         seen[valid] = True
     np.testing.assert_array_equal(~np.isnan(trial.predictions).any(axis=1), seen)
     assert len(trial.networks) == len(splits)
-    nets = rebuilt(trial, problem)
+    nets = to_networks(trial, problem)
     total, count = np.zeros((120, 2)), np.zeros((120, 1))
     for fold, net in zip(problem.folds, nets, strict=True):
         output = evaluate(net.module_, torch.tensor(fold.valid.x))
@@ -652,7 +675,7 @@ def test_folds_of_the_users_own(splits):
 
 @pytest.mark.parametrize("cls", [NASClassifier, NASRegressor])
 @pytest.mark.parametrize("n", [40, 300])
-def test_weights_are_repetitions(cls, n):
+def test_integer_weights_equal_repeated_rows(cls, n):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, 3))
     y = X[:, 0] + X[:, 1] ** 2 if cls is NASRegressor else (X[:, 0] > 0).astype(int)
@@ -660,34 +683,33 @@ def test_weights_are_repetitions(cls, n):
     repeated = np.repeat(np.arange(n), weight)
     options = {"max_trials": 2, "max_epochs": 3, "n_jobs": 1, "random_state": 0}
     one = cls(**options).fit(X, y, sample_weight=weight)
-    assert isinstance(one._find_trainer(), PopulationTrainer)
     other = cls(**options).fit(X[repeated], y[repeated])
     assert one.best_score_ == other.best_score_
     assert one.best_architecture_ == other.best_architecture_
-    answer = "predict" if cls is NASRegressor else "predict_proba"
-    np.testing.assert_array_equal(getattr(one, answer)(X), getattr(other, answer)(X))
+    method = "predict" if cls is NASRegressor else "predict_proba"
+    np.testing.assert_array_equal(getattr(one, method)(X), getattr(other, method)(X))
 
 
 # ----------------------------------------------------------------------------- workers
 
 
-def test_workers_change_nothing(monkeypatch, two_rungs):
+def test_results_do_not_depend_on_the_number_of_workers(monkeypatch, two_rungs):
     problem = make_problem(n=60, n_steps=30)
     choices = [{"ntk_lr": r} for r in RATES] + [{"depth": 1}, {"packing": 4}]
-    asked = proposals(problem, choices)
-    alone = train(asked, problem)
-    monkeypatch.setattr(workers, "WORTH_WORKERS", 0.0)
-    monkeypatch.setattr(workers, "ROOM_FOR_WORKERS", 0.0)
-    two = train(asked, replace(problem, n_jobs=2))
+    proposed = proposals(problem, choices)
+    alone = train(proposed, problem)
+    monkeypatch.setattr(run_module, "WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(run_module, "ROOM_FOR_WORKERS", 0.0)
+    two = train(proposed, problem, n_jobs=2)
     for one, other in zip(alone, two, strict=True):
         assert one.proposal == other.proposal
         assert one.rung_scores == other.rung_scores
         np.testing.assert_array_equal(one.predictions, other.predictions)
-        for mine, yours in zip(one.networks, other.networks, strict=True):
-            assert all(torch.equal(mine[name], yours[name]) for name in mine)
+        for state, other_state in zip(one.networks, other.networks, strict=True):
+            assert all(torch.equal(state[name], other_state[name]) for name in state)
 
 
-def test_torch_is_left_as_found():
+def test_state_of_torch_is_unchanged():
     torch.manual_seed(5)
     state = torch.get_rng_state(), torch.get_num_threads()
     problem = make_problem(n_steps=5)
@@ -698,20 +720,16 @@ def test_torch_is_left_as_found():
     assert state[1] == torch.get_num_threads()
 
 
-def test_a_worker_that_dies_fails_its_trials_alone(monkeypatch):
-    """What was there before stays, and the search tells why."""
-    from sknas.trainers import _successive_halving as _cohort
+def test_trials_keep_the_last_rung_if_workers_cannot_be_started(monkeypatch):
+    original, calls = advance_module.run_tasks, []
 
-    whole = _cohort.run_tasks
-    calls = []
-
-    def run_tasks(*told):
-        calls.append(told)
+    def run_tasks(*arguments):
+        calls.append(arguments)
         if len(calls) > 1:
             raise OSError("the worker was killed")
-        return whole(*told)
+        return original(*arguments)
 
-    monkeypatch.setattr(_cohort, "run_tasks", run_tasks)
+    monkeypatch.setattr(advance_module, "run_tasks", run_tasks)
     X = np.random.default_rng(0).standard_normal((300, 3))
     model = NASClassifier(max_trials=3, random_state=0, n_jobs=1)
     model.fit(X, X[:, 0] > 0)
@@ -720,35 +738,29 @@ def test_a_worker_that_dies_fails_its_trials_alone(monkeypatch):
     assert model.score(X, X[:, 0] > 0) > 0.8
 
 
-def test_a_space_with_a_build_of_its_own_is_not_batched():
+def test_a_space_that_overrides_build_is_not_batched():
     class Own(TableSpace):
-        def build(self, architectures, task):
-            return super().build(architectures, task)
+        def build(self, architecture, task):
+            return super().build(architecture, task)
 
-    with pytest.raises(InvalidParameterError, match="builds its own networks"):
-        PopulationTrainer().setup(Own())
+    with pytest.raises(InvalidParameterError, match="builds batches of"):
+        PopulationTrainer().setup(Own(), make_problem(), make_context())
 
 
 def test_a_failed_training_is_not_kept_alive_by_its_error(monkeypatch):
-    """The halves would else start beside all that filled the memory."""
-    import gc
-    import weakref
-
-    from sknas.trainers import _loop as _unit
-
+    """Its tensors would occupy the memory that the retry needs."""
     alive, seen = [], []
-    whole = _unit._Training
 
-    class Training(whole):
+    class Loop(TrainingLoop):
         def run(self, rung):
             gc.collect()
             seen.append(sum(ref() is not None for ref in alive))
             alive.append(weakref.ref(self))
-            if len(self.unit.members) > 1:
+            if len(self.group.trials) > 1:
                 raise MemoryError
             super().run(rung)
 
-    monkeypatch.setattr(_unit, "_Training", Training)
+    monkeypatch.setattr(loop_module, "TrainingLoop", Loop)
     X = np.random.default_rng(0).standard_normal((120, 3))
     space = TableSpace(depth=(1, 1), width=(16,), activation=("relu",))
     NASClassifier(space, "random", max_trials=4, max_epochs=3, random_state=0).fit(
@@ -757,19 +769,16 @@ def test_a_failed_training_is_not_kept_alive_by_its_error(monkeypatch):
     assert len(seen) > 2 and max(seen) == 0
 
 
-def test_a_large_group_is_dealt_into_units_of_the_same_size(monkeypatch):
+def test_many_trials_of_one_shape_are_split_into_groups_of_equal_size(monkeypatch):
     problem = make_problem()
-    monkeypatch.setattr(population, "UNIT_NETWORKS", 4 * len(problem.folds))
-    trainer = PopulationTrainer()
-    trainer.setup(space_of(problem))
-    asked = proposals(problem, [{"ntk_lr": 0.01 * (j + 1)} for j in range(9)])
-    schedules = {p.number: Schedule.of(p.architecture, problem) for p in asked}
-    units = trainer._units(asked, problem, schedules)
-    assert [len(unit.members) for unit in units] == [3, 3, 3]
+    monkeypatch.setattr(population_module, "MAX_NETWORKS", 4 * len(problem.folds))
+    trainer = make_trainer(problem)
+    proposed = proposals(problem, [{"ntk_lr": 0.01 * (j + 1)} for j in range(9)])
+    assert [len(group.trials) for group in trainer._make_groups(proposed)] == [3, 3, 3]
 
 
 def test_training_does_not_import_the_compiler():
-    """It takes a second or two, in each worker."""
+    """The import takes one or two seconds in each worker."""
     code = (
         "import sys\n"
         "from sklearn.datasets import load_iris\n"

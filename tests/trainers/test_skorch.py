@@ -1,4 +1,4 @@
-"""The reference trainer: one network after the other, halved like a cohort."""
+"""The reference trainer: networks are trained one by one, from rung to rung."""
 
 import time
 from dataclasses import replace
@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from cohorts import assert_same, make_problem, proposals, space_of
+from cohorts import assert_same, make_problem, make_trainer, proposals
 from sklearn.model_selection import TimeSeriesSplit
 from torch import nn
 
-import sknas._parallel.run as workers
-import sknas.trainers._schedule as plan_module
+import sknas._parallel.run as run_module
+import sknas.trainers._schedule as schedule_module
 import sknas.trainers._skorch as skorch_module
 from sknas import NASClassifier
+from sknas._history import Cause
 from sknas.nets import Linear, TableInput
 from sknas.spaces import Integer, Space
 from sknas.trainers import SkorchTrainer
@@ -23,14 +24,13 @@ RATES = [0.04, 0.01, 0.02, 0.08, 0.005, 0.1, 0.03, 0.06]
 
 
 class Widths(Space):
-    """A user's space: one hidden layer, and no training choices at all."""
+    """A user-defined space: one hidden layer and no training choices."""
 
     @property
     def choices(self):
         return {"width": Integer(4, 64, log=True, default=16)}
 
-    def build(self, architectures, task):
-        (architecture,) = architectures
+    def build(self, architecture, task):
         inputs = TableInput(1, task)
         hidden = Linear(1, inputs.n_features, architecture["width"])
         output = Linear(1, architecture["width"], task.n_outputs)
@@ -39,33 +39,33 @@ class Widths(Space):
 
 @pytest.fixture(autouse=True)
 def two_rungs(monkeypatch):
-    """Rungs at a third and at the end, however short a training is."""
-    monkeypatch.setattr(plan_module, "n_cycles", lambda n_steps: 2)
+    """Set two rungs, at a third and at the end, for trainings of any length."""
+    monkeypatch.setattr(schedule_module, "n_cycles", lambda n_steps: 2)
     monkeypatch.setattr("sknas.trainers._skorch_net.n_cycles", lambda n_steps: 2)
+    monkeypatch.setattr("sknas.trainers._train_network.n_cycles", lambda n_steps: 2)
 
 
-def train(asked, problem, space=None, halving=True):
-    trainer = SkorchTrainer(halving=halving)
-    trainer.setup(space_of(problem) if space is None else space)
-    return trainer.train(asked, problem), trainer
+def train(proposed, problem, space=None, halving=True, **changes):
+    trainer = make_trainer(problem, space, SkorchTrainer(halving=halving), **changes)
+    return trainer.train(proposed), trainer
 
 
 def cohort(problem, n=8):
     return proposals(problem, [{"ntk_lr": rate, "dropout": 0.5} for rate in RATES[:n]])
 
 
-def test_weak_trials_are_dropped_and_the_others_go_on_as_if_alone():
+def test_dropping_trials_does_not_affect_the_promoted_ones():
     problem = make_problem("multiclass", n_steps=30)
-    asked = cohort(problem)
-    halved, _ = train(asked, problem)
-    whole, _ = train(asked, problem, halving=False)
-    rungs = [trial.proposal.rung for trial in halved]
-    assert rungs[0] == 1  # the default network is always in the comparison
+    proposed = cohort(problem)
+    reduced, _ = train(proposed, problem)
+    whole, _ = train(proposed, problem, halving=False)
+    rungs = [trial.proposal.rung for trial in reduced]
+    assert rungs[0] == 1  # the default is always promoted
     assert rungs[1:].count(1) in (3, 4)
     first = [trial.rung_scores[0] for trial in whole]
-    for place, (trial, other) in enumerate(zip(halved, whole, strict=True)):
+    for index, (trial, other) in enumerate(zip(reduced, whole, strict=True)):
         assert trial.status == "ok" and len(other.rung_scores) == 2
-        assert trial.rung_scores[0] == first[place]
+        assert trial.rung_scores[0] == first[index]
         if trial.proposal.rung == 1:
             assert_same(trial, other, atol=1e-6)
         else:
@@ -73,10 +73,10 @@ def test_weak_trials_are_dropped_and_the_others_go_on_as_if_alone():
 
 
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "regression"])
-def test_the_networks_of_a_trial_give_its_predictions(kind):
+def test_networks_of_a_trial_reproduce_its_predictions(kind):
     problem = make_problem(kind, n_folds=3, n_steps=20)
     (trial,), trainer = train(cohort(problem, 1), problem)
-    nets = trainer.rebuilt(trial, problem)
+    nets = trainer.to_networks(trial)
     assert len(nets) == len(trial.networks) == 3
     for fold, net in zip(problem.folds, nets, strict=True):
         output = evaluate(net.module_, torch.tensor(fold.valid.x))
@@ -84,44 +84,44 @@ def test_the_networks_of_a_trial_give_its_predictions(kind):
         np.testing.assert_allclose(fold.restore(output), expected, atol=1e-5)
 
 
-def test_time_that_ends_leaves_the_rung_before(monkeypatch):
+def test_trials_keep_the_score_of_the_last_rung_at_the_deadline(monkeypatch):
     problem = make_problem("binary", n_steps=30)
-    asked = cohort(problem, 2)
-    whole, _ = train(asked, problem)
-    plain, calls = skorch_module.train_network, []
+    proposed = cohort(problem, 2)
+    whole, _ = train(proposed, problem)
+    original, calls = skorch_module.train_network, []
 
-    def slow(training, *told):
+    def slow(training, *arguments):
         calls.append(training.rungs_left)
         if not training.rungs_left:
             training = replace(training, deadline=time.monotonic())
-        return plain(training, *told)
+        return original(training, *arguments)
 
     monkeypatch.setattr(skorch_module, "train_network", slow)
-    cut, _ = train(asked, problem)
-    for trial, other in zip(cut, whole, strict=True):
+    truncated, _ = train(proposed, problem)
+    for trial, other in zip(truncated, whole, strict=True):
         assert trial.status == "ok" and trial.proposal.rung == 0
         assert trial.rung_scores == other.rung_scores[:1]
         assert len(trial.networks) == len(problem.folds)
-    # The first fold that is cut ends it: the others could not be scored.
+    # No fold is trained after a truncated one: the trial can't be scored.
     assert calls.count(0) == 2
 
 
 def test_ctrl_c_after_a_rung_ends_the_search(monkeypatch):
-    """The trial has a score, and the search hears of it all the same."""
-    plain, n_second = skorch_module.train_network, []
+    """The search ends although all trials have a score."""
+    original, n_second = skorch_module.train_network, []
 
-    def interrupted(training, *told):
+    def interrupted(training, *arguments):
         if not training.rungs_left:
             n_second.append(training)
             if len(n_second) == 4:
                 raise KeyboardInterrupt
-        return plain(training, *told)
+        return original(training, *arguments)
 
     monkeypatch.setattr(skorch_module, "train_network", interrupted)
     problem = make_problem("binary", n_steps=30)
     trials, _ = train(cohort(problem, 4), problem)
     assert {trial.status for trial in trials} == {"ok"}
-    assert "interrupted" in {trial.reason for trial in trials}
+    assert Cause.INTERRUPTED in {trial.cause for trial in trials}
     n_second.clear()
     X = np.random.default_rng(0).standard_normal((60, 3))
     model = NASClassifier(
@@ -133,24 +133,24 @@ def test_ctrl_c_after_a_rung_ends_the_search(monkeypatch):
 def test_a_rung_is_not_trained_twice(monkeypatch):
     problem = make_problem("binary", n_steps=30)
     steps = []
-    plain = skorch_module.train_network
+    original = skorch_module.train_network
 
-    def noting(training, rows, valid, start):
-        trained = plain(training, rows, valid, start)
+    def recording(training, rows, valid, start):
+        trained = original(training, rows, valid, start)
         before = 0 if start is None else start.step
-        steps.append(trained.checkpoint.step - before)
+        steps.append(trained.state.step - before)
         return trained
 
-    monkeypatch.setattr(skorch_module, "train_network", noting)
+    monkeypatch.setattr(skorch_module, "train_network", recording)
     train(cohort(problem, 2), problem)
-    n_steps = plan_module.Schedule.of(
+    n_steps = schedule_module.Schedule.of(
         cohort(problem, 1)[0].architecture, problem
     ).n_steps
     assert sum(steps) == 2 * len(problem.folds) * n_steps
 
 
-def test_folds_of_any_size_are_looked_at_at_the_same_points():
-    """Bounds of epochs give small folds few steps."""
+def test_small_folds_have_as_many_snapshots_as_large_ones():
+    """With bounded epochs, small folds have few steps."""
     X = np.random.default_rng(0).standard_normal((900, 3))
     y = X[:, 0] > 0
     cv = TimeSeriesSplit(5)
@@ -162,18 +162,18 @@ def test_folds_of_any_size_are_looked_at_at_the_same_points():
         assert len(trial.fold_scores) == 5
 
 
-def test_workers_give_what_one_process_gives(monkeypatch):
-    problem = make_problem("binary", n_steps=200)  # two rungs in a worker, too
-    asked = cohort(problem, 4)
-    alone, _ = train(asked, problem)
-    monkeypatch.setattr(workers, "WORTH_WORKERS", 0.0)
-    monkeypatch.setattr(workers, "ROOM_FOR_WORKERS", 0.0)
-    together, _ = train(asked, replace(problem, n_jobs=2))
+def test_results_do_not_depend_on_the_number_of_workers(monkeypatch):
+    problem = make_problem("binary", n_steps=200)  # a worker has two rungs, too
+    proposed = cohort(problem, 4)
+    alone, _ = train(proposed, problem)
+    monkeypatch.setattr(run_module, "WORTH_WORKERS", 0.0)
+    monkeypatch.setattr(run_module, "ROOM_FOR_WORKERS", 0.0)
+    together, _ = train(proposed, problem, n_jobs=2)
     for one, other in zip(alone, together, strict=True):
         assert_same(one, other, atol=1e-6)
 
 
-def test_a_space_of_the_user_is_halved_and_its_folds_predict():
+def test_user_defined_spaces_have_successive_halving_and_fold_networks():
     X = np.random.default_rng(0).standard_normal((300, 3))
     y = X[:, 0] > X[:, 1]
     model = NASClassifier(
@@ -185,13 +185,12 @@ def test_a_space_of_the_user_is_halved_and_its_folds_predict():
     assert (model.cv_results_["n_params"] > 0).all()
 
 
-def test_a_build_that_counts_no_rows_without_memory_still_trains():
-    """Costs are counted on the network that was trained, not on a second one."""
+def test_parameters_of_the_trained_network_are_counted():
 
     class Drawn(Widths):
-        def build(self, architectures, task):
-            width = architectures[0]["width"]
-            net = super().build(architectures, task)
+        def build(self, architecture, task):
+            width = architecture["width"]
+            net = super().build(architecture, task)
             assert float(net[1].weight.detach().std()) < width  # needs real memory
             return net
 

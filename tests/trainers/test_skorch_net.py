@@ -1,4 +1,4 @@
-"""Training of one network: schedule, seeds, weights, faults, isolation."""
+"""Training of one network: schedule, seeds, weights, errors, isolation."""
 
 import pickle
 import time
@@ -53,7 +53,7 @@ KINDS = ["binary", "multiclass", "multilabel", "regression"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_learns_each_kind_of_target(kind):
+def test_training_learns_each_kind_of_target(kind):
     rows = make_rows(kind)
     trained = train_network(make_training(kind, rows, n_steps=400), rows, rows.x)
     output = trained.snapshots[-1].output
@@ -78,7 +78,7 @@ def weights(trained):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_seed_decides_everything(dropout):
+def test_everything_random_depends_on_the_seed(dropout):
     rows = make_rows()
     runs = [
         weights(train_network(make_training(seed=seed, dropout=dropout), rows))
@@ -88,7 +88,7 @@ def test_seed_decides_everything(dropout):
     assert not all(np.array_equal(a, b) for a, b in zip(*runs[1:], strict=True))
 
 
-def test_torch_is_left_as_found():
+def test_state_of_torch_is_unchanged():
     torch.manual_seed(5)
     before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled()
     train_network(make_training(), make_rows())
@@ -99,55 +99,55 @@ def test_torch_is_left_as_found():
     assert before[1] == torch.get_num_threads()
 
 
-def test_looks_only_where_the_learning_rate_is_zero():
+def test_snapshots_are_taken_at_zero_learning_rate():
     rows = make_rows()
     trained = train_network(make_training(n_steps=400, batch_size=64), rows, rows.x)
-    shares = [look.share for look in trained.snapshots]
+    shares = [snapshot.share for snapshot in trained.snapshots]
     assert shares[-1] == 1.0 and len(shares) == 3
     for share in shares[:-1]:
         assert coslog(share, 3) < 0.01
 
 
-def test_stop_ends_where_the_longer_training_was():
+def test_a_stopped_training_is_the_beginning_of_a_longer_one():
     rows = make_rows()
     whole = train_network(make_training(n_steps=400), rows, rows.x)
-    share, n_epochs = whole.snapshots[0].share, whole.snapshots[0].n_epochs
-    part = train_network(make_training(n_steps=400, stop=share), rows)
+    first = whole.snapshots[0]
+    part = train_network(make_training(n_steps=400, stop=first.share), rows)
     output = evaluate(part.net.module_, torch.tensor(rows.x))
-    np.testing.assert_allclose(output, whole.snapshots[0].output, rtol=1e-5, atol=1e-6)
-    assert 0 < n_epochs < whole.snapshots[-1].n_epochs
+    np.testing.assert_allclose(output, first.output, rtol=1e-5, atol=1e-6)
+    assert 0 < len(part.net.history) < len(whole.net.history)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "momentum", "sgd"])
-def test_a_training_goes_on_as_if_it_had_never_stopped(optimizer):
-    rows = make_rows()  # five batches an epoch: stops fall inside of some
-    told = {"optimizer": optimizer, "dropout": 0.5, "n_steps": 301}
-    whole = train_network(make_training(rows=rows, **told), rows, rows.x)
-    checkpoint, snapshots = None, []
-    for share in (0.05, *(look.share for look in whole.snapshots)):
-        torch.manual_seed(int(100 * share))  # of no effect
-        training = make_training(rows=rows, stop=share, **told)
-        part = train_network(training, rows, rows.x, checkpoint)
-        checkpoint = pickle.loads(pickle.dumps(part.checkpoint))
+def test_a_resumed_training_equals_an_uninterrupted_one(optimizer):
+    rows = make_rows()  # five batches per epoch, so that it stops within an epoch
+    options = {"optimizer": optimizer, "dropout": 0.5, "n_steps": 301}
+    whole = train_network(make_training(rows=rows, **options), rows, rows.x)
+    state, snapshots = None, []
+    for share in (0.05, *(snapshot.share for snapshot in whole.snapshots)):
+        torch.manual_seed(int(100 * share))  # must have no effect
+        training = make_training(rows=rows, stop=share, **options)
+        part = train_network(training, rows, rows.x, state)
+        state = pickle.loads(pickle.dumps(part.state))
         snapshots += part.snapshots
     assert len(snapshots) == len(whole.snapshots) == 2
     for one, other in zip(snapshots, whole.snapshots, strict=True):
         np.testing.assert_array_equal(one.output, other.output)
-        assert (one.share, one.n_epochs) == (other.share, other.n_epochs)
+        assert one.share == other.share
 
 
-def test_a_look_keeps_the_network_as_it_was():
+def test_a_snapshot_restores_the_network():
     rows = make_rows()
     trained = train_network(make_training(n_steps=400), rows, rows.x)
     module = trained.net.module_
-    for look in trained.snapshots:
-        module.load_state_dict(look.state)
+    for snapshot in trained.snapshots:
+        module.load_state_dict(snapshot.state)
         output = evaluate(module, torch.tensor(rows.x))
-        np.testing.assert_array_equal(output, look.output)
+        np.testing.assert_array_equal(output, snapshot.output)
     assert not np.array_equal(trained.snapshots[0].output, trained.snapshots[1].output)
 
 
-def test_half_precision_is_for_training_alone():
+def test_half_precision_is_used_only_in_training():
     rows = make_rows()
     outputs = [
         train_network(replace(make_training(), precision=precision), rows, rows.x)
@@ -163,17 +163,17 @@ def test_half_precision_is_for_training_alone():
 def test_max_epochs_bounds_the_training():
     rows = make_rows()
     trained = train_network(make_training(max_epochs=2), rows, rows.x)
-    assert (trained.snapshots[-1].share, trained.snapshots[-1].n_epochs) == (1.0, 2)
+    assert trained.snapshots[-1].share == 1.0
     assert len(trained.net.history) == 2
 
 
-def test_weights_count_as_repetitions():
+def test_integer_weights_equal_repeated_rows():
     rows = make_rows(n=100)  # one batch
     weight = np.tile([1.0, 3.0], 50)
     weighted = Rows(rows.x, rows.y, weight)
     twice = np.repeat(np.arange(100), weight.astype(int))
     repeated = Rows(rows.x[twice], rows.y[twice], np.ones(len(twice)))
-    # Fitted weights start from rows that are drawn, and those differ.
+    # Data-dependent initialisation reads random rows, which differ.
     training = make_training(
         rows=rows, dropout=0.0, batch_size=256, n_steps=100, recipe="uniform"
     )
@@ -184,14 +184,14 @@ def test_weights_count_as_repetitions():
     np.testing.assert_allclose(*outputs, rtol=1e-2, atol=1e-3)
 
 
-def test_a_loss_that_is_not_finite_is_an_error():
+def test_an_infinite_loss_raises_an_error():
     rows = make_rows("regression")
     huge = Rows(rows.x, rows.y * np.float32(1e30), rows.weight)
     with pytest.raises(DivergedError, match="the loss became infinite or NaN"):
         train_network(make_training("regression", huge), huge)
 
 
-def test_deadline_cuts_and_a_final_training_is_annealed_by_then():
+def test_a_final_training_ends_at_learning_rate_zero():
     rows = make_rows(n=2000)
     outputs = {}
     for is_final in (False, True):
@@ -200,14 +200,14 @@ def test_deadline_cuts_and_a_final_training_is_annealed_by_then():
             rows=rows, n_steps=100_000, deadline=started + 0.6, is_final=is_final
         )
         trained = train_network(training, rows)
-        assert trained.is_cut
+        assert trained.is_truncated
         assert time.monotonic() - started < 1.5
         outputs[is_final] = evaluate(trained.net.module_, torch.tensor(rows.x))
     accuracy = (outputs[True].argmax(axis=1) == rows.y).mean()
     assert accuracy > 0.8
 
 
-def test_a_trained_net_is_small_and_loads():
+def test_a_pickled_net_is_small_and_restores_its_predictions():
     rows = make_rows()
     trained = train_network(make_training(), rows)
     content = pickle.dumps(trained.net)
@@ -221,10 +221,10 @@ def test_a_trained_net_is_small_and_loads():
 
 
 @pytest.mark.parametrize(
-    ("shape", "most"),
+    ("shape", "max_rows"),
     [((3_000, 4), 1_024), ((3_000, 1, 8, 8), 1_024), ((70, 3, 128, 128), 10)],
 )
-def test_rows_are_answered_a_bounded_number_at_a_time(shape, most):
+def test_a_bounded_number_of_rows_is_evaluated_at_a_time(shape, max_rows):
     sizes = []
 
     class Sums(torch.nn.Module):
@@ -234,5 +234,5 @@ def test_rows_are_answered_a_bounded_number_at_a_time(shape, most):
 
     x = torch.ones(shape)
     output = evaluate(Sums(), x)
-    assert max(sizes) == most and sum(sizes) == len(x)
+    assert max(sizes) == max_rows and sum(sizes) == len(x)
     np.testing.assert_array_equal(output, np.full((len(x), 1), x[0].numel()))

@@ -1,4 +1,4 @@
-"""How much an architecture is wanted, from what a surrogate expects of it."""
+"""Acquisition functions: the utility of a point, given a surrogate's prediction."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm
 
-KAPPA = 1.96  # deviations below the mean that a lower bound lies
-MARGIN = 0.01  # by which a loss must be lower to be an improvement
+KAPPA = 1.96  # standard deviations between the mean and the confidence bound
+MARGIN = 0.01  # smallest decrease of the loss that counts as an improvement
 
 Acquisition = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 
 def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.ndarray:
-    """By how much losses are expected to be lower than the best.
+    """Return the expected decrease of the loss below the best one.
 
     Parameters
     ----------
     mean, std : ndarray of shape (n,)
-        Of the losses.
+        Predicted losses and their standard deviations.
     best : float
         The lowest loss so far.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        Utilities; greater is better.
 
     References
     ----------
@@ -36,14 +41,14 @@ def expected_improvement(mean: np.ndarray, std: np.ndarray, best: float) -> np.n
 def probability_of_improvement(
     mean: np.ndarray, std: np.ndarray, best: float
 ) -> np.ndarray:
-    """How probably losses are lower than the best."""
+    """Return the probability of a loss below the best one."""
     return norm.cdf((best - MARGIN - mean) / std)
 
 
 def lower_confidence_bound(
     mean: np.ndarray, std: np.ndarray, best: float
 ) -> np.ndarray:
-    """How low losses may be: the bound with its sign changed."""
+    """Return the negated lower confidence bound of the loss."""
     return KAPPA * std - mean
 
 
@@ -55,12 +60,12 @@ ACQUISITIONS: dict[str, Acquisition] = {
 
 
 class Hedge:
-    """A bandit over acquisitions: those whose points turn out well are taken more.
+    """A bandit over acquisition functions, rewarded by the losses of their nominees.
 
     Parameters
     ----------
     rng : numpy.random.Generator
-        Draws which one decides.
+        Draws the acquisition function of each batch.
 
     References
     ----------
@@ -71,25 +76,25 @@ class Hedge:
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.gains = np.zeros(len(ACQUISITIONS))
-        self.points: list[np.ndarray] = []  # what each of them would have taken
+        self.nominees: list[np.ndarray] = []  # the best point of each acquisition
 
-    def pick(self, predict: Callable[[np.ndarray], tuple]) -> Acquisition:
-        """The acquisition of a batch, after a look at the points of the last one.
+    def choose(self, predict: Callable[[np.ndarray], tuple]) -> Acquisition:
+        """Reward the last nominees, and draw the acquisition function of a batch.
 
         Parameters
         ----------
         predict : callable
-            Codes -> mean and deviation, by the model of today.
+            The current model: codes (n, d) -> mean and standard deviation, (n,) each.
         """
-        if self.points:
-            self.gains -= predict(np.array(self.points))[0]
+        if self.nominees:
+            self.gains -= predict(np.array(self.nominees))[0]
         odds = np.exp(self.gains - self.gains.max())
-        place = int(self.rng.choice(len(odds), p=odds / odds.sum()))
-        return list(ACQUISITIONS.values())[place]
+        index = int(self.rng.choice(len(odds), p=odds / odds.sum()))
+        return list(ACQUISITIONS.values())[index]
 
-    def remember(
+    def nominate(
         self, codes: np.ndarray, mean: np.ndarray, std: np.ndarray, best: float
     ) -> None:
-        """Note which of the points (n, d) each acquisition would have taken."""
-        wanted = [acquire(mean, std, best) for acquire in ACQUISITIONS.values()]
-        self.points = [codes[int(np.argmax(values))] for values in wanted]
+        """Store the best point of `codes` (n, d) by each acquisition function."""
+        utilities = [acquire(mean, std, best) for acquire in ACQUISITIONS.values()]
+        self.nominees = [codes[int(np.argmax(values))] for values in utilities]

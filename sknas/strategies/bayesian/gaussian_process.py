@@ -1,4 +1,25 @@
-"""Gaussian processes over architectures."""
+"""Gaussian processes over architectures.
+
+Symbols, for n observed trials, m other points and d columns of codes. Attributes have
+the same names with a trailing underscore. The mean of the prior is zero.
+
+    X             (n, d)  codes of the observed trials
+    y             (n,)    their losses
+    A, B          (m, d)  codes of other points
+    theta                 kernel parameters: the weights (d,) of the columns, or the
+                          number of Weisfeiler-Lehman rounds
+    variance      scalar  signal variance, that of the process
+    noise         scalar  variance of the noise, relative to the signal variance
+    kernel(A, B)          correlations: covariances relative to the signal variance
+    K             (n, n)  kernel(X, X)
+    K_star        (n, m)  kernel(X, A)
+    L             (n, n)  lower Cholesky factor of K + (noise + JITTER) I
+    alpha         (n,)    inverse of (K + (noise + JITTER) I), times y
+    V             (n, m)  inverse of L, times K_star
+    mean          (m,)    alpha @ K_star
+    std ** 2      (m,)    variance * (1 - (V ** 2).sum(axis=0))
+    covariance    (m, m)  kernel(A, A) - V.T @ V, relative to the signal variance
+"""
 
 from __future__ import annotations
 
@@ -18,86 +39,85 @@ from sknas._history import Architecture
 from sknas.spaces import Space
 from sknas.strategies.bayesian.surrogates import MIN_STD, Surrogate
 
-NOISES = (1e-3, 1e-2, 1e-1, 0.3)  # variance of a trial beside that of the process
-LOG_NOISE = (-9.0, 1.0)  # bounds of its logarithm
-JITTER = 1e-8
-MAX_JOINT = 2_000  # points that are drawn together: their covariance takes 32 MB
-MIN_SCALE = 1e-12
+NOISES = (1e-3, 1e-2, 1e-1, 0.3)  # candidate noise variances
+LOG_NOISE_BOUNDS = (-9.0, 1.0)
+JITTER = 1e-8  # added to the diagonal of K
+DRAW_JITTER = 1e-6  # added to the diagonal of the covariance of draws
+MAX_JOINT = 2_000  # points drawn jointly: their covariance takes 32 MB
+MIN_VARIANCE = 1e-12
 
 
 class GaussianProcess(Surrogate):
-    """A Gaussian process whose kernel and noise are chosen by marginal likelihood.
+    """A Gaussian process whose kernel and noise maximise the marginal likelihood.
 
-    The scale of the process follows from the others, so that a fit is a few Cholesky
-    factors of small matrices.
+    The signal variance has a closed form given the other parameters, so a fit takes a
+    few Cholesky factorisations of small matrices.
 
     Parameters
     ----------
-    seed : int
-        Not used: nothing is random.
+    seed : int, default=0
+        Ignored: the fit is deterministic.
     """
 
-    usual_n_initial = 3
-
-    def __init__(self, seed: int = 0) -> None:
-        pass
+    default_n_initial = 3
 
     @abstractmethod
-    def kernels(self) -> Sequence[Any]:
-        """Parameters of the kernel to choose among."""
+    def kernel_grid(self) -> Sequence[Any]:
+        """Return the candidate kernel parameters."""
 
     @abstractmethod
-    def kernel(self, A: np.ndarray, B: np.ndarray, scales: Any) -> np.ndarray:
-        """Correlations of points (n, d) and (m, d), (n, m)."""
+    def kernel(self, A: np.ndarray, B: np.ndarray, theta: Any) -> np.ndarray:
+        """Return the correlations of two sets of points, (len(A), len(B))."""
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> GaussianProcess:
+    def fit(self, X: np.ndarray, y: np.ndarray) -> None:
         self.X_, self.y_ = X, y
-        best, self.scales_, self.noise_ = math.inf, self.kernels()[0], NOISES[-1]
-        for scales in self.kernels():
-            K = self.kernel(X, X, scales)
+        grid = self.kernel_grid()
+        best, self.theta_, self.noise_ = math.inf, grid[0], NOISES[-1]
+        for theta in grid:
+            K = self.kernel(X, X, theta)
             for noise in NOISES:
-                value = _negative_log_likelihood(K, y, noise)
-                if value < best:
-                    best, self.scales_, self.noise_ = value, scales, noise
+                loss = _negative_log_likelihood(K, y, noise)
+                if loss < best:
+                    best, self.theta_, self.noise_ = loss, theta, noise
         self._condition()
-        self._rescale()
-        return self
+        self._fit_variance()
 
     def _condition(self) -> None:
-        """Bring what predicts up to date with the observations."""
-        K = self.kernel(self.X_, self.X_, self.scales_)
+        """Compute the posterior given the observations and parameters."""
+        K = self.kernel(self.X_, self.X_, self.theta_)
         K[np.diag_indices(len(K))] += self.noise_ + JITTER
-        self.factor_ = cholesky(K, lower=True)
-        self.weights_ = cho_solve((self.factor_, True), self.y_)
+        self.L_ = cholesky(K, lower=True)
+        self.alpha_ = cho_solve((self.L_, True), self.y_)
 
-    def _rescale(self) -> None:
-        """The scale that suits the observations best."""
-        self.scale_ = max(float(self.y_ @ self.weights_) / len(self.y_), MIN_SCALE)
+    def _fit_variance(self) -> None:
+        """Set the signal variance that maximises the marginal likelihood."""
+        variance = float(self.y_ @ self.alpha_) / len(self.y_)
+        self.variance_ = max(variance, MIN_VARIANCE)
 
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        K = self.kernel(self.X_, X, self.scales_)  # (observed, n)
-        explained = solve_triangular(self.factor_, K, lower=True)
-        variance = self.scale_ * (1 - (explained**2).sum(axis=0))
-        return self.weights_ @ K, np.sqrt(np.maximum(variance, MIN_STD**2))
+        K_star = self.kernel(self.X_, X, self.theta_)  # (n, m)
+        V = solve_triangular(self.L_, K_star, lower=True)
+        variance = self.variance_ * (1 - (V**2).sum(axis=0))
+        return self.alpha_ @ K_star, np.sqrt(np.maximum(variance, MIN_STD**2))
 
     def draw(self, X: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
-        """Functions drawn from the process, each at up to `MAX_JOINT` points together.
+        """Draw `n` functions of the posterior, evaluated at m points, (n, m).
 
-        More points than those are dealt into parts that know nothing of each other.
+        More than `MAX_JOINT` points are drawn in independent parts, to bound memory.
         """
         parts = np.array_split(X, -(-len(X) // MAX_JOINT))
-        return np.hstack([self._drawn_jointly(part, rng, n) for part in parts])
+        return np.hstack([self._draw_jointly(part, rng, n) for part in parts])
 
-    def _drawn_jointly(
+    def _draw_jointly(
         self, X: np.ndarray, rng: np.random.Generator, n: int
     ) -> np.ndarray:
-        K = self.kernel(self.X_, X, self.scales_)
-        explained = solve_triangular(self.factor_, K, lower=True)
-        covariance = self.kernel(X, X, self.scales_) - explained.T @ explained
-        covariance[np.diag_indices(len(X))] += 1e-6
+        K_star = self.kernel(self.X_, X, self.theta_)  # (n, m)
+        V = solve_triangular(self.L_, K_star, lower=True)
+        covariance = self.kernel(X, X, self.theta_) - V.T @ V  # (m, m)
+        covariance[np.diag_indices(len(X))] += DRAW_JITTER
         factor = cholesky(covariance, lower=True)
-        noise = rng.standard_normal((n, len(X))) @ factor.T
-        return self.weights_ @ K + math.sqrt(self.scale_) * noise
+        deviations = rng.standard_normal((n, len(X))) @ factor.T
+        return self.alpha_ @ K_star + math.sqrt(self.variance_) * deviations
 
     def fantasise(self, x: np.ndarray, y: float) -> GaussianProcess:
         other = copy.copy(self)
@@ -108,11 +128,12 @@ class GaussianProcess(Surrogate):
 
 
 class ExponentialHammingGP(GaussianProcess):
-    """A Gaussian process that counts the choices in which architectures differ.
+    """A Gaussian process with an exponential kernel of a weighted Hamming distance.
 
-    Its kernel is ``exp(-sum_j w_j |a_j - b_j|)`` over codes in [0, 1]: for categories
-    the Hamming distance, for ordered choices the share of the range between them. The
-    weights start alike and are then fitted, drawn towards where they started.
+    The kernel is ``exp(-sum_j w_j |a_j - b_j|)`` over codes in [0, 1]: the Hamming
+    distance for categories, the distance relative to the range for ordered choices.
+    The weights start equal; with enough observations each is fitted, with a prior
+    around its start.
 
     References
     ----------
@@ -121,81 +142,88 @@ class ExponentialHammingGP(GaussianProcess):
     and Categorical Inputs. arXiv:1906.08878 (overlap kernel).
     """
 
-    LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
-    MIN_POINTS = 25  # observations from which each column has a weight of its own
-    MAX_COLUMNS = 100  # up to which that is affordable
-    N_ITERATIONS = 30
-    SPREAD = 0.5  # of the logarithms of the weights around where they start
+    LENGTH_SCALES = (0.5, 1.0, 2.0, 4.0, 8.0)
+    MIN_OBSERVATIONS = 25  # minimum number of observations to fit the weights
+    MAX_COLUMNS = 100  # maximum number of columns at which fitting is affordable
+    MAX_ITER = 30  # iterations of L-BFGS-B
+    PRIOR_STD = 0.5  # prior standard deviation of log weights and log noise
 
     def encode(self, space: Space, architectures: Sequence[Architecture]) -> np.ndarray:
-        # Two categories differ in two of their columns: each counts a half.
+        # Two one-hot codes differ in two columns, so each column counts a half.
         columns = [
             np.full(choice.n_columns, 1.0 if choice.n_columns == 1 else 0.5)
             for choice in space.choices.values()
         ]
         return space.encode(architectures) * np.concatenate([*columns, np.zeros(0)])
 
-    def kernels(self) -> Sequence[np.ndarray]:
-        return [np.full(self.X_.shape[1], 1 / length) for length in self.LENGTHS]
+    def kernel_grid(self) -> Sequence[np.ndarray]:
+        return [np.full(self.X_.shape[1], 1 / scale) for scale in self.LENGTH_SCALES]
 
-    def kernel(self, A: np.ndarray, B: np.ndarray, scales: np.ndarray) -> np.ndarray:
-        return np.exp(-cdist(A * scales, B * scales, "cityblock"))
+    def kernel(self, A: np.ndarray, B: np.ndarray, theta: np.ndarray) -> np.ndarray:
+        return np.exp(-cdist(A * theta, B * theta, "cityblock"))
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> ExponentialHammingGP:
+    def fit(self, X: np.ndarray, y: np.ndarray) -> None:
         super().fit(X, y)
-        if len(y) >= self.MIN_POINTS and X.shape[1] <= self.MAX_COLUMNS:
+        if len(y) >= self.MIN_OBSERVATIONS and X.shape[1] <= self.MAX_COLUMNS:
             self._fit_weights()
-        return self
 
     def _fit_weights(self) -> None:
-        """One weight a column, and the noise, from where they are."""
+        """Fit one weight per column and the noise, starting from the current ones."""
         used = np.flatnonzero(np.ptp(self.X_, axis=0))
-        start = np.log(np.append(self.scales_[used], self.noise_))
+        start = np.log(np.append(self.theta_[used], self.noise_))
         found = minimize(
-            self._likelihood(used, start),
+            self._loss_function(used, start),
             start,
             jac=True,
             method="L-BFGS-B",
-            bounds=[(log - 4, log + 4) for log in start[:-1]] + [LOG_NOISE],
-            options={"maxiter": self.N_ITERATIONS},
+            bounds=[(log - 4, log + 4) for log in start[:-1]] + [LOG_NOISE_BOUNDS],
+            options={"maxiter": self.MAX_ITER},
         )
-        self.scales_ = self.scales_.copy()
-        self.scales_[used] = np.exp(found.x[:-1])
+        self.theta_ = self.theta_.copy()
+        self.theta_[used] = np.exp(found.x[:-1])
         self.noise_ = math.exp(found.x[-1])
         self._condition()
-        self._rescale()
+        self._fit_variance()
 
-    def _likelihood(
+    def _loss_function(
         self, used: np.ndarray, start: np.ndarray
     ) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
-        """Logarithms of weights and noise -> what to minimise, and its gradient."""
+        """Return the negative log posterior of the parameters, with its gradient.
+
+        Parameters
+        ----------
+        used : ndarray of int
+            Columns whose weights are fitted.
+        start : ndarray of shape (len(used) + 1,)
+            Logarithms of the weights and of the noise: the mean of the prior.
+        """
         X, y, n = self.X_[:, used], self.y_, len(self.y_)
-        apart = np.abs(X[:, None] - X[None]).reshape(n * n, -1)  # (n * n, d)
+        distances = np.abs(X[:, None] - X[None]).reshape(n * n, -1)  # (n * n, d)
 
         def loss(logs: np.ndarray) -> tuple[float, np.ndarray]:
             weights, noise = np.exp(logs[:-1]), math.exp(logs[-1])
-            K = np.exp(-(apart @ weights)).reshape(n, n)
-            factor = cholesky(K + (noise + JITTER) * np.eye(n), lower=True)
-            inverse = cho_solve((factor, True), np.eye(n))
+            K = np.exp(-(distances @ weights)).reshape(n, n)
+            L = cholesky(K + (noise + JITTER) * np.eye(n), lower=True)
+            inverse = cho_solve((L, True), np.eye(n))
             alpha = inverse @ y
-            scale = max(float(y @ alpha) / n, MIN_SCALE)
-            value = 0.5 * n * math.log(scale) + np.log(np.diag(factor)).sum()
-            slope = 0.5 * (inverse - np.outer(alpha, alpha) / scale)  # by the matrix
-            by_weight = -weights * ((slope * K).ravel() @ apart)
-            by_noise = noise * np.trace(slope)
-            away = (logs - start) / self.SPREAD  # a normal prior
-            gradient = np.append(by_weight, by_noise) + away / self.SPREAD
-            return float(value + 0.5 * away @ away), gradient
+            variance = max(float(y @ alpha) / n, MIN_VARIANCE)
+            value = 0.5 * n * math.log(variance) + np.log(np.diag(L)).sum()
+            by_K = 0.5 * (inverse - np.outer(alpha, alpha) / variance)  # (n, n)
+            by_weights = -weights * ((by_K * K).ravel() @ distances)
+            by_noise = noise * np.trace(by_K)
+            z = (logs - start) / self.PRIOR_STD
+            gradient = np.append(by_weights, by_noise) + z / self.PRIOR_STD
+            return float(value + 0.5 * z @ z), gradient
 
         return loss
 
 
 class WeisfeilerLehmanGP(GaussianProcess):
-    """A Gaussian process over graphs, by the parts that they have in common.
+    """A Gaussian process over graphs with a Weisfeiler-Lehman subtree kernel.
 
-    Nodes are named by their operation and, up to two rounds further, by the names of
-    the nodes that feed them; the kernel is the normalised product of the counts. For
-    spaces with a `graph`, as cells have.
+    Nodes are labelled with their operation. Up to two times, each label is extended by
+    the labels of the nodes that feed it. The kernel is the cosine similarity of the
+    label counts. It needs a space with a `graph`.
 
     References
     ----------
@@ -204,50 +232,51 @@ class WeisfeilerLehmanGP(GaussianProcess):
     """
 
     ROUNDS = (0, 1, 2)
-    N_NAMES = 2**10  # columns for the names of a round
+    N_FEATURES = 2**10  # number of hashed labels per round
 
     def encode(self, space: Space, architectures: Sequence[Architecture]) -> np.ndarray:
-        hasher = FeatureHasher(self.N_NAMES, input_type="string", alternate_sign=False)
+        hasher = FeatureHasher(
+            self.N_FEATURES, input_type="string", alternate_sign=False
+        )
         graphs = [space.graph(architecture) for architecture in architectures]
-        rounds: list[np.ndarray] = []
-        names = [list(labels) for labels, _ in graphs]
+        labels = [list(labels) for labels, _ in graphs]
+        counts: list[np.ndarray] = []
         for number in self.ROUNDS:
             if number:
-                names = [
-                    _renamed(own, edges)
-                    for own, (_, edges) in zip(names, graphs, strict=True)
+                labels = [
+                    _relabel(old, edges)
+                    for old, (_, edges) in zip(labels, graphs, strict=True)
                 ]
-            rounds.append(hasher.transform(names).toarray())
-        return np.hstack(rounds)  # (n, rounds * N_NAMES)
+            counts.append(hasher.transform(labels).toarray())
+        return np.hstack(counts)  # (n, rounds * N_FEATURES)
 
-    def kernels(self) -> Sequence[int]:
+    def kernel_grid(self) -> Sequence[int]:
         return self.ROUNDS
 
-    def kernel(self, A: np.ndarray, B: np.ndarray, scales: int) -> np.ndarray:
-        n_columns = (scales + 1) * self.N_NAMES
+    def kernel(self, A: np.ndarray, B: np.ndarray, theta: int) -> np.ndarray:
+        n_columns = (theta + 1) * self.N_FEATURES
         A, B = A[:, :n_columns], B[:, :n_columns]
         norms = np.sqrt(np.outer((A**2).sum(axis=1), (B**2).sum(axis=1)))
         return A @ B.T / np.maximum(norms, 1e-12)
 
 
 def _negative_log_likelihood(K: np.ndarray, y: np.ndarray, noise: float) -> float:
-    """Of zero-mean losses, at the scale that suits them best."""
+    """Return the loss at the best signal variance, up to a constant."""
     n = len(y)
     try:
-        factor = cholesky(K + (noise + JITTER) * np.eye(n), lower=True)
+        L = cholesky(K + (noise + JITTER) * np.eye(n), lower=True)
     except np.linalg.LinAlgError:
         return math.inf
-    fit = float(y @ cho_solve((factor, True), y))
-    return 0.5 * n * math.log(max(fit / n, MIN_SCALE)) + float(
-        np.log(np.diag(factor)).sum()
-    )
+    variance = max(float(y @ cho_solve((L, True), y)) / n, MIN_VARIANCE)
+    return 0.5 * n * math.log(variance) + float(np.log(np.diag(L)).sum())
 
 
-def _renamed(names: list[str], edges: Sequence[tuple[int, int]]) -> list[str]:
-    """Each node's name with those of the nodes that feed it."""
-    feeding: list[list[str]] = [[] for _ in names]
+def _relabel(labels: list[str], edges: Sequence[tuple[int, int]]) -> list[str]:
+    """Extend the label of each node by those of the nodes that feed it."""
+    sources: list[list[str]] = [[] for _ in labels]
     for source, target in edges:
-        feeding[target].append(names[source])
+        sources[target].append(labels[source])
     return [
-        f"{own}({','.join(sorted(f))})" for own, f in zip(names, feeding, strict=True)
+        f"{label}({','.join(sorted(feeding))})"
+        for label, feeding in zip(labels, sources, strict=True)
     ]

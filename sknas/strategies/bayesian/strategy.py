@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 
-from sknas._history import Architecture, Proposal, Trial
+from sknas._history import Architecture, Origin, Proposal, Status, Trial
 from sknas._problem import Problem
 from sknas._validation import check_integer, check_word, reject
 from sknas.spaces import Space, UnseenSampler
@@ -42,57 +41,59 @@ SURROGATES: dict[str, Callable[[int], Surrogate]] = {
     "deep-ensemble": DeepEnsemble,
     "wl": WeisfeilerLehmanGP,
 }
-Acquire = Callable[[Surrogate, np.ndarray], np.ndarray]
+Utility = Callable[[Surrogate, np.ndarray], np.ndarray]
 
-WORDS = (*ACQUISITIONS, "eips", "thompson", "gp_hedge")
+ACQUISITION_NAMES = (*ACQUISITIONS, "eips", "thompson", "gp_hedge")
 BATCHES = ("liar", "thompson")
-N_NEAR = 8  # best architectures whose neighbours are drawn
-MAX_POINTS = 300  # trials a surrogate is fitted on at most: the best and the latest
-N_COMPARED = 12  # trials that a rung must have to be the one that is modelled
-LATE = 27  # trials before a surrogate of short trainings is used
-ANYWHERE = 0.2  # of a batch, drawn from the space, where trainings are short
-COSTLY_SHARE = 0.6  # of the time, in which seconds count
-MIN_TIMED = 3  # trials with a time from which others are guessed
-TIE = 1e-12  # what a deviation counts beside an acquisition
+N_INCUMBENTS = 8  # best trials whose neighbours are drawn
+MAX_FITTED = 300  # trials a surrogate is fitted to
+MIN_AT_RUNG = 12  # scores needed to model a rung rather than the one below it
+N_INITIAL_WITH_RUNGS = 27  # default of n_initial_points with successive halving
+RANDOM_SHARE = 0.2  # random share of a batch, with successive halving
+COST_AWARE_SHARE = 0.6  # share of the time budget in which "eips" weighs seconds
+MIN_TIMED = 3  # timed trials needed to model training seconds
+TIE_BREAK = 1e-12  # weight of the standard deviation, added to the acquisition
 
 
 class BayesianStrategy(Strategy):
-    """Fits a surrogate to the scores so far and proposes where it expects most.
+    """Fit a surrogate to the scores and propose where its acquisition is highest.
 
-    The surrogate is fitted once a batch, on scores and their ranks: those at the
-    highest rung that enough trials have reached. Architectures are drawn from the space
-    and from the neighbourhood of the best ones, and the most wanted are proposed.
+    The surrogate is fitted once per batch, to the scores at the highest rung that
+    enough trials have reached and to their ranks. It chooses among architectures drawn
+    from the space and from the neighbourhoods of the best trials.
 
     Parameters
     ----------
     surrogate : str, default="hamming"
-        "hamming", a Gaussian process on the choices in which architectures differ;
+        "hamming", a Gaussian process with a Hamming distance of choices;
         scikit-optimize's "gp" (Gaussian process), "rf" (random forest), "et" (extra
         trees) and "gbrt" (gradient-boosted quantiles); "deep-ensemble", small neural
         networks; or "wl", a Gaussian process on graphs, for spaces that have them.
     acquisition : str, default="ei"
-        "ei", expected improvement; "eips", that a second of training, so that what is
-        proposed depends on the time that trainings took; "pi",
-        probability of improvement; "lcb", lower confidence bound; "thompson", the best
-        of a draw from the surrogate; or "gp_hedge", a bandit over the first three.
+        "ei", expected improvement; "eips", expected improvement per second of training,
+        so that proposals depend on measured times; "pi", probability of improvement;
+        "lcb", lower confidence bound; "thompson", the best of a draw from the
+        surrogate; or "gp_hedge", a bandit over "ei", "pi" and "lcb".
     batch : {"liar", "thompson"}, default="liar"
-        How a batch is filled after its first architecture: as if that one had come out
-        as good as the best, and so on; or by draws from the surrogate. Trees and
-        networks, which each lie would have to be fitted to, always draw.
+        How the proposals after the first are chosen: "liar" (constant liar) pretends
+        that the previous one is as good as the best; "thompson" takes the best of a
+        draw from the surrogate each time. Trees and networks, which would need a new
+        fit for each lie, always draw.
     n_initial_points : int or None, default=None
-        Trials observed before the surrogate is used; until then proposals are random,
-        or near what the search began with. None takes 3 for Gaussian processes and 8
-        for others, which say little before; and 27 where trials are dropped on the
-        way, since scores of short trainings mislead.
+        Number of scored trials before the surrogate is used. Until then proposals are
+        random; with successive halving, half of them are neighbours of the initial
+        design. None means 3 for Gaussian processes and 8 for other surrogates, or 27
+        with successive halving, as scores of short trainings mislead.
     n_draws : int, default=500
-        Architectures the acquisition chooses among; no more than 100,000.
+        Number of architectures the acquisition chooses among, up to 100,000.
 
     References
     ----------
     Jones, Schonlau, Welch: Efficient Global Optimization of Expensive Black-Box
     Functions. Journal of Global Optimization 13, 1998.
     Ginsbourger, Le Riche, Carraro: Kriging Is Well-Suited to Parallelize Optimization.
-    Computational Intelligence in Expensive Optimization Problems, 2010 (liars).
+    Computational Intelligence in Expensive Optimization Problems, 2010 (constant
+    liar).
     Kandasamy, Krishnamurthy, Schneider, Poczos: Parallelised Bayesian Optimisation via
     Thompson Sampling. AISTATS 2018, arXiv:1705.09236.
     Snoek, Larochelle, Adams: Practical Bayesian Optimization of Machine Learning
@@ -128,242 +129,255 @@ class BayesianStrategy(Strategy):
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
         caller_name = type(self).__name__
         check_word(caller_name, "surrogate", self.surrogate, SURROGATES)
-        check_word(caller_name, "acquisition", self.acquisition, WORDS)
+        check_word(caller_name, "acquisition", self.acquisition, ACQUISITION_NAMES)
         check_word(caller_name, "batch", self.batch, BATCHES)
         check_integer(
             caller_name, "n_initial_points", self.n_initial_points, 1, optional=True
         )
         check_integer(caller_name, "n_draws", self.n_draws, 1, MAX_DRAWN)
-        if self.surrogate == "wl" and type(space).graph is Space.graph:
-            allowed = "another one for a space whose architectures have no graph"
+        if self.surrogate == "wl" and not space.has_graph:
+            allowed = "another one for a space whose architectures have no graphs"
             reject(caller_name, "surrogate", self.surrogate, allowed)
-        self.space_, self.problem_, self.rng_ = space, problem, rng
+        self.space_, self.rng_ = space, rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
         self.trials_: list[Trial] = []
-        self.begun_ = time.monotonic()
+        self.started_ = time.monotonic()
         self.hedge_ = Hedge(rng)
 
     def observe(self, trials: Sequence[Trial]) -> None:
         self.sampler_.mark(trial.architecture for trial in trials)
-        # A stopped trial says nothing about its architecture; a failed one does.
-        self.trials_ += [trial for trial in trials if trial.status != "stopped"]
+        # A failed trial is informative about its architecture, a stopped one is not.
+        self.trials_ += [trial for trial in trials if trial.status != Status.STOPPED]
 
     def propose(self, n: int) -> list[Proposal]:
         model = SURROGATES[self.surrogate](int(self.rng_.integers(2**31)))
         scored = [trial for trial in self.trials_ if trial.score is not None]
-        is_short = len({trial.proposal.rung for trial in scored}) > 1
-        usual = LATE if is_short else model.usual_n_initial
-        if len(scored) < (self.n_initial_points or usual):
-            # Half around what the search began with, half from all over.
-            known = [t for t in scored if t.proposal.origin != "proposed"]
-            chosen = self._around(known, n // 2) if is_short else []
+        has_rungs = len({trial.proposal.rung for trial in scored}) > 1
+        default = N_INITIAL_WITH_RUNGS if has_rungs else model.default_n_initial
+        if len(scored) < (self.n_initial_points or default):
+            initial = [t for t in scored if t.proposal.origin != Origin.PROPOSED]
+            chosen = self._unseen_near(initial, n // 2) if has_rungs else []
         else:
-            n_chosen = n - int(ANYWHERE * n) if is_short else n
-            chosen = self._choose(model, n_chosen)
-        self.sampler_.mark(chosen)
-        others = self.sampler_.draw(n - len(chosen))
-        self.sampler_.mark(others)
-        return [Proposal(architecture) for architecture in chosen + others]
+            n_random = int(RANDOM_SHARE * n) if has_rungs else 0
+            chosen = self._choose(model, n - n_random)
+        filled = self.sampler_.fill_up(chosen, n)
+        return [Proposal(architecture) for architecture in filled]
 
     def rank(self, trials: Sequence[Trial]) -> list[Trial]:
         by_score = super().rank(trials)
         if not by_score:
             return by_score
         model = SURROGATES[self.surrogate](0)
-        scored = [trial for trial in trials if trial.status == "ok"]
-        kept, scores, _ = _comparable(_some(scored))
-        encode = partial(model.encode, self.space_)
-        codes = encode([trial.architecture for trial in kept])
-        if len(kept) < model.usual_n_initial or not codes.shape[1]:
+        scored = [trial for trial in trials if trial.status == Status.OK]
+        fitted, scores, _ = _comparable(_best_and_latest(scored))
+        codes = self._encode(model, fitted)
+        if len(fitted) < model.default_n_initial or not codes.shape[1]:
             return by_score
         model.fit(codes, warp_losses(scores))
-        mean, _ = model.predict(encode([trial.architecture for trial in by_score]))
-        # A higher rung says more than any model of a lower one.
+        mean, _ = model.predict(self._encode(model, by_score))
+        # A higher rung is better evidence than a model of a lower one.
         rungs = np.array([-trial.proposal.rung for trial in by_score])
-        return [by_score[place] for place in np.lexsort((mean, rungs))]
+        return [by_score[index] for index in np.lexsort((mean, rungs))]
+
+    def _encode(self, model: Surrogate, trials: Sequence[Trial]) -> np.ndarray:
+        """Return the codes of the architectures of trials, (n, d)."""
+        return model.encode(self.space_, [trial.architecture for trial in trials])
 
     def _choose(self, model: Surrogate, n: int) -> list[Architecture]:
-        """The `n` most wanted architectures, or fewer."""
-        kept, scores, rung = _comparable(_some(self.trials_))
-        codes = model.encode(self.space_, [trial.architecture for trial in kept])
+        """Return the `n` architectures of highest utility, or fewer."""
+        trials, scores, rung = _comparable(_best_and_latest(self.trials_))
+        codes = self._encode(model, trials)
         if not codes.shape[1]:
             return []
         model.fit(codes, warp_losses(scores))
-        # The lowest mean, not the lowest loss: that one may have had luck.
+        # The lowest mean, not the lowest loss, which may be lucky.
         best = float(model.predict(codes)[0].min())
-        acquire = self._acquisition(model, best, kept, codes, rung)
-        drawn = self._drawn()
+        utility = self._utility(model, best, trials, codes, rung)
+        drawn = self._draw_pool()
         if not drawn:
             return []
         codes = model.encode(self.space_, drawn)
         if self.acquisition == "gp_hedge":
-            self.hedge_.remember(codes, *model.predict(codes), best)
-        pool = _Pool(drawn, self.problem_.feasible)
+            self.hedge_.nominate(codes, *model.predict(codes), best)
+        pool = _Pool(drawn, self.sampler_.feasible)
         if self.acquisition != "thompson":
-            model = self._take(pool, model, acquire, codes, best, n)
-        n_left = n - len(pool.places)
+            model = self._take(pool, model, utility, codes, best, n)
+        n_left = n - len(pool.taken)
         if n_left:
-            pool.take_each(-model.draw(codes, self.rng_, n_left))
-        return pool.taken
+            for draw in model.draw(codes, self.rng_, n_left):
+                pool.take(-draw)
+        return [drawn[index] for index in pool.taken]
 
     def _take(
         self,
         pool: _Pool,
         model: Surrogate,
-        acquire: Acquire,
+        utility: Utility,
         codes: np.ndarray,
         best: float,
         n: int,
     ) -> Surrogate:
-        """Take the most wanted, and more as far as the model can be lied to."""
-        while pool.take(acquire(model, codes)) and len(pool.places) < n:
-            fantasise = None
+        """Take up to `n` architectures, as long as the model can fantasise.
+
+        Returns
+        -------
+        Surrogate
+            The model with the fantasies, for further draws.
+        """
+        while pool.take(utility(model, codes)) and len(pool.taken) < n:
+            fantasy = None
             if self.batch == "liar":
-                fantasise = model.fantasise(codes[pool.places[-1]], best)
-            if fantasise is None:
+                fantasy = model.fantasise(codes[pool.taken[-1]], best)
+            if fantasy is None:
                 break
-            model = fantasise
+            model = fantasy
         return model
 
-    def _acquisition(
+    def _utility(
         self,
         model: Surrogate,
         best: float,
-        kept: Sequence[Trial],
+        trials: Sequence[Trial],
         codes: np.ndarray,
         rung: int,
-    ) -> Acquire:
-        """How much architectures are wanted, by a fitted model and their codes."""
+    ) -> Utility:
+        """Return the acquisition as a function of a model and codes: (m, d) -> (m,).
+
+        `model` is fitted to the `codes` of `trials`; `best` is its lowest mean there.
+        """
         if self.acquisition == "gp_hedge":
-            usual = self.hedge_.pick(model.predict)
+            acquisition = self.hedge_.choose(model.predict)
         else:
-            usual = ACQUISITIONS.get(self.acquisition, expected_improvement)
-        faster = None
+            acquisition = ACQUISITIONS.get(self.acquisition, expected_improvement)
+        cost_weight = None
         if self.acquisition == "eips":
-            # A training to a higher rung took longer, a failed one not long enough.
-            timed = [
-                j
-                for j, trial in enumerate(kept)
-                if trial.status == "ok" and trial.proposal.rung == rung
-            ]
-            faster = self._faster([kept[j].seconds for j in timed], codes[timed])
+            cost_weight = self._cost_weight(trials, codes, rung)
 
-        def acquire(model: Surrogate, codes: np.ndarray) -> np.ndarray:
+        def utility(model: Surrogate, codes: np.ndarray) -> np.ndarray:
             mean, std = model.predict(codes)
-            wanted = usual(mean, std, best)
-            if faster is not None:
-                wanted = wanted * faster(codes)
-            return wanted + TIE * std  # nothing expected anywhere: look where unsure
+            values = acquisition(mean, std, best)
+            if cost_weight is not None:
+                values = values * cost_weight(codes)
+            return values + TIE_BREAK * std
 
-        return acquire
+        return utility
 
-    def _faster(
-        self, seconds: Sequence[float], codes: np.ndarray
+    def _cost_weight(
+        self, trials: Sequence[Trial], codes: np.ndarray, rung: int
     ) -> Callable[[np.ndarray], np.ndarray] | None:
-        """Codes -> expected trainings a second, up to a factor; None where unknown."""
-        taken = np.asarray(seconds, dtype=float)
-        begun, deadline = self.begun_, self.problem_.deadline
+        """Return a function: codes -> expected trainings per second, up to a factor.
+
+        Return None late in the search, or if too few trials are timed.
+        """
+        seconds = np.array([trial.seconds for trial in trials], dtype=float)
+        # Trainings to other rungs are longer or shorter; failed ones are too short.
+        is_timed = np.isfinite(seconds) & (seconds > 0)
+        is_timed &= [t.status == Status.OK and t.proposal.rung == rung for t in trials]
+        started, deadline = self.started_, self.context_.deadline
         is_late = deadline is not None and (
-            time.monotonic() - begun > COSTLY_SHARE * (deadline - begun)
+            time.monotonic() - started > COST_AWARE_SHARE * (deadline - started)
         )
-        timed = np.isfinite(taken) & (taken > 0)
-        if is_late or timed.sum() < MIN_TIMED:
+        if is_late or is_timed.sum() < MIN_TIMED:
             return None
-        logs = np.log(taken[timed])
+        logs = np.log(seconds[is_timed])
         spread = max(float(logs.std()), MIN_STD)
         model = SURROGATES[self.surrogate](0)
-        model.fit(codes[timed], (logs - logs.mean()) / spread)
+        model.fit(codes[is_timed], (logs - logs.mean()) / spread)
 
-        def faster(codes: np.ndarray) -> np.ndarray:
+        def cost_weight(codes: np.ndarray) -> np.ndarray:
             mean, std = model.predict(codes)
             return np.exp(-spread * mean + (spread * std) ** 2 / 2)
 
-        return faster
+        return cost_weight
 
-    def _drawn(self) -> list[Architecture]:
-        """New architectures: half around the best so far, half from all over."""
+    def _draw_pool(self) -> list[Architecture]:
+        """Draw new architectures: half near the best trials, half from the prior."""
         scored = [trial for trial in self.trials_ if trial.score is not None]
-        best = sorted(scored, key=lambda trial: trial.order)[:N_NEAR]
-        near = self._near([t.architecture for t in best], self.n_draws // 2)
-        anywhere = self.space_.sample(self.n_draws - len(near), self.rng_)
-        return self.sampler_.new([*near, *anywhere])
+        near = self._near(scored, self.n_draws // 2)
+        sampled = self.space_.sample(self.n_draws - len(near), self.rng_)
+        return self.sampler_.new([*near, *sampled])
 
-    def _around(self, trials: Sequence[Trial], n: int) -> list[Architecture]:
-        """Up to `n` new and feasible neighbours of the best of some trials."""
-        best = sorted(trials, key=lambda trial: trial.order)[:N_NEAR]
-        near = self._near([t.architecture for t in best], N_NEAR * n)
+    def _unseen_near(self, trials: Sequence[Trial], n: int) -> list[Architecture]:
+        """Return up to `n` unseen and feasible neighbours of the best trials."""
+        near = self._near(trials, N_INCUMBENTS * n)
         order = self.rng_.permutation(len(near))
-        return self.sampler_.unseen([near[place] for place in order], n)
+        return self.sampler_.unseen([near[index] for index in order], n)
 
-    def _near(self, around: Sequence[Architecture], n: int) -> list[Architecture]:
-        """Up to `n` neighbours of some architectures."""
-        each = -(-n // len(around)) if around else 0
+    def _near(self, trials: Sequence[Trial], n: int) -> list[Architecture]:
+        """Draw up to `n` neighbours of the best trials."""
+        best = sorted(trials, key=lambda trial: trial.order)[:N_INCUMBENTS]
+        n_each = -(-n // len(best)) if best else 0
         near = [
-            near for a in around for near in self.space_.neighbours(a, each, self.rng_)
+            neighbour
+            for trial in best
+            for neighbour in self.space_.neighbours(
+                trial.architecture, n_each, self.rng_
+            )
         ]
         return near[:n]
 
 
 class _Pool:
-    """Architectures that a batch is taken from.
+    """Architectures from which a batch is taken.
 
-    Whether one is feasible is asked when it is its turn: that may mean to build it.
+    An architecture is checked for feasibility only when it would be taken, since the
+    check may build its network.
     """
 
     def __init__(
-        self, drawn: list[Architecture], feasible: Callable[[Architecture], bool]
+        self,
+        architectures: list[Architecture],
+        feasible: Callable[[Architecture], bool],
     ) -> None:
-        self.drawn, self.feasible = drawn, feasible
-        self.is_open = np.ones(len(drawn), dtype=bool)
-        self.places: list[int] = []  # that were taken
+        self.architectures, self.feasible = architectures, feasible
+        self.is_available = np.ones(len(architectures), dtype=bool)
+        self.taken: list[int] = []  # indices
 
-    @property
-    def taken(self) -> list[Architecture]:
-        return [self.drawn[place] for place in self.places]
-
-    def take(self, wanted: np.ndarray) -> bool:
-        """Take the most wanted that is there and feasible; False if there is none."""
-        while self.is_open.any():
-            place = int(np.argmax(np.where(self.is_open, wanted, -np.inf)))
-            self.is_open[place] = False
-            if self.feasible(self.drawn[place]):
-                self.places.append(place)
+    def take(self, utilities: np.ndarray) -> bool:
+        """Take the feasible architecture of highest utility; False if none is left."""
+        while self.is_available.any():
+            index = int(np.argmax(np.where(self.is_available, utilities, -np.inf)))
+            self.is_available[index] = False
+            if self.feasible(self.architectures[index]):
+                self.taken.append(index)
                 return True
         return False
 
-    def take_each(self, draws: np.ndarray) -> None:
-        """Take one for each row of draws (n, drawn)."""
-        for wanted in draws:
-            self.take(wanted)
 
-
-def _some(trials: Sequence[Trial]) -> list[Trial]:
-    """The best and the latest of many trials."""
-    if len(trials) <= MAX_POINTS:
+def _best_and_latest(trials: Sequence[Trial]) -> list[Trial]:
+    """Return at most `MAX_FITTED` trials: the best half and the latest others."""
+    if len(trials) <= MAX_FITTED:
         return list(trials)
-    best = sorted(trials, key=lambda trial: trial.order)[: MAX_POINTS // 2]
+    best = sorted(trials, key=lambda trial: trial.order)[: MAX_FITTED // 2]
     taken = {id(trial) for trial in best}
     latest = [trial for trial in trials if id(trial) not in taken]
-    return best + latest[-MAX_POINTS // 2 :]
+    return best + latest[-MAX_FITTED // 2 :]
 
 
 def _comparable(
     trials: Sequence[Trial],
 ) -> tuple[list[Trial], list[float | None], int]:
-    """Trials with their scores at the highest rung that enough have reached, and that.
+    """Select the trials that can be compared at one rung.
 
-    Scores of different rungs can't be compared. A failed trial has none.
+    Returns
+    -------
+    trials : list of Trial
+        Those that reached the rung, and failed ones.
+    scores : list of float or None
+        Their scores at the rung.
+    rung : int
+        The highest rung that enough trials have reached.
     """
     scored = [trial for trial in trials if trial.score is not None]
     rung = max(trial.proposal.rung for trial in scored)
-    enough = min(N_COMPARED, len(scored))
+    enough = min(MIN_AT_RUNG, len(scored))
     while rung and sum(t.proposal.rung >= rung for t in scored) < enough:
         rung -= 1
-    kept = [t for t in trials if t.score is None or t.proposal.rung >= rung]
-    return kept, [_score_at(trial, rung) for trial in kept], rung
+    reached = [t for t in trials if t.score is None or t.proposal.rung >= rung]
+    return reached, [_score_at_rung(trial, rung) for trial in reached], rung
 
 
-def _score_at(trial: Trial, rung: int) -> float | None:
-    """The score of a trial when it reached a rung."""
-    at_rungs = trial.rung_scores
-    return at_rungs[rung] if rung < len(at_rungs) else trial.score
+def _score_at_rung(trial: Trial, rung: int) -> float | None:
+    """Return the score of a trial when it reached a rung."""
+    scores = trial.rung_scores
+    return scores[rung] if rung < len(scores) else trial.score

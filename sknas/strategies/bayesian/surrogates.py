@@ -1,11 +1,11 @@
-"""What a surrogate is, and those of scikit-optimize and scikit-learn."""
+"""The interface of surrogates, and those of scikit-optimize and scikit-learn."""
 
 from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,54 +22,64 @@ from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
 from sknas._history import Architecture
 from sknas.spaces import Space
 
-MIN_STD = 1e-6
+MIN_STD = 1e-6  # lower bound of predicted standard deviations
 
 
 class Surrogate(ABC):
-    """A model of the losses of architectures, with its doubt.
+    """A model that predicts the loss of an architecture, with its uncertainty.
 
-    Losses are on a normal scale: about 0 in the mean, with a deviation of about 1.
+    Losses are warped: their mean is about 0 and their standard deviation about 1.
     """
 
-    usual_n_initial = 8  # observations before which it says little
-
-    def encode(self, space: Space, architectures: Sequence[Architecture]) -> np.ndarray:
-        """Architectures as rows of what the surrogate reads, (n, d)."""
-        return space.encode(architectures)
-
-    @abstractmethod
-    def fit(self, X: np.ndarray, y: np.ndarray) -> Surrogate:
-        """Learn from codes (n, d) and losses (n,)."""
-
-    @abstractmethod
-    def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and deviation of the loss, without the noise of a trial, (n,) each."""
-
-    def draw(self, X: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
-        """Draws of the losses (n, points), each by its own mean and deviation."""
-        mean, std = self.predict(X)
-        return mean + std * rng.standard_normal((n, len(mean)))
-
-    def fantasise(self, x: np.ndarray, y: float) -> Surrogate | None:
-        """The same model with one more observation; None where that means a new fit."""
-        return None
-
-
-class SkoptGP(Surrogate):
-    """Gaussian process with a Matern kernel, of scikit-optimize.
-
-    Parameters
-    ----------
-    seed : int
-        Seeds the search for its kernel's parameters.
-    """
-
-    usual_n_initial = 3
+    default_n_initial = 8  # minimum number of observations for useful predictions
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> SkoptGP:
+    def encode(self, space: Space, architectures: Sequence[Architecture]) -> np.ndarray:
+        """Return the codes of architectures, (n, d)."""
+        return space.encode(architectures)
+
+    @abstractmethod
+    def fit(self, X: np.ndarray, y: np.ndarray) -> None:
+        """Fit the model to codes (n, d) and losses (n,)."""
+
+    @abstractmethod
+    def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and standard deviation of the noise-free losses, (n,) each."""
+
+    def draw(self, X: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Draw `n` times from the predictive distribution of m points, (n, m)."""
+        mean, std = self.predict(X)
+        return mean + std * rng.standard_normal((n, len(mean)))
+
+    def fantasise(self, x: np.ndarray, y: float) -> Surrogate | None:
+        """Return a copy with one more observation; None if that needs a new fit."""
+        return None
+
+
+class LibrarySurrogate(Surrogate):
+    """A surrogate that wraps the model of another library, `model_`."""
+
+    model_: Any
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> None:
+        with warnings.catch_warnings(action="ignore"):
+            self.model_.fit(X, y)
+
+
+class SkoptGP(LibrarySurrogate):
+    """Gaussian process of scikit-optimize, with a Matern kernel.
+
+    Parameters
+    ----------
+    seed : int, default=0
+        Seed of the optimisation of the kernel parameters.
+    """
+
+    default_n_initial = 3
+
+    def fit(self, X: np.ndarray, y: np.ndarray) -> None:
         n_columns = X.shape[1]
         bounds = [(0.05, 20.0)] * n_columns
         matern = Matern(np.ones(n_columns), length_scale_bounds=bounds, nu=2.5)
@@ -80,27 +90,25 @@ class SkoptGP(Surrogate):
             n_restarts_optimizer=0,
             random_state=self.seed,
         )
-        with _silence():
-            self.model_.fit(X, y)
-        return self
+        super().fit(X, y)
 
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with _silence():
+        with warnings.catch_warnings(action="ignore"):
             mean, std = self.model_.predict(X, return_std=True)
         return mean, np.maximum(std, MIN_STD)
 
 
-class SkoptForest(Surrogate):
+class SkoptForest(LibrarySurrogate):
     """Random forest or extra trees of scikit-optimize.
 
-    The variance is that of the means of the leaves, and within them.
+    The variance is the sum of that between the trees and that within their leaves.
 
     Parameters
     ----------
     cls : type
         The class of the forest.
-    seed : int
-        Seeds it.
+    seed : int, default=0
+        Seed of the forest.
 
     References
     ----------
@@ -109,26 +117,25 @@ class SkoptForest(Surrogate):
     """
 
     def __init__(self, cls: type, seed: int = 0) -> None:
-        # Larger leaves, such as scikit-optimize's 3, are too smooth for few trials;
-        # trees that have all seen the same rows are too sure of each other.
+        # Larger leaves, such as scikit-optimize's 3, smooth too much for few trials;
+        # without bootstrap the trees agree too much, and the variance is too small.
         self.model_ = cls(100, min_samples_leaf=1, bootstrap=True, random_state=seed)
-
-    def fit(self, X: np.ndarray, y: np.ndarray) -> SkoptForest:
-        self.model_.fit(X, y)
-        return self
 
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, std = self.model_.predict(X, return_std=True)
         return mean, np.maximum(std, MIN_STD)
 
 
-class SkoptQuantiles(Surrogate):
-    """Gradient-boosted quantiles of scikit-optimize as mean and deviation.
+class SkoptQuantiles(LibrarySurrogate):
+    """Gradient-boosted quantiles of scikit-optimize.
+
+    The median serves as the mean, half of the distance between the 16 % and 84 %
+    quantiles as the standard deviation.
 
     Parameters
     ----------
-    seed : int
-        Seeds the trees.
+    seed : int, default=0
+        Seed of the trees.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -137,24 +144,19 @@ class SkoptQuantiles(Surrogate):
             base_estimator=boosted, random_state=seed
         )
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> SkoptQuantiles:
-        self.model_.fit(X, y)
-        return self
-
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        # Its own deviation calls a function that numpy 2.4 has removed.
-        quantiles: Any = self.model_.predict(X, return_quantiles=True)
-        low, middle, high = quantiles.T
+        # Its `return_std` calls a function that numpy 2.4 has removed.
+        low, middle, high = self.model_.predict(X, return_quantiles=True).T
         return middle, np.maximum((high - low) / 2, MIN_STD)
 
 
-class DeepEnsemble(Surrogate):
-    """Small neural networks, each on rows drawn with replacement.
+class DeepEnsemble(LibrarySurrogate):
+    """Small neural networks, each fitted to a bootstrap sample.
 
     Parameters
     ----------
-    seed : int
-        Seeds the networks.
+    seed : int, default=0
+        Seed of the networks.
 
     References
     ----------
@@ -172,29 +174,10 @@ class DeepEnsemble(Surrogate):
         )
         self.model_ = BaggingRegressor(network, self.N_NETWORKS, random_state=seed)
 
-    def fit(self, X: np.ndarray, y: np.ndarray) -> DeepEnsemble:
-        with _silence():
-            self.model_.fit(X, y)
-        return self
-
     def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        answers = np.array([net.predict(X) for net in self.model_.estimators_])
-        return answers.mean(axis=0), np.maximum(answers.std(axis=0), MIN_STD)
+        losses = np.array([net.predict(X) for net in self.model_.estimators_])
+        return losses.mean(axis=0), np.maximum(losses.std(axis=0), MIN_STD)
 
 
-@contextmanager
-def _silence() -> Iterator[None]:
-    """No warnings of bounds that were met, or of a fit that was long enough for us."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def random_forest(seed: int = 0) -> SkoptForest:
-    """A random forest."""
-    return SkoptForest(RandomForestRegressor, seed)
-
-
-def extra_trees(seed: int = 0) -> SkoptForest:
-    """Extra trees."""
-    return SkoptForest(ExtraTreesRegressor, seed)
+random_forest = partial(SkoptForest, RandomForestRegressor)
+extra_trees = partial(SkoptForest, ExtraTreesRegressor)

@@ -1,4 +1,4 @@
-"""From a relaxed network to architectures."""
+"""Discretisation: from a trained supernet to architectures."""
 
 from __future__ import annotations
 
@@ -12,58 +12,58 @@ import torch
 from sknas._history import Architecture
 from sknas._problem import TaskSpec
 from sknas.nets import MixedChoice, MixtureWeights, Supernet
+from sknas.nets._supernet import Chosen, Shares
 from sknas.spaces import Space
+from sknas.strategies.gradient.progress import TimeBudget
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
-from sknas.strategies.gradient.time_budget import TimeBudget
 
 DISCRETISATIONS = ("argmax", "perturbation", "retrain")
-MAX_PASSING = 2  # passing options of a group, such as the skips of a cell
-N_RETRAINED = 3
-TUNING_RATE = 0.1  # beside the rate of the search
-TUNING_SHARE = 0.5  # of the time of a decision
-FIT_SHARE = 0.9  # of the time of an architecture that is trained again
-
-Selection = Mapping[str, int]
-Shares = Mapping[str, np.ndarray]
+MAX_PARAMETER_FREE = 2  # maximum number of parameter-free options in a cell
+N_RETRAINED = 3  # number of architectures that are compared by a short training
+TUNING_LR_MULTIPLIER = 0.1  # relative to the learning rate of the search
+TUNING_SHARE = 0.5  # share of a choice's time for tuning
+FIT_SHARE = 0.9  # share of a retrained architecture's time for training
 
 
 @dataclass(frozen=True, eq=False)
 class DiscreteArchitecture:
-    """What a relaxed network decides.
+    """One option for each choice of a supernet.
 
     Parameters
     ----------
     chosen : mapping of str to int
-        The place of the option of each decision.
+        Index of the chosen option of each choice.
     shares : mapping of str to ndarray of shape (n_options,)
-        How much each option counts.
+        Weight of each option.
     """
 
-    chosen: Selection
+    chosen: Chosen
     shares: Shares
 
 
 def argmax_architecture(
-    decisions: Mapping[str, MixedChoice], shares: Shares
+    choices: Mapping[str, MixedChoice], shares: Shares
 ) -> DiscreteArchitecture:
-    """The option that counts most of each decision, but for no connection."""
+    """Return the options with the largest shares, except for the none operation."""
     chosen = {
-        name: int(np.argmax(_allowed(decision, shares[name])))
-        for name, decision in decisions.items()
+        name: int(np.argmax(_without_none(choice, shares[name])))
+        for name, choice in choices.items()
     }
     return DiscreteArchitecture(chosen, shares)
 
 
-def _allowed(decision: MixedChoice, shares: np.ndarray) -> np.ndarray:
-    """Shares, without that of no connection."""
+def _without_none(choice: MixedChoice, shares: np.ndarray) -> np.ndarray:
+    """Return the shares, with -inf for the none operation."""
     shares = shares.astype(float)
-    if decision.absent is not None and len(shares) > 1:
-        shares[decision.absent] = -np.inf
+    if choice.none_op is not None and len(shares) > 1:
+        shares[choice.none_op] = -np.inf
     return shares
 
 
 def limit_skips(net: Supernet, derived: DiscreteArchitecture) -> DiscreteArchitecture:
-    """At most two passing options a group; the weakest give way to the next best.
+    """Replace parameter-free options until each cell has at most two.
+
+    The option with the smallest share gives way to the best one with parameters.
 
     References
     ----------
@@ -71,169 +71,205 @@ def limit_skips(net: Supernet, derived: DiscreteArchitecture) -> DiscreteArchite
     Depth Gap between Search and Evaluation. arXiv:1904.12760.
     """
     chosen, shares = dict(derived.chosen), derived.shares
-    while over := _over(net, chosen, shares):
-        name = min(over, key=lambda name: shares[name][chosen[name]])
-        left = _allowed(net.decisions[name], shares[name])
-        left[list(net.decisions[name].passing)] = -np.inf
-        chosen[name] = int(np.argmax(left))
+    while excess := _excess(net, chosen, shares):
+        name = min(excess, key=lambda name: shares[name][chosen[name]])
+        choice = net.choices[name]
+        remaining = _without_none(choice, shares[name])
+        remaining[list(choice.parameter_free)] = -np.inf
+        chosen[name] = int(np.argmax(remaining))
     return DiscreteArchitecture(chosen, shares)
 
 
-def _over(net: Supernet, chosen: Selection, shares: Shares) -> list[str]:
-    """Decisions with a passing option in groups that have too many of them."""
-    groups: dict[str, list[str]] = {}
+def _excess(net: Supernet, chosen: Chosen, shares: Shares) -> list[str]:
+    """Return the choices of a parameter-free option in cells with too many of them."""
+    cells: dict[str, list[str]] = {}
     for name in net.used(chosen, shares):
-        decision = net.decisions[name]
-        if chosen[name] in decision.passing and _has_others(decision):
-            groups.setdefault(decision.group, []).append(name)
-    return [n for names in groups.values() if len(names) > MAX_PASSING for n in names]
+        choice = net.choices[name]
+        if chosen[name] in choice.parameter_free and _has_parameters(choice):
+            cells.setdefault(choice.cell, []).append(name)
+    excess = [names for names in cells.values() if len(names) > MAX_PARAMETER_FREE]
+    return [name for names in excess for name in names]
 
 
-def _has_others(decision: MixedChoice) -> bool:
-    """Whether there are options with weights of their own."""
-    places = set(range(len(decision.options))) - {decision.absent}
-    return bool(places - set(decision.passing))
+def _has_parameters(choice: MixedChoice) -> bool:
+    """Return True if there are options with parameters."""
+    indices = set(range(len(choice.options))) - {choice.none_op}
+    return bool(indices - set(choice.parameter_free))
 
 
 def one_op_changes(
     net: Supernet, derived: DiscreteArchitecture
 ) -> list[DiscreteArchitecture]:
-    """All changes of one decision, the least certain ones first."""
+    """Return all changes of one choice, the least certain choices first."""
     changes = []
-    for name, decision in net.decisions.items():
-        shares = _allowed(decision, derived.shares[name])
-        place = derived.chosen[name]
+    for name, choice in net.choices.items():
+        shares = _without_none(choice, derived.shares[name])
+        index = derived.chosen[name]
         for other, share in enumerate(shares):
-            if other != place and np.isfinite(share):
+            if other != index and np.isfinite(share):
                 change = replace(derived, chosen={**derived.chosen, name: other})
-                changes.append((shares[place] - share, change))
+                changes.append((shares[index] - share, change))
     changes.sort(key=lambda change: change[0])
     return [change for _, change in changes]
 
 
-def perturbation_scores(
-    training: SupernetTrainer, clock: TimeBudget
+def perturbation_architecture(
+    trainer: SupernetTrainer, budget: TimeBudget
 ) -> DiscreteArchitecture:
-    """The options whose removal hurts the relaxed network most.
+    """Return the options whose removal increases the loss of the supernet most.
 
-    Decisions are made one after another, in random order, and the weights are tuned
-    in between. What is left when the time is over is decided by its shares.
+    Choices are made one after another, in random order, and the weights are tuned in
+    between. Once the time is over, the remaining choices are made by their shares.
 
     References
     ----------
     Wang, Cheng, Chen, Tang, Hsieh: Rethinking Architecture Selection in Differentiable
     NAS. arXiv:2108.04392.
     """
-    decisions, lr = training.net.decisions, TUNING_RATE * training.settings.lr
+    choices, lr = trainer.net.choices, TUNING_LR_MULTIPLIER * trainer.settings.lr
     with torch.no_grad():
-        weights = training.logits.expected(training.logits.flat)
-    first = argmax_architecture(decisions, training.logits.shares())
+        weights = trainer.alphas.mean(trainer.alphas.vector)
+    first = argmax_architecture(choices, trainer.alphas.shares())
     chosen, shares = dict(first.chosen), dict(first.shares)
-    # The inputs of nodes are not removed: they are ranked by the edges that they feed.
-    names = [name for name, decision in decisions.items() if decision.is_staged]
-    n_tuning = max(1, clock.n_steps // len(names))
-    order = training.snapshots.once(lambda: torch.randperm(len(names)).tolist())
-    for number, place in enumerate(order):
-        name = names[place]
-        harm = _harm(training, weights, name, training.logits.kept[name], clock)
-        if harm is None:
-            return DiscreteArchitecture(chosen, first.shares)  # of one kind
-        chosen[name] = int(np.argmax(_allowed(decisions[name], harm)))
-        shares[name] = _above_least(harm)
-        weights[name] = _only(weights[name], chosen[name])
-        seconds = clock.seconds_left / (len(names) - number)  # for each that is left
-        tuning = TimeBudget(n_tuning, TUNING_SHARE * seconds)
-        training.snapshots.once(partial(training.tune, weights, tuning, lr))
-    hurts: dict[str, float] = {}
-    for name in names:  # where only some edges are kept, those whose loss hurts
-        harm = _harm(training, weights, name, [chosen[name]], clock)
-        if harm is None:
-            return DiscreteArchitecture(chosen, shares)  # of one kind
-        hurts[name] = max(harm[chosen[name]], 0.0)
-    for name, hurt in hurts.items():
-        shares[name][chosen[name]] = hurt
+    # Inputs of nodes are never removed: the edges they feed rank them.
+    names = [name for name, choice in choices.items() if choice.is_staged]
+    n_tuning_steps = max(1, budget.n_steps // len(names))
+    order = trainer.snapshots.once(lambda: torch.randperm(len(names)).tolist())
+    for n_made, index in enumerate(order):
+        name = names[index]
+        active = trainer.alphas.active[name]
+        scores = perturbation_scores(trainer, weights, name, active, budget)
+        if scores is None:
+            # Mean weights and perturbation scores cannot be compared.
+            return DiscreteArchitecture(chosen, first.shares)
+        chosen[name] = int(np.argmax(_without_none(choices[name], scores)))
+        shares[name] = relative_scores(scores)
+        weights[name] = _one_hot(weights[name], chosen[name])
+        seconds = budget.seconds_left / (len(names) - n_made)
+        tuning = TimeBudget(n_tuning_steps, TUNING_SHARE * seconds)
+        trainer.snapshots.once(partial(trainer.tune, weights, tuning, lr))
+    _score_chosen(trainer, weights, chosen, shares, names, budget)
     return DiscreteArchitecture(chosen, shares)
 
 
-def _above_least(harm: np.ndarray) -> np.ndarray:
-    """By how much more each option's removal hurts than that of the least of them."""
-    least = harm[np.isfinite(harm)].min(initial=np.inf)
-    return np.where(np.isfinite(harm), harm - least, 0.0)
+def _score_chosen(
+    trainer: SupernetTrainer,
+    weights: dict[str, MixtureWeights],
+    chosen: Chosen,
+    shares: Shares,
+    names: Sequence[str],
+    budget: TimeBudget,
+) -> None:
+    """Set the share of each chosen option to its perturbation score.
+
+    A node that keeps only some of its edges keeps those with the largest. Shares stay
+    as they are if time runs out, so that they remain comparable.
+    """
+    loss_increases: dict[str, float] = {}
+    for name in names:
+        scores = perturbation_scores(trainer, weights, name, [chosen[name]], budget)
+        if scores is None:
+            return
+        loss_increases[name] = max(scores[chosen[name]], 0.0)
+    for name, loss_increase in loss_increases.items():
+        shares[name][chosen[name]] = loss_increase
 
 
-def _harm(
-    training: SupernetTrainer,
+def relative_scores(scores: np.ndarray) -> np.ndarray:
+    """Return the difference of each perturbation score to the smallest one."""
+    smallest = scores[np.isfinite(scores)].min(initial=np.inf)
+    return np.where(np.isfinite(scores), scores - smallest, 0.0)
+
+
+def perturbation_scores(
+    trainer: SupernetTrainer,
     weights: dict[str, MixtureWeights],
     name: str,
-    places: Sequence[int],
-    clock: TimeBudget,
+    indices: Sequence[int],
+    budget: TimeBudget,
 ) -> np.ndarray | None:
-    """By how much the loss grows without some options.
+    """Return the increase of the loss if an option of a choice is removed.
 
-    Options that are not asked about have -inf. None if time is over, or the loss is not
-    finite even with all options.
+    Parameters
+    ----------
+    trainer : SupernetTrainer
+        Trainer of the supernet.
+    weights : dict of str to MixtureWeights
+        Weights of all options.
+    name : str
+        Name of the choice.
+    indices : sequence of int
+        Indices of the options to remove, one at a time.
+    budget : TimeBudget
+        Time limit of the evaluation.
+
+    Returns
+    -------
+    scores : ndarray of shape (n_options,) or None
+        -inf for options not in `indices`. None if time runs out, or if the loss is not
+        finite even with all options.
     """
 
-    def measured(weights: dict[str, MixtureWeights]) -> float | None:
-        answer = training.answer(weights)
-        loss = partial(training.halves.measured, answer, clock)
-        found: float | None = training.snapshots.once(loss)
+    def evaluate(weights: dict[str, MixtureWeights]) -> float | None:
+        forward = trainer.forward_with(weights)
+        loss = partial(trainer.split.evaluate, forward, budget)
+        found: float | None = trainer.snapshots.once(loss)
         return found
 
-    training.net.eval()
-    usual = measured(weights)
-    if usual is None or not np.isfinite(usual):
+    trainer.net.eval()
+    baseline = evaluate(weights)
+    if baseline is None or not np.isfinite(baseline):
         return None
-    harm = np.full(len(weights[name].values), -np.inf)
-    for place in places:
-        loss = measured({**weights, name: _without(weights[name], place)})
+    scores = np.full(len(weights[name].values), -np.inf)
+    for index in indices:
+        loss = evaluate({**weights, name: _remove(weights[name], index)})
         if loss is None:
             return None
-        harm[place] = np.nan_to_num(loss, nan=np.inf) - usual
-    return harm
+        scores[index] = np.nan_to_num(loss, nan=np.inf) - baseline
+    return scores
 
 
-def _without(weights: MixtureWeights, place: int) -> MixtureWeights:
-    """The weights with one of them zero, the others as they are."""
+def _remove(weights: MixtureWeights, index: int) -> MixtureWeights:
+    """Return the weights, with 0 for one option."""
     values = weights.values.clone()
-    values[place] = 0.0
+    values[index] = 0.0
     return replace(weights, values=values)
 
 
-def _only(weights: MixtureWeights, place: int) -> MixtureWeights:
-    """All weight on one option."""
+def _one_hot(weights: MixtureWeights, index: int) -> MixtureWeights:
+    """Return weight 1 for one option, which alone is computed."""
     values = torch.zeros_like(weights.values)
-    values[place] = 1.0
-    return MixtureWeights(values, computed=(place,))
+    values[index] = 1.0
+    return MixtureWeights(values, computed=(index,))
 
 
-def retrained(
+def rank_by_retraining(
     architectures: Sequence[Architecture],
     space: Space,
     task: TaskSpec,
-    training: SupernetTrainer,
-    clock: TimeBudget,
+    trainer: SupernetTrainer,
+    budget: TimeBudget,
 ) -> list[Architecture]:
-    """Architectures by their loss after a short training, if there is time for it.
+    """Sort architectures by their loss after a short training, if there is time for it.
 
-    Each gets the same steps on the rows of the weights; losses are those of the rows of
-    the logits.
+    Each is trained for the same number of steps on the rows of the weights, and
+    evaluated on the rows of the alphas.
     """
-    n_steps = max(1, clock.n_steps // max(len(architectures), 1))
+    n_steps = max(1, budget.n_steps // max(len(architectures), 1))
 
     def loss(architecture: Architecture, n_left: int) -> float | None:
-        if clock.seconds_left <= 0:
+        if budget.seconds_left <= 0:
             return None
-        net = space.build([architecture], task).to(training.halves.x.device)
-        training.fit(net, TimeBudget(n_steps, FIT_SHARE * clock.seconds_left / n_left))
-        return training.halves.measured(net.eval(), clock)
+        net = space.build(architecture, task).to(trainer.split.x.device)
+        trainer.fit(net, TimeBudget(n_steps, FIT_SHARE * budget.seconds_left / n_left))
+        return trainer.split.evaluate(net.eval(), budget)
 
     losses = []
-    for number, architecture in enumerate(architectures):
-        n_left = len(architectures) - number
-        found = training.snapshots.once(partial(loss, architecture, n_left))
+    for index, architecture in enumerate(architectures):
+        n_left = len(architectures) - index
+        found = trainer.snapshots.once(partial(loss, architecture, n_left))
         if found is None:
             return list(architectures)
         losses.append(found)
     order = np.argsort(np.nan_to_num(losses, nan=np.inf), kind="stable")
-    return [architectures[place] for place in order]
+    return [architectures[index] for index in order]

@@ -1,4 +1,4 @@
-"""Steps down a gradient: of logits, of weights, and of logits one step ahead."""
+"""Optimisers of alphas and weights, and second-order derivatives of their losses."""
 
 from __future__ import annotations
 
@@ -7,167 +7,165 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
-from torch.optim.sgd import sgd
 
-from sknas._training.isolation import random_state, set_random_state
+from sknas._training.optimizer import State, initial_state, make_step
+from sknas._training.seeds import random_state, set_random_state
 
-MOMENTUM, MEMORY, EPSILON = 0.9, 0.9, 1e-8
-ARCH_BETAS = (0.5, 0.999)  # of Adam on logits
-ARCH_TRAVEL = 3.0  # about how far a logit can come in a search
+MOMENTUM = 0.9
+MAX_ALPHA_CHANGE = 3.0  # approximate distance that an alpha can move in a search
 MAX_ARCH_LR = 0.05
-STEEPER = {"adam": 1.0, "rmsprop": 1.0, "momentum": 10.0, "sgd": 100.0}
-MAX_NORM = 5.0  # of the gradient of the weights
-PERTURBATION = 0.01  # norm of the difference that a second derivative is taken over
+MAX_NORM = 5.0  # norm to which the gradient of the weights is clipped
+PERTURBATION_NORM = 0.01  # length of the step of a finite difference
+# Update rule of each optimiser of the alphas, with the options of `make_step`.
+ARCH_RULES: dict[str, tuple[str, dict[str, Any]]] = {
+    "adam": ("adamw", {"beta1": 0.5, "beta2": 0.999}),
+    "rmsprop": ("rmsprop", {"alpha": 0.9}),
+    "momentum": ("momentum", {"momentum": MOMENTUM, "nesterov": False}),
+    "sgd": ("sgd", {}),
+}
+# Plain gradients are small, so SGD needs a larger rate.
+LR_MULTIPLIERS = {"adam": 1.0, "rmsprop": 1.0, "momentum": 10.0, "sgd": 100.0}
 
 
-def usual_arch_lr(kind: str, published: float, n_steps: int) -> float:
-    """The rate of an architecture optimiser for a search of `n_steps`.
+def default_arch_lr(kind: str, published: float, n_steps: int) -> float:
+    """Return the learning rate of the alphas for a search of `n_steps`.
 
-    Published rates are for searches of 20,000 steps: in short ones the logits would
-    hardly move. Steps along the plain gradient, which is small, are longer.
+    Published rates are for searches of 20,000 steps; in a short search the alphas would
+    hardly move.
     """
-    short = min(ARCH_TRAVEL / max(n_steps, 1), MAX_ARCH_LR)
-    return STEEPER[kind] * max(published, short)
+    short = min(MAX_ALPHA_CHANGE / max(n_steps, 1), MAX_ARCH_LR)
+    return LR_MULTIPLIERS[kind] * max(published, short)
 
 
-class ArchOptimizer:
-    """Moves logits by plain gradients, with momentum, or by their scale.
+class TensorOptimizer:
+    """Updates tensors by one rule at one learning rate.
 
     Parameters
     ----------
-    kind : {"adam", "sgd", "momentum", "rmsprop"}
-        The rule.
-    logits : Tensor of shape (A,)
-        What is moved, in place.
+    tensors : sequence of Tensor
+        Tensors that are updated in place.
+    rule : str
+        A key of `sknas._training.optimizer.OPTIMIZERS`.
+    max_norm : float or None, default=None
+        Norm to which the whole gradient is clipped.
+    is_decoupled : bool, default=False
+        True if weight decay is not added to the gradient.
+    **options
+        Options of the rule, see `sknas._training.optimizer.make_step`.
     """
 
-    def __init__(self, kind: str, logits: Tensor) -> None:
-        self.kind = kind
-        self.logits = logits
-        self.mean = torch.zeros_like(logits, requires_grad=False)
-        self.square = torch.zeros_like(logits, requires_grad=False)
-        self.n_steps = 0
-
-    @torch.no_grad()
-    def step(self, gradient: Tensor, lr: float, weight_decay: float) -> None:
-        """One step; weight decay is part of the gradient."""
-        gradient = gradient + weight_decay * self.logits
-        self.n_steps += 1
-        self.logits.sub_(lr * self._direction(gradient))
-
-    def _direction(self, gradient: Tensor) -> Tensor:
-        if self.kind == "sgd":
-            return gradient
-        if self.kind == "momentum":
-            return self.mean.mul_(MOMENTUM).add_(gradient)
-        if self.kind == "rmsprop":
-            self.square.lerp_(gradient.square(), 1 - MEMORY)
-            return gradient / (self.square.sqrt() + EPSILON)
-        first, second = ARCH_BETAS
-        self.mean.lerp_(gradient, 1 - first)
-        self.square.lerp_(gradient.square(), 1 - second)
-        mean = self.mean / (1 - first**self.n_steps)
-        square = self.square / (1 - second**self.n_steps)
-        return mean / (square.sqrt() + EPSILON)
-
-
-class WeightOptimizer:
-    """Moves the weights of a network: SGD with momentum, or AdamW.
-
-    The functions, not the classes of `torch.optim`: those import torch's compiler.
-
-    Parameters
-    ----------
-    parameters : sequence of Tensor
-        What is moved, in place.
-    is_adaptive : bool
-        Whether by AdamW.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], is_adaptive: bool) -> None:
-        self.parameters = list(parameters)
-        self.is_adaptive = is_adaptive
-        self.means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-        self.squares = [torch.zeros_like(m) for m in self.means] if is_adaptive else []
-        self.counts = [torch.zeros((), device=p.device) for p in parameters]
+    def __init__(
+        self,
+        tensors: Sequence[Tensor],
+        rule: str,
+        *,
+        max_norm: float | None = None,
+        is_decoupled: bool = False,
+        **options: Any,
+    ) -> None:
+        self.tensors = list(tensors)
+        self.rule, self.options = rule, options
+        self.max_norm, self.is_decoupled = max_norm, is_decoupled
+        self.states = [initial_state(rule, tensor) for tensor in self.tensors]
 
     @property
     def velocities(self) -> list[Tensor]:
-        """What SGD adds to a gradient, times its momentum; empty for AdamW."""
-        return [] if self.is_adaptive else self.means
+        """Momentum buffers; empty for a rule without them."""
+        name = "momentum_buffer"
+        return [state[name] for state in self.states if name in state]
 
     @torch.no_grad()
     def step(
         self, gradients: Sequence[Tensor | None], lr: float, weight_decay: float
     ) -> None:
-        """One step of the parameters that have a gradient."""
+        """Update the tensors that have a gradient."""
         used = [j for j, gradient in enumerate(gradients) if gradient is not None]
-        parameters, means = self._of(self.parameters, used), self._of(self.means, used)
-        slopes = clipped([g for g in gradients if g is not None])
-        told: dict[str, Any] = {"lr": lr, "maximize": False}
-        if self.is_adaptive:
-            torch._foreach_mul_(parameters, 1 - lr * weight_decay)
-            squares, counts = self._of(self.squares, used), self._of(self.counts, used)
-            told |= {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.0}
-            told |= {"amsgrad": False, "fused": True}
-            adam(parameters, slopes, means, squares, [], counts, **told)
-        else:
-            told |= {"momentum": MOMENTUM, "weight_decay": weight_decay}
-            told |= {"dampening": 0.0, "nesterov": False}
-            buffers: list[Any] = [*means]
-            sgd(parameters, slopes, buffers, **told)
+        tensors = [self.tensors[j] for j in used]
+        states = [self.states[j] for j in used]
+        slopes = [gradient for gradient in gradients if gradient is not None]
+        if self.max_norm is not None:
+            slopes = clip_gradient(slopes, self.max_norm)
+        if self.is_decoupled:
+            torch._foreach_mul_(tensors, 1 - lr * weight_decay)
+            weight_decay = 0.0
+        options = {"lr": lr, "weight_decay": weight_decay} | self.options
+        make_step(self.rule, tensors, slopes, states, **options)
 
-    def _of(self, values: list[Tensor], used: list[int]) -> list[Tensor]:
-        return [values[j] for j in used]
+    def state_dict(self) -> list[State]:
+        """Return the state of the update rule, one dict for each tensor."""
+        return self.states
+
+    @torch.no_grad()
+    def load_state_dict(self, states: list[State]) -> None:
+        """Copy the state of another optimiser of the same tensors."""
+        for state, loaded in zip(self.states, states, strict=True):
+            for name, tensor in state.items():
+                tensor.copy_(loaded[name])
 
 
-def clipped(gradients: list[Tensor]) -> list[Tensor]:
-    """A gradient, shortened to `MAX_NORM`."""
+def arch_optimizer(kind: str, alphas: Tensor) -> TensorOptimizer:
+    """Return the optimiser of the alphas; `kind` is a key of `ARCH_RULES`."""
+    rule, options = ARCH_RULES[kind]
+    return TensorOptimizer([alphas], rule, **options)
+
+
+def weight_optimizer(
+    parameters: Sequence[Tensor], is_adaptive: bool
+) -> TensorOptimizer:
+    """Return the optimiser of weights: AdamW if adaptive, else SGD with momentum."""
+    rule, options = ("adamw", {}) if is_adaptive else ARCH_RULES["momentum"]
+    return TensorOptimizer(
+        parameters, rule, max_norm=MAX_NORM, is_decoupled=is_adaptive, **options
+    )
+
+
+def clip_gradient(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+    """Return a gradient scaled down to a norm of at most `max_norm`."""
     if not gradients:
         return []
     norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    factor = (MAX_NORM / norm.clamp(min=1e-12)).clamp(max=1)
+    factor = (max_norm / norm.clamp(min=1e-12)).clamp(max=1)
     return list(torch._foreach_mul(gradients, factor))
 
 
 def unrolled_gradient(
     arch_loss: Callable[[], Tensor],
     weight_loss: Callable[[], Tensor],
-    logits: Tensor,
+    alphas: Tensor,
     parameters: Sequence[Tensor],
     lr: float,
     velocities: Sequence[Tensor] = (),
     weight_decay: float = 0.0,
 ) -> Tensor:
-    """The gradient of the logits after one step of the weights.
+    """Return the gradient of the alphas after one step of the weights.
 
-    The weights take a step, the loss of the logits is taken there, and the product of
-    its gradient with the mixed second derivative is a finite difference. The weights
-    are then as they were, bit for bit.
+    With w' = w - lr * (gradient of `weight_loss`), the gradient of ``arch_loss(w')``
+    has a second term, a mixed second derivative of `weight_loss` times the gradient at
+    w'; a finite difference approximates it. Afterwards the weights are restored bit for
+    bit.
 
     Parameters
     ----------
     arch_loss, weight_loss : callable
-        The loss of the logits' rows and of the weights' rows, at the logits and
-        parameters as they are.
-    logits : Tensor of shape (A,)
-        The gradient is theirs.
+        Compute the loss of the alphas' rows and of the weights' rows, at the current
+        alphas and parameters.
+    alphas : Tensor of shape (A,)
+        Variable of the gradient.
     parameters : sequence of Tensor
         The weights.
     lr : float
-        Rate of the step ahead.
+        Learning rate of the step ahead.
     velocities : sequence of Tensor, default=()
-        What SGD remembers of each parameter.
+        Momentum buffer of each parameter.
     weight_decay : float, default=0.0
-        Of the weights.
+        Weight decay of the weights.
 
     References
     ----------
     Liu, Simonyan, Yang: DARTS: Differentiable Architecture Search. arXiv:1806.09055,
     section 2.3.
     """
-    state = random_state(logits.device)
+    state = random_state(alphas.device)
     before = [parameter.detach().clone() for parameter in parameters]
     slopes = _gradients(weight_loss(), parameters)
     with torch.no_grad():
@@ -176,55 +174,58 @@ def unrolled_gradient(
             if velocities:
                 ahead = ahead + MOMENTUM * velocities[j]
             parameter.sub_(lr * ahead)
-    direct, *towards = _gradients(arch_loss(), [logits, *parameters])
-    after = random_state(logits.device)
-    norm = torch.stack([part.norm() for part in towards]).norm()
-    size = PERTURBATION / norm.clamp(min=1e-12)
-    sides = []
-    for sign in (1.0, -1.0):
+    direct, *direction = _gradients(arch_loss(), [alphas, *parameters])
+    after = random_state(alphas.device)
+    norm = torch.stack([part.norm() for part in direction]).norm()
+    size = PERTURBATION_NORM / norm.clamp(min=1e-12)
+
+    def shifted(sign: float) -> Tensor:
+        """Return the gradient of `weight_loss` with shifted weights, (A,)."""
         with torch.no_grad():
-            for p, old, part in zip(parameters, before, towards, strict=True):
+            for p, old, part in zip(parameters, before, direction, strict=True):
                 p.copy_(old + sign * size * part)
-        set_random_state(logits.device, state)  # the same chance on both sides
-        sides += _gradients(weight_loss(), [logits])
+        set_random_state(alphas.device, state)  # the same noise on both sides
+        return _gradients(weight_loss(), [alphas])[0]
+
+    difference = shifted(1.0) - shifted(-1.0)
     with torch.no_grad():
         for parameter, old in zip(parameters, before, strict=True):
             parameter.copy_(old)
-    set_random_state(logits.device, after)  # no later step draws these numbers again
-    return direct - lr * (sides[0] - sides[1]) / (2 * size)
+    set_random_state(alphas.device, after)  # later steps draw new numbers
+    return direct - lr * difference / (2 * size)
 
 
 def power_step(
-    gradient: Callable[[Tensor], Tensor], at: Tensor, towards: Tensor
+    gradient: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor
 ) -> tuple[float, Tensor]:
-    """One product with a Hessian, of two gradients.
+    """Make one step of the power iteration for the dominant eigenvalue of a Hessian.
 
-    Repeated, its direction is that of the eigenvalue that is largest in size.
+    The product of the Hessian with the direction is a difference of two gradients.
 
     Parameters
     ----------
     gradient : callable
-        Point (A,) -> gradient (A,).
+        Maps a point (A,) to the gradient (A,).
     at : Tensor of shape (A,)
-        Where the Hessian is taken.
-    towards : Tensor of shape (A,)
-        A direction.
+        Point of the Hessian.
+    direction : Tensor of shape (A,)
+        Approximate eigenvector.
 
     Returns
     -------
-    value : float
-        The eigenvalue, as far as the direction is right.
-    towards : Tensor of shape (A,)
-        A better direction, of length 1.
+    eigenvalue : float
+        Estimate, which converges to the eigenvalue of largest magnitude.
+    direction : Tensor of shape (A,)
+        Better approximation of the eigenvector, of length 1.
     """
-    towards = towards / towards.norm().clamp(min=1e-12)
-    above = gradient(at + PERTURBATION * towards)
-    below = gradient(at - PERTURBATION * towards)
-    product = (above - below) / (2 * PERTURBATION)
-    value, norm = float(towards @ product), product.norm()
+    direction = direction / direction.norm().clamp(min=1e-12)
+    above = gradient(at + PERTURBATION_NORM * direction)
+    below = gradient(at - PERTURBATION_NORM * direction)
+    product = (above - below) / (2 * PERTURBATION_NORM)
+    eigenvalue, norm = float(direction @ product), product.norm()
     if torch.isfinite(norm) and norm >= 1e-12:
-        towards = product / norm
-    return value, towards
+        direction = product / norm
+    return eigenvalue, direction
 
 
 def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Search by gradient under its published names."""
+"""Published methods of search by gradient."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Preset:
-    """What makes a method of search by gradient.
+    """A method of search by gradient.
 
-    Rates of weights and batches are those of networks for images.
+    Learning rates of the weights and batch sizes are those for images.
 
     Parameters
     ----------
@@ -18,33 +18,33 @@ class Preset:
     regulariser : str, default="none"
         A key of `REGULARISERS`.
     partial_channels : int, default=1
-        One of so many channels goes through the mixtures.
+        1 / `partial_channels` of the channels go through the mixtures.
     discretisation : {"argmax", "perturbation", "retrain"}, default="argmax"
         How an architecture is derived.
     order : {1, 2}, default=1
-        Whether the gradient looks one step of the weights ahead.
+        2 if the gradient of the alphas looks one step of the weights ahead.
     arch_optimizer : {"adam", "sgd", "momentum", "rmsprop"}, default="adam"
-        What moves the logits.
+        Update rule of the alphas.
     arch_lr : float, default=3e-4
-        Its rate in a search as long as the published ones; short ones are faster.
+        Learning rate of the alphas in a search of the published length.
     arch_weight_decay : float, default=1e-3
-        Its weight decay.
+        Weight decay of the alphas.
     lr, last_lr : float, default=0.025 and 0.001
-        Rate of the weights, at first and at the end of a cosine.
+        Learning rate of the weights at the start and the end of a cosine.
     weight_decay : float, default=3e-4
-        Of the weights.
+        Weight decay of the weights.
     dropout : float, default=0.0
-        Probability with which features before the last layer are dropped.
+        Dropout probability before the last layer.
     batch_size : int, default=64
-        Rows of a batch.
+        Rows in a batch.
     warmup : float, default=0.0
-        Share of each stage in which the weights alone are trained.
+        Share of each stage in which only the weights are trained.
     temperature : (float, float), default=(1.0, 1.0)
-        Of random weights, at first and at the end.
-    kept : tuple of float, default=(1.0,)
-        Share of the options that are kept in each stage.
+        Temperature of the relaxation at the start and the end.
+    stages : tuple of float, default=(1.0,)
+        Share of the options that are active in each stage.
     is_single_level : bool, default=False
-        Whether weights and logits are trained on the same rows.
+        True if weights and alphas are trained on the same rows.
     """
 
     relaxation: str = "softmax"
@@ -62,7 +62,7 @@ class Preset:
     batch_size: int = 64
     warmup: float = 0.0
     temperature: tuple[float, float] = (1.0, 1.0)
-    kept: tuple[float, ...] = (1.0,)
+    stages: tuple[float, ...] = (1.0,)
     is_single_level: bool = False
 
 
@@ -80,7 +80,7 @@ PRESETS = {
         warmup=0.3,
     ),
     "p-darts": Preset(
-        regulariser="skip-dropout", arch_lr=6e-4, warmup=0.4, kept=(1.0, 5 / 8, 3 / 8)
+        regulariser="skip-dropout", arch_lr=6e-4, warmup=0.4, stages=(1.0, 5 / 8, 3 / 8)
     ),
     "fair-darts": Preset(
         relaxation="sigmoid", regulariser="zero-one", arch_lr=5e-3, batch_size=128
@@ -92,7 +92,7 @@ PRESETS = {
         arch_lr=6e-4,
         lr=0.1,
         warmup=0.4,
-        kept=(1.0, 0.5),
+        stages=(1.0, 0.5),
     ),
     "beta-darts": Preset(regulariser="beta"),
     "darts-pt": Preset(discretisation="perturbation"),

@@ -1,4 +1,4 @@
-"""What keeps a relaxed network from choosing what is merely easy to learn."""
+"""Regularisers against a bias towards options that are merely easy to train."""
 
 from __future__ import annotations
 
@@ -10,129 +10,96 @@ import torch
 from torch import Tensor
 
 from sknas.nets import MixedChoice, MixtureWeights
+from sknas.strategies.gradient.progress import SearchProgress
 
-ZERO_ONE = 10.0  # strength of the zero-one loss
-ZERO_ONE_OF = 224  # weights: two cells of DARTS, 14 edges of 8 options each
-BETA = {True: 50.0, False: 5.0}  # of the beta decay at the end: slow logits, fast ones
-SLOW_LR = 1e-3
-NOISE = (0.03, 0.3)  # on smoothed weights, at first and at the end
-SKIP_DROPOUT = (0.0, 0.4, 0.7)  # at the begin of each stage
-SKIP_DECAY = 3.0  # by how many powers of e it falls in a stage
+ZERO_ONE_STRENGTH = 10.0  # coefficient of the zero-one loss
+ZERO_ONE_OPTIONS = 224  # options of a DARTS supernet: 2 cells, 14 edges, 8 operations
+BETA_SLOW, BETA_FAST = 50.0, 5.0  # final beta decay of slow and of fast alphas
+MAX_SLOW_LR = 1e-3  # learning rate up to which alphas are slow
+NOISE = (0.03, 0.3)  # amplitude of the noise on the weights at the start and the end
+SKIP_DROPOUT = (0.0, 0.4, 0.7)  # probability at the start of each stage
+SKIP_DROPOUT_DECAY = 3.0  # rate of its exponential decay in a stage
 
-
-@dataclass(frozen=True)
-class SearchProgress:
-    """A point of a search.
-
-    Parameters
-    ----------
-    progress : float
-        Share of the search that is done.
-    stage, n_stages : int
-        Number of the stage, and of stages.
-    stage_progress : float
-        Share of the stage that is done.
-    arch_lr : float
-        Rate of the logits.
-    """
-
-    progress: float
-    stage: int
-    n_stages: int
-    stage_progress: float
-    arch_lr: float
-
-
-def _no_penalty(logits: Sequence[Tensor], moment: SearchProgress) -> Tensor:
-    return torch.zeros((), device=logits[0].device)
-
-
-def _unchanged(
-    weights: MixtureWeights, decision: MixedChoice, moment: SearchProgress
-) -> MixtureWeights:
-    return weights
+Penalty = Callable[[Sequence[Tensor], SearchProgress], Tensor]
+Transform = Callable[[MixtureWeights, MixedChoice, SearchProgress], MixtureWeights]
 
 
 @dataclass(frozen=True)
 class Regulariser:
-    """What is added to a search.
+    """Additions to the loss of the alphas and to the weights of options.
 
     Parameters
     ----------
     penalty : callable
-        Logits of all decisions, moment -> what is added to the loss of the logits.
-    mixed, trained : callable
-        Weights, decision, moment -> the weights the network gets: in all steps, and in
-        those of the weights alone.
+        Maps the alphas of all choices to a term of their loss.
+    in_all_steps, in_weight_steps : callable
+        Map the weights of a choice to those that the supernet uses: in all steps, and
+        in addition in the steps of the network's own weights.
     """
 
-    penalty: Callable[[Sequence[Tensor], SearchProgress], Tensor] = _no_penalty
-    mixed: Callable[[MixtureWeights, MixedChoice, SearchProgress], MixtureWeights] = (
-        _unchanged
-    )
-    trained: Callable[[MixtureWeights, MixedChoice, SearchProgress], MixtureWeights] = (
-        _unchanged
-    )
+    penalty: Penalty = lambda alphas, progress: alphas[0].new_zeros(())
+    in_all_steps: Transform = lambda weights, choice, progress: weights
+    in_weight_steps: Transform = lambda weights, choice, progress: weights
 
 
-def beta_decay(logits: Sequence[Tensor], moment: SearchProgress) -> Tensor:
-    """Keeps one option from pulling away from the others, more and more."""
-    strength = BETA[moment.arch_lr <= SLOW_LR] * moment.progress
-    # What all options of a decision have in common moves none of their weights, but
-    # would be most of the gradient, and Adam divides by the size of that.
-    apart = [v - v.mean() for v in logits]
-    return strength * torch.stack([v.logsumexp(dim=0) for v in apart]).mean()
+def beta_decay(alphas: Sequence[Tensor], progress: SearchProgress) -> Tensor:
+    """Keep alphas of a choice close together, more so towards the end."""
+    beta = BETA_SLOW if progress.arch_lr <= MAX_SLOW_LR else BETA_FAST
+    # A shift of all alphas of a choice changes no weight, but its gradient would
+    # dominate, and Adam divides by the size of the gradient.
+    centred = [v - v.mean() for v in alphas]
+    strength = beta * progress.fraction
+    return strength * torch.stack([v.logsumexp(dim=0) for v in centred]).mean()
 
 
-def zero_one(logits: Sequence[Tensor], moment: SearchProgress) -> Tensor:
-    """Drives weights between 0 and 1 to one of the two.
+def zero_one(alphas: Sequence[Tensor], progress: SearchProgress) -> Tensor:
+    """Drive sigmoid weights to 0 or 1.
 
-    As hard as where it was published, however many there are: a mean of a few would
-    settle them by chance before the loss has told anything.
+    The sum is divided by the published number of options, not the actual one: the mean
+    of a few would decide them by chance before the loss has an influence.
     """
-    total = (torch.sigmoid(torch.cat(list(logits))) - 0.5).square().sum()
-    return -ZERO_ONE * total / ZERO_ONE_OF
+    total = (torch.sigmoid(torch.cat(list(alphas))) - 0.5).square().sum()
+    return -ZERO_ONE_STRENGTH * total / ZERO_ONE_OPTIONS
 
 
-def smoothed(
-    weights: MixtureWeights, decision: MixedChoice, moment: SearchProgress
+def smooth(
+    weights: MixtureWeights, choice: MixedChoice, progress: SearchProgress
 ) -> MixtureWeights:
-    """Noise on the weights: networks near by must do well, too."""
-    size = NOISE[0] + (NOISE[1] - NOISE[0]) * moment.progress
+    """Add noise, so that supernets with similar weights are good, too."""
+    size = NOISE[0] + (NOISE[1] - NOISE[0]) * progress.fraction
     noise = torch.empty_like(weights.values).uniform_(-size, size)
     is_computed = torch.zeros_like(noise)
-    is_computed[list(weights.places)] = 1.0
+    is_computed[list(weights.indices)] = 1.0
     return replace(weights, values=(weights.values + noise * is_computed).clamp(0, 1))
 
 
 def skip_dropout(
-    weights: MixtureWeights, decision: MixedChoice, moment: SearchProgress
+    weights: MixtureWeights, choice: MixedChoice, progress: SearchProgress
 ) -> MixtureWeights:
-    """Drops numbers that skips pass on, less and less within a stage."""
-    first = SKIP_DROPOUT[moment.stage if moment.n_stages > 1 else 1]
-    return replace(
-        weights, dropout=first * math.exp(-SKIP_DECAY * moment.stage_progress)
-    )
+    """Drop outputs of skips, with a probability that falls within a stage."""
+    initial = SKIP_DROPOUT[progress.stage if progress.n_stages > 1 else 1]
+    decay = math.exp(-SKIP_DROPOUT_DECAY * progress.stage_fraction)
+    return replace(weights, dropout=initial * decay)
 
 
 def auxiliary_skip(
-    weights: MixtureWeights, decision: MixedChoice, moment: SearchProgress
+    weights: MixtureWeights, choice: MixedChoice, progress: SearchProgress
 ) -> MixtureWeights:
-    """A skip beside the mixture, which fades: the mixture's own need not help."""
-    place = decision.identity
-    if place is None:
+    """Add a skip that fades out, so that training does not need that of the mixture."""
+    skip = choice.skip_op
+    if skip is None:
         return weights
-    beside = torch.zeros_like(weights.values)
-    beside[place] = 1.0 - moment.progress
-    places = tuple(sorted({*weights.places, place}))
-    return replace(weights, values=weights.values + beside, computed=places)
+    auxiliary = torch.zeros_like(weights.values)
+    auxiliary[skip] = 1.0 - progress.fraction
+    computed = tuple(sorted({*weights.indices, skip}))
+    return replace(weights, values=weights.values + auxiliary, computed=computed)
 
 
 REGULARISERS = {
     "none": Regulariser(),
     "beta": Regulariser(penalty=beta_decay),
     "zero-one": Regulariser(penalty=zero_one),
-    "smooth": Regulariser(trained=smoothed),
-    "skip-dropout": Regulariser(mixed=skip_dropout),
-    "auxiliary-skip": Regulariser(mixed=auxiliary_skip),
+    "smooth": Regulariser(in_weight_steps=smooth),
+    "skip-dropout": Regulariser(in_all_steps=skip_dropout),
+    "auxiliary-skip": Regulariser(in_all_steps=auxiliary_skip),
 }

@@ -1,4 +1,4 @@
-"""From the logits of a decision to the weights of its options."""
+"""Relaxations: from the alphas of a choice to the weights of its options."""
 
 from __future__ import annotations
 
@@ -12,77 +12,76 @@ from torch.nn import functional
 
 from sknas.nets import MixtureWeights
 
-MIN_CONCENTRATION = 1e-3  # below it draws of a Dirichlet become NaN
+MIN_CONCENTRATION = 1e-3  # samples of a Dirichlet become NaN below it
 
 
 @dataclass(frozen=True)
 class Relaxation:
-    """How options are weighed.
+    """A map from the alphas of a choice to the weights of its options.
 
     Parameters
     ----------
-    draw : callable
-        Logits (n_options,) and a temperature -> the weights of one step.
+    sample : callable
+        Maps alphas (n_options,) and a temperature to the weights of one step.
     mean : callable
-        Logits -> what the options count without chance, positive.
+        Maps alphas (n_options,) to positive weights without noise, (n_options,).
     """
 
-    draw: Callable[[Tensor, float], MixtureWeights]
+    sample: Callable[[Tensor, float], MixtureWeights]
     mean: Callable[[Tensor], Tensor]
 
 
-def softmax(logits: Tensor) -> Tensor:
-    """Shares that sum to 1."""
-    return torch.softmax(logits, dim=0)
+def softmax(alphas: Tensor) -> Tensor:
+    """Return weights that sum to 1."""
+    return torch.softmax(alphas, dim=0)
 
 
-def gumbel(logits: Tensor, temperature: float) -> MixtureWeights:
-    """Shares of logits with Gumbel noise."""
-    return MixtureWeights(_gumbel(logits, temperature))
+def gumbel(alphas: Tensor, temperature: float) -> MixtureWeights:
+    """Return the softmax of alphas with Gumbel noise."""
+    return MixtureWeights(_gumbel_softmax(alphas, temperature))
 
 
-def gumbel_straight_through(logits: Tensor, temperature: float) -> MixtureWeights:
-    """One option with weight 1, with the gradient of its shares."""
-    shares = _gumbel(logits, temperature)
-    place = int(shares.argmax())
-    hard = functional.one_hot(torch.tensor(place), len(logits)).to(shares)
-    return MixtureWeights(hard - shares.detach() + shares, computed=(place,))
+def gumbel_straight_through(alphas: Tensor, temperature: float) -> MixtureWeights:
+    """Return weight 1 for one option, with the gradient of the Gumbel softmax."""
+    soft = _gumbel_softmax(alphas, temperature)
+    index = int(soft.argmax())
+    hard = functional.one_hot(torch.tensor(index), len(alphas)).to(soft)
+    return MixtureWeights(hard - soft.detach() + soft, computed=(index,))
 
 
-def _gumbel(logits: Tensor, temperature: float) -> Tensor:
+def _gumbel_softmax(alphas: Tensor, temperature: float) -> Tensor:
     while True:
-        noise = -torch.empty_like(logits).exponential_().log()
+        noise = -torch.empty_like(alphas).exponential_().log()
         if torch.isfinite(noise).all():
             break
-    return torch.softmax((functional.log_softmax(logits, 0) + noise) / temperature, 0)
+    return torch.softmax((functional.log_softmax(alphas, 0) + noise) / temperature, 0)
 
 
-def concentration(logits: Tensor) -> Tensor:
-    """The parameters of a Dirichlet distribution."""
-    return (functional.elu(logits) + 1).clamp(min=MIN_CONCENTRATION)
+def concentration(alphas: Tensor) -> Tensor:
+    """Return the parameters of a Dirichlet distribution."""
+    return (functional.elu(alphas) + 1).clamp(min=MIN_CONCENTRATION)
 
 
-def dirichlet(logits: Tensor, temperature: float) -> MixtureWeights:
-    """Shares drawn from a Dirichlet distribution."""
+def dirichlet(alphas: Tensor, temperature: float) -> MixtureWeights:
+    """Return weights sampled from a Dirichlet distribution."""
     return MixtureWeights(
-        Dirichlet(concentration(logits), validate_args=False).rsample()
+        Dirichlet(concentration(alphas), validate_args=False).rsample()
     )
 
 
-def _dirichlet_mean(logits: Tensor) -> Tensor:
-    parameters = concentration(logits)
+def _dirichlet_mean(alphas: Tensor) -> Tensor:
+    parameters = concentration(alphas)
     return parameters / parameters.sum()
 
 
-def _sure(mean: Callable[[Tensor], Tensor]) -> Relaxation:
-    """A relaxation without chance."""
-    return Relaxation(lambda logits, temperature: MixtureWeights(mean(logits)), mean)
+def _deterministic(mean: Callable[[Tensor], Tensor]) -> Relaxation:
+    return Relaxation(lambda alphas, temperature: MixtureWeights(mean(alphas)), mean)
 
 
 RELAXATIONS = {
-    "softmax": _sure(softmax),
+    "softmax": _deterministic(softmax),
     "gumbel": Relaxation(gumbel, softmax),
     "gumbel-st": Relaxation(gumbel_straight_through, softmax),
     "dirichlet": Relaxation(dirichlet, _dirichlet_mean),
-    "sigmoid": _sure(torch.sigmoid),
+    "sigmoid": _deterministic(torch.sigmoid),
 }

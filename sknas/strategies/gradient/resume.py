@@ -1,134 +1,143 @@
-"""Snapshots of a training, from which it goes on as if it had never stopped."""
+"""Snapshots of a training, from which it resumes as if it had never stopped."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from sknas._checkpoint import keys
 from sknas._problem import Store
-from sknas._training.isolation import random_state, set_random_state
+from sknas._training.seeds import random_state, set_random_state
 
-SECONDS_APART = 10.0
-SNAPSHOT = "relaxing"  # its key in a journal
+SECONDS_APART = 10.0  # minimum time between two snapshots
+TENSOR = "packed tensor"  # key of the placeholder of a packed tensor
+
+
+class Stateful(Protocol):
+    """An object with a state made of dicts, lists, tensors and plain values."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any, /) -> Any: ...
 
 
 class Snapshots:
-    """What a training has come to, put into a journal now and then.
+    """Snapshots of a training in a store, one every few seconds.
 
-    The code of the training runs from its beginning each time. Objects that it follows
-    are set to what they were when the snapshot was made, with torch's random state, and
-    what it computes once is answered by the snapshot.
+    After an interruption the code of the training runs from its start. Objects get the
+    state of the snapshot as soon as they are tracked, and so does torch's random state;
+    steps that are run `once` return the result of the snapshot.
 
     Parameters
     ----------
-    journal : Journal
-        Where it is kept.
+    store : Store
+        Store of the snapshots.
     device : str
-        Where the training draws numbers, beside the CPU.
+        Device of the training.
     batch_size : int
-        Rows of a batch: a snapshot of another size is passed over.
+        Rows of a batch; a snapshot of another batch size is ignored.
 
     Attributes
     ----------
     seconds : float
-        How long the training took up to the snapshot.
+        Time that the training took up to the snapshot, in seconds.
     """
 
     def __init__(self, store: Store, device: str, batch_size: int) -> None:
-        self.store, self.devices, self.batch_size = (
-            store,
-            ("cpu", device),
-            batch_size,
-        )
-        told = store.get(SNAPSHOT)
-        if told is None or told["batch_size"] != batch_size:
-            told = {"seconds": 0.0, "answers": [], "followed": {}}
-        self.seconds: float = told["seconds"]
-        self._told = told
-        self._answers: list[Any] = told["answers"]
-        self._n_asked = 0
-        self._followed: dict[str, tuple[Any, tuple[str, ...]]] = {}
-        self._begun = self._last = time.monotonic()
+        self.store, self.batch_size = store, batch_size
+        self.devices = ("cpu", device)
+        loaded = store.get(keys.SUPERNET_STATE)
+        if loaded is None or loaded["batch_size"] != batch_size:
+            loaded = {"seconds": 0.0, "results": [], "state": pack({})}
+        self.seconds: float = loaded["seconds"]
+        self._results: list[Any] = loaded["results"]
+        self._loaded: dict[str, Any] = unpack(loaded["state"])
+        self._n_results = 0
+        self._tracked: dict[str, Stateful] = {}
+        self._started = self._last = time.monotonic()
 
-    def follow(self, name: str, thing: Any, *attributes: str) -> None:
-        """Keep attributes of an object, or the state of a module.
-
-        Tensors are set in place, alone or in lists.
-        """
-        self._followed[name] = (thing, attributes)
-        if name not in self._told["followed"]:
+    def track(self, name: str, thing: Stateful) -> None:
+        """Add an object to the snapshots, and load its state from the last one."""
+        self._tracked[name] = thing
+        if name not in self._loaded:
             return
-        values = self._told["followed"].pop(name)
-        for attribute, here in _state(thing, attributes).items():
-            if _tensors(here):
-                _fill(_tensors(here), values[attribute])
-            else:
-                setattr(thing, attribute, values[attribute])
-        # Whatever was drawn to make the objects was drawn before the snapshot, too.
-        for device, state in zip(self.devices, self._told["random"], strict=True):
+        thing.load_state_dict(self._loaded.pop(name))
+        # Constructing the objects has drawn numbers: restore the random state, too.
+        for device, state in zip(self.devices, self._loaded["random"], strict=True):
             set_random_state(device, state)
 
-    def forget(self, *names: str) -> None:
-        """Keep some objects no longer."""
+    def untrack(self, *names: str) -> None:
+        """Remove objects from the snapshots."""
         for name in names:
-            del self._followed[name]
+            del self._tracked[name]
 
     def once(self, compute: Callable[[], Any]) -> Any:
-        """What a function answers, or did before the snapshot was made."""
-        self._n_asked += 1
-        if self._n_asked > len(self._answers):
-            self._answers.append(compute())
-            self.offer()
-        return self._answers[self._n_asked - 1]
+        """Return the result of a function, or that in the snapshot if it has one.
 
-    def offer(self) -> None:
-        """Make a snapshot, unless the last one is new."""
+        Results are identified by the order of the calls.
+        """
+        self._n_results += 1
+        if self._n_results > len(self._results):
+            self._results.append(compute())
+            self.save_if_due()
+        return self._results[self._n_results - 1]
+
+    def save_if_due(self) -> None:
+        """Make a snapshot, unless the last one is recent."""
         now = time.monotonic()
         if now - self._last < SECONDS_APART:
             return
-        told: dict[str, Any] = {"seconds": self.seconds + now - self._begun}
-        told |= {"batch_size": self.batch_size, "answers": self._answers}
-        told["followed"] = {}
-        told["random"] = [random_state(device) for device in self.devices]
-        for name, (thing, attributes) in self._followed.items():
-            told["followed"][name] = {
-                attribute: _joined(tensors) if (tensors := _tensors(value)) else value
-                for attribute, value in _state(thing, attributes).items()
-            }
-        self.store.put(SNAPSHOT, told)
+        state = {name: thing.state_dict() for name, thing in self._tracked.items()}
+        state["random"] = [random_state(device) for device in self.devices]
+        snapshot = {
+            "seconds": self.seconds + now - self._started,
+            "batch_size": self.batch_size,
+            "results": self._results,
+            "state": pack(state),
+        }
+        self.store.put(keys.SUPERNET_STATE, snapshot)
         self._last = time.monotonic()
 
 
-def _state(thing: Any, attributes: Sequence[str]) -> dict[str, Any]:
-    if isinstance(thing, nn.Module):
-        return {"state": list(thing.state_dict().values())}
-    return {attribute: getattr(thing, attribute) for attribute in attributes}
+def pack(state: Any) -> dict[str, Any]:
+    """Join all tensors of a state that have the same type and device.
+
+    Writing thousands of small tensors would take seconds.
+    """
+    tensors: dict[str, list[Tensor]] = {}
+
+    def packed(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            kind = f"{part.dtype} {part.device}"
+            tensors.setdefault(kind, []).append(part.detach().flatten())
+            return {TENSOR: kind, "shape": list(part.shape)}
+        if isinstance(part, dict):
+            return {name: packed(value) for name, value in part.items()}
+        return [packed(value) for value in part] if isinstance(part, list) else part
+
+    tree = packed(state)
+    return {"tree": tree, "tensors": {k: torch.cat(v) for k, v in tensors.items()}}
 
 
-def _tensors(value: Any) -> list[Tensor]:
-    """The tensors that a value is, none if it is something else."""
-    values = value if isinstance(value, list) else [value]
-    return values if all(isinstance(each, Tensor) for each in values) else []
+def unpack(state: dict[str, Any]) -> Any:
+    """Return the state that `pack` has joined."""
+    offsets = dict.fromkeys(state["tensors"], 0)
 
+    def unpacked(part: Any) -> Any:
+        if isinstance(part, list):
+            return [unpacked(value) for value in part]
+        if not isinstance(part, dict):
+            return part
+        if TENSOR not in part:
+            return {name: unpacked(value) for name, value in part.items()}
+        kind, size = part[TENSOR], torch.Size(part["shape"])
+        offset = offsets[kind]
+        offsets[kind] += size.numel()
+        # A copy, since torch reads a random state from the start of its storage.
+        return state["tensors"][kind][offset : offsets[kind]].view(size).clone()
 
-def _joined(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Tensors as one of each type: to write thousands of small ones takes seconds."""
-    kinds = dict.fromkeys(tensor.dtype for tensor in tensors)
-    return {
-        str(kind): torch.cat([t.detach().flatten() for t in tensors if t.dtype == kind])
-        for kind in kinds
-    }
-
-
-@torch.no_grad()
-def _fill(tensors: Sequence[Tensor], joined: Mapping[str, Tensor]) -> None:
-    """Set tensors to what was joined."""
-    for kind, values in joined.items():
-        own = [tensor for tensor in tensors if str(tensor.dtype) == kind]
-        parts = values.split([tensor.numel() for tensor in own])
-        for tensor, part in zip(own, parts, strict=True):
-            tensor.copy_(part.view(tensor.shape))
+    return unpacked(state["tree"])

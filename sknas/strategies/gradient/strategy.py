@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from sknas._budget import default_batch_size
-from sknas._history import Architecture, Proposal, Trial
+from sknas._budget import TABLE
+from sknas._checkpoint import keys
+from sknas._history import Architecture, Proposal, Status, Trial
 from sknas._problem import Problem
-from sknas._training.isolation import free_memory, is_out_of_memory, isolated
+from sknas._training.isolation import isolated, run_with_memory_retry
 from sknas._validation import (
     check_integer,
     check_positive,
@@ -30,51 +32,80 @@ from sknas.strategies.gradient.discretize import (
     argmax_architecture,
     limit_skips,
     one_op_changes,
-    perturbation_scores,
-    retrained,
+    perturbation_architecture,
+    rank_by_retraining,
 )
-from sknas.strategies.gradient.optimizers import STEEPER
+from sknas.strategies.gradient.optimizers import ARCH_RULES
 from sknas.strategies.gradient.presets import PRESETS, Preset
+from sknas.strategies.gradient.progress import TimeBudget
 from sknas.strategies.gradient.regularizers import REGULARISERS
 from sknas.strategies.gradient.relaxations import RELAXATIONS
-from sknas.strategies.gradient.resume import SNAPSHOT, Snapshots
+from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
-from sknas.strategies.gradient.time_budget import TimeBudget
 
-IMAGE_PRESET, TABLE_PRESET = "drnas", "snas"  # where none is given
-SEARCH_SHARE = 0.7  # of that, where more is trained to derive architectures
-UNDECIDED = 0.95  # entropy above which the logits have told nothing,
-UNMOVED = 0.999  # and above which not even if what they mean stays the same
-TABLE_LR, TABLE_WEIGHT_DECAY = 1e-3, 1e-4  # of AdamW
-DRAWS = 4  # neighbours drawn for each one that is asked for
-RELAXED = "relaxed"  # key of a journal: what came of the relaxed network
-WORDS: dict[str, Iterable[str]] = {
-    "relaxation": RELAXATIONS,
-    "regulariser": REGULARISERS,
-    "discretisation": DISCRETISATIONS,
-    "arch_optimizer": STEEPER,
+IMAGE_PRESET, TABLE_PRESET = "drnas", "snas"  # default presets
+TABLE_LR, TABLE_WEIGHT_DECAY = 1e-3, 1e-4  # defaults of AdamW
+SEARCH_SHARE = 0.7  # share of the time for the search, if deriving needs training
+# Entropy above which alphas are undecided, before and after they have converged.
+MAX_ENTROPY, MAX_CONVERGED_ENTROPY = 0.95, 0.999
+NEIGHBOURS_PER_PROPOSAL = 4
+
+Check = Callable[[str, str, Any], Any]  # caller's name, parameter, value -> value
+
+
+def _check_share(caller_name: str, name: str, value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        reject(caller_name, name, value, "a number from 0 to below 1 or None")
+    return float(value)
+
+
+def _check_order(caller_name: str, name: str, value: Any) -> int:
+    if value not in (1, 2):
+        reject(caller_name, name, value, "1, 2 or None")
+    return int(value)
+
+
+_at_least_one: Check = partial(check_integer, low=1, optional=True)
+_positive: Check = partial(check_positive, optional=True)
+# Checks of the parameters that replace a field of the preset unless they are None.
+CHECKS: dict[str, Check] = {
+    "relaxation": partial(check_word, known=RELAXATIONS),
+    "regulariser": partial(check_word, known=REGULARISERS),
+    "discretisation": partial(check_word, known=DISCRETISATIONS),
+    "arch_optimizer": partial(check_word, known=ARCH_RULES),
+    "partial_channels": _at_least_one,
+    "batch_size": _at_least_one,
+    "arch_lr": _positive,
+    "lr": _positive,
+    "arch_weight_decay": _check_share,
+    "weight_decay": _check_share,
+    "dropout": _check_share,
+    "warmup": _check_share,
+    "order": _check_order,
 }
-NUMBERS = ("arch_lr", "lr")
-SHARES = ("arch_weight_decay", "weight_decay", "dropout", "warmup")
 
 
 class GradientStrategy(Strategy):
-    """Trains one network that holds all architectures, and derives the best from it.
+    """Train a supernet of all architectures, and derive the best ones from it.
 
-    Every option of the space has a weight in that network; weights of options and
-    weights of layers go down the gradient in turn, each on rows of their own: halves
-    of the training rows of the first fold, 30 and 70 percent below 2,000 rows, and the
-    same rows below 600. Rows of a group stay together, and where groups are so large
-    that few rows would be left for either, both get all of them, as they always do by
-    "snas". The architecture whose options weigh most is proposed first, then those that
-    differ from it where it is least certain, then neighbours of the best trial. The
-    search scores them after the default architecture, or beside it under a `max_time`,
-    as those of any other strategy; other known architectures are left out. An edge
-    without an operation is never derived.
+    Every option of the space has a weight in the supernet, a function of its alpha.
+    Alphas and the weights of the layers are trained in turn by gradient descent.
 
-    The relaxed network is trained for as many steps as one network of a search, in a
-    third of the time that is left. Parameters that are None are those of the preset.
+    The rows are the training rows of the first fold. Half of them are for the alphas,
+    30 percent below 2,000 rows. Below 600 rows, with the preset "snas", and where
+    groups are so large that few rows would be left for either, both use all rows. Rows
+    of a group stay together.
+
+    The architecture of the options with the largest weights is proposed first, then
+    those that differ from it in the least certain choice, then neighbours of the best
+    trial. The search trains them like the proposals of any other strategy, after the
+    default architecture, or together with it under a `max_time`; other known
+    architectures are left out. An edge without an operation is never derived.
+
+    The supernet is trained for as many steps as one network of a search, in at most a
+    third of the remaining time. Parameters that are None take the preset's values.
 
     Parameters
     ----------
@@ -83,58 +114,59 @@ class GradientStrategy(Strategy):
         "p-darts", "fair-darts", "smooth-darts", "drnas", "beta-darts" or "darts-pt";
         None for "drnas" for images and "snas" for tables.
     relaxation : str or None, default=None
-        How options are weighed: "softmax"; "gumbel", a softmax of noisy logits;
-        "gumbel-st", one option at a time, drawn by it; "dirichlet", weights drawn from
-        that distribution; "sigmoid", each option by itself.
+        How alphas become weights: "softmax"; "gumbel", a softmax with Gumbel noise;
+        "gumbel-st", one option at a time, sampled with that noise; "dirichlet", weights
+        sampled from a Dirichlet distribution; "sigmoid", each option independently.
     regulariser : str or None, default=None
-        "none"; "beta" keeps options from pulling away from each other; "zero-one"
-        drives sigmoids to 0 or 1; "smooth" adds noise to the weights; "skip-dropout"
-        drops numbers that skips pass on; "auxiliary-skip" adds a skip that fades.
+        "none"; "beta" keeps the alphas of a choice close together; "zero-one" drives
+        sigmoids to 0 or 1; "smooth" adds noise to the weights; "skip-dropout" drops
+        outputs of skips; "auxiliary-skip" adds a skip that fades out.
     partial_channels : int or None, default=None
-        One of so many channels goes through the options, more where that would leave
-        fewer than four; of no meaning for tables.
+        1 / `partial_channels` of the channels go through the options, more where fewer
+        than four would be left; ignored for tables.
     discretisation : str or None, default=None
-        "argmax" takes the options of the largest weight, "perturbation" those whose
-        removal hurts most, and "retrain" trains three architectures to choose from.
+        "argmax" takes the options with the largest weights, "perturbation" those whose
+        removal increases the loss most, and "retrain" trains three architectures to
+        choose from.
     order : {1, 2} or None, default=None
         2 looks one step of the weights ahead, at four times the cost.
     arch_optimizer : {"adam", "sgd", "momentum", "rmsprop"} or None, default=None
-        What moves the logits.
+        Update rule of the alphas.
     arch_lr : float or None, default=None
-        Its rate; None for the published one, or a faster one in a short search, so that
-        a logit can move by about 3.
+        Learning rate of the alphas; None for the published one, or a larger one in a
+        short search, so that an alpha can move by about 3.
     arch_weight_decay : float or None, default=None
-        Weight decay of the logits.
+        Weight decay of the alphas.
     lr, weight_decay : float or None, default=None
-        Of the weights, which SGD with momentum moves for images and AdamW for tables;
-        None for 1e-3 and 1e-4 for tables.
+        Learning rate and weight decay of the layers, which are trained by SGD with
+        momentum for images and by AdamW for tables; None for 1e-3 and 1e-4 for tables.
     batch_size : int or None, default=None
-        Rows of a batch; None for that of networks of the table.
+        Rows in a batch; None for the default of networks for tables.
     dropout : float or None, default=None
-        Probability with which features before the last layer are dropped.
+        Dropout probability before the last layer.
     warmup : float or None, default=None
-        Share of the search, or of each of its stages, in which the weights alone are
+        Share of the search, or of each of its stages, in which only the layers are
         trained.
     n_epochs : int or None, default=None
-        Epochs of the weights' rows; None for the steps of one network.
+        Epochs over the rows of the layers; None for the steps of one network.
     guards : bool, default=True
-        Whether at most two skips or poolings are taken in a cell, the logits are left
-        alone once their architecture stays the same, and random architectures follow
-        the first where the logits have told nothing. Off, methods are as published.
+        True if at most two skips or poolings are derived in a cell, alphas are frozen
+        once their architecture stays the same, and the first architecture is followed
+        by random ones if alphas are undecided. False for the methods as published.
 
     Attributes
     ----------
     trajectory_ : dict of str to ndarray of shape (n_records, n_options)
-        What the options of each decision counted, from the start to the end.
+        Weights of the options of each choice, from the start to the end.
     entropy_ : ndarray of shape (n_records,)
-        How undecided they were, from 0 to 1.
-    sharpness_ : ndarray of shape (n_snapshots,)
-        Largest eigenvalue of the Hessian of the logits; where it grows fast, the
-        architecture is often worse than its relaxed network. None for "gumbel-st",
-        which never computes all options at once.
+        Mean entropy of these weights, from 0 (one-hot) to 1 (uniform).
+    sharpness_ : ndarray of shape (n_eigenvalues,)
+        Largest eigenvalue of the Hessian of the alphas. Where it grows fast, the
+        architecture is often worse than its supernet. Empty for "gumbel-st", which
+        never computes all options at once.
     derived_ : list of Architecture or None
-        What was derived, the best first; empty where memory did not suffice, and None
-        where the search ended before.
+        Derived architectures, the best first; empty if memory ran out, and None if the
+        search ended before.
 
     References
     ----------
@@ -171,7 +203,8 @@ class GradientStrategy(Strategy):
     """
 
     needs_initial_design = False
-    time_share = 1 / 3  # for the relaxed network
+    auto_image_space = "cell"  # the only image space with a supernet
+    time_share = 1 / 3  # for the supernet
     results = ("trajectory_", "entropy_", "sharpness_", "derived_")
 
     def __init__(
@@ -213,10 +246,10 @@ class GradientStrategy(Strategy):
 
     def setup(self, space: Space, problem: Problem, rng: np.random.Generator) -> None:
         if problem.task is None:
-            allowed = "one that needs no network, where a function is searched"
+            allowed = "one that needs no network when a function is searched"
             reject("search", "strategy", self, allowed)
-        with isolated(0, problem.device):
-            space.supernet(problem.task)  # says so if there is none
+        with isolated(0, self.context_.device):
+            space.supernet(problem.task)  # raises if the space has none
         self.settings_ = self._settings(problem)
         self.space_, self.problem_, self.rng_ = space, problem, rng
         self.sampler_ = UnseenSampler(space, problem.feasible, rng)
@@ -230,154 +263,137 @@ class GradientStrategy(Strategy):
         assert self.derived_ is not None
         new = self.sampler_.unseen(self.derived_, n)
         self.sampler_.mark(new)
-        if len(new) < n and (self.best_ is not None or not self.is_undecided_):
-            new += self._neighbours(n - len(new))
-        others = self.sampler_.draw(n - len(new))
-        self.sampler_.mark(others)
-        return [Proposal(architecture) for architecture in new + others]
+        n_left, near = n - len(new), []
+        if n_left and (self.best_ is not None or not self.is_undecided_):
+            near = self._neighbours(n_left)
+        new += self.sampler_.fill_up(near, n_left)
+        return [Proposal(architecture) for architecture in new]
 
     def observe(self, trials: Sequence[Trial]) -> None:
         self.sampler_.mark(trial.architecture for trial in trials)
         for trial in trials:
-            is_scored = trial.status == "ok"
+            is_scored = trial.status == Status.OK
             if is_scored and (self.best_ is None or trial.order < self.best_.order):
                 self.best_ = trial
 
     def _neighbours(self, n: int) -> list[Architecture]:
-        """New architectures near the best trial, or near what was derived."""
+        """Return new neighbours of the best trial, or of the first derived one."""
         if self.best_ is not None:
-            here = self.best_.architecture
+            centre = self.best_.architecture
         elif self.derived_:
-            here = self.derived_[0]
+            centre = self.derived_[0]
         else:
             return []
-        near = self.space_.neighbours(here, DRAWS * n, self.rng_)
-        new = self.sampler_.unseen(near, n)
-        self.sampler_.mark(new)
-        return new
+        near = self.space_.neighbours(centre, NEIGHBOURS_PER_PROPOSAL * n, self.rng_)
+        return self.sampler_.unseen(near, n)
 
     def _settings(self, problem: Problem) -> Preset:
-        """The preset with what is given in its place, after a check of all of it."""
+        """Return the preset with the given parameters in place of its own."""
         caller_name = type(self).__name__
         assert problem.task is not None
         is_table = problem.task.image is None
-        usual = TABLE_PRESET if is_table else IMAGE_PRESET
-        name = usual if self.preset is None else self.preset
-        settings = PRESETS[check_word(caller_name, "preset", name, PRESETS)]
-        given: dict[str, Any] = {}
+        default = TABLE_PRESET if is_table else IMAGE_PRESET
+        preset = default if self.preset is None else self.preset
+        check_word(caller_name, "preset", preset, PRESETS)
+        changes: dict[str, Any] = {}
         if is_table:
-            given = {"lr": TABLE_LR, "weight_decay": TABLE_WEIGHT_DECAY}
-            given["batch_size"] = default_batch_size(problem.task.n_rows)
-        for name, words in WORDS.items():
-            if getattr(self, name) is not None:
-                given[name] = check_word(caller_name, name, getattr(self, name), words)
-        for name in ("partial_channels", "batch_size"):
-            if check_integer(caller_name, name, getattr(self, name), 1, optional=True):
-                given[name] = getattr(self, name)
-        for name in NUMBERS:
-            if check_positive(caller_name, name, getattr(self, name), optional=True):
-                given[name] = getattr(self, name)
-        for name in SHARES:
-            if getattr(self, name) is not None:
-                given[name] = self._share(name)
-        if self.order is not None:
-            if self.order not in (1, 2):
-                reject(caller_name, "order", self.order, "1, 2 or None")
-            given["order"] = self.order
+            changes = {"lr": TABLE_LR, "weight_decay": TABLE_WEIGHT_DECAY}
+            changes["batch_size"] = TABLE.batch_size(problem.task.n_rows)
+        given = vars(self)
+        for name, check in CHECKS.items():
+            if given[name] is not None:
+                changes[name] = check(caller_name, name, given[name])
         check_integer(caller_name, "n_epochs", self.n_epochs, 1, optional=True)
-        return replace(settings, **given)
-
-    def _share(self, name: str) -> float:
-        value = getattr(self, name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 <= value < 1:
-            reject(
-                type(self).__name__, name, value, "a number from 0 to below 1 or None"
-            )
-        return float(value)
+        return replace(PRESETS[preset], **changes)
 
     def _search(self) -> None:
-        """Train the relaxed network and derive architectures, or take what was found.
+        """Train the supernet and derive architectures, or load them from the store.
 
-        One number is drawn in either case, so that those drawn later are the same.
+        Either way one number is drawn, so that later draws are the same.
         """
-        seed, store = int(self.rng_.integers(2**31)), self.problem_.store
-        found = store.get(RELAXED)
+        seed, store = int(self.rng_.integers(2**31)), self.context_.store
+        found = store.get(keys.SUPERNET)
         if found is None:
-            found = self._found(seed)
-            store.put(RELAXED, found)
-        store.drop(SNAPSHOT)
+            found = self._fitted_attributes(seed)
+            store.put(keys.SUPERNET, found)
+        store.drop(keys.SUPERNET_STATE)
         for name, value in found.items():
             setattr(self, name, value)
 
-    def _found(self, seed: int) -> dict[str, Any]:
-        """What came of the relaxed network, by the names of attributes.
+    def _fitted_attributes(self, seed: int) -> dict[str, Any]:
+        """Return the fitted attributes of a search.
 
-        Where memory runs out, it is trained again with batches of half the size.
+        If memory runs out, train again with batches of half the size.
         """
         size = min(self.settings_.batch_size, len(self.problem_.folds[0].train))
-        for batch_size in (size, max(size // 2, 1)):
-            try:
-                return self._trained(seed, batch_size)
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside of the handler: the error holds on to all that filled the memory.
-            free_memory(self.problem_.device)
-        warn_user(
-            "Memory ran out in the relaxed network, even with batches of "
-            f"{batch_size} rows: architectures are drawn at random; search a smaller "
-            "space, or take another strategy."
-        )
-        none = np.array([])
-        told: dict[str, Any] = {"entropy_": none, "sharpness_": none}
-        return told | {"trajectory_": {}, "derived_": [], "is_undecided_": True}
+        smaller = max(size // 2, 1)
+        attempts = [
+            partial(self._train_and_derive, seed, size),
+            partial(self._train_and_derive, seed, smaller),
+            partial(self._derive_nothing, smaller),
+        ]
+        return run_with_memory_retry(attempts, self.context_.device)
 
-    def _trained(self, seed: int, batch_size: int) -> dict[str, Any]:
-        """What came of it with batches of some size."""
-        problem = self.problem_
-        settings = replace(self.settings_, batch_size=batch_size)
-        fold, device = problem.folds[0], problem.device
-        is_plain = settings.discretisation == "argmax"
-        share = 1.0 if is_plain else SEARCH_SHARE
-        snapshots = Snapshots(problem.store, device, batch_size)
-        seconds = self.time_share * max(problem.seconds_left + snapshots.seconds, 0.0)
-        rng = np.random.default_rng(seed)
+    def _train_and_derive(self, seed: int, batch_size: int) -> dict[str, Any]:
+        device = self.context_.device
+        snapshots = Snapshots(self.context_.store, device, batch_size)
+        seconds = self.context_.seconds_left + snapshots.seconds
+        seconds = self.time_share * max(seconds, 0.0)
+        is_argmax = self.settings_.discretisation == "argmax"
+        share = 1.0 if is_argmax else SEARCH_SHARE
         with isolated(seed, device):
-            net = self.space_.supernet(fold.task, settings.partial_channels).to(device)
-            halves = BilevelSplit(
-                fold.train, fold.task, device, rng, settings.is_single_level
-            )
-            n_steps = self._n_steps(halves.n_batches(halves.weight_rows, batch_size))
-            training = SupernetTrainer(
-                net,
-                settings,
-                halves,
-                TimeBudget(n_steps, share * seconds),
-                snapshots,
-                is_adaptive=fold.task.image is None,
-                arch_lr=self.arch_lr,
-                derive=self._deriver(net) if self.guards and is_plain else None,
-            )
-            if not snapshots.once(training.run):
-                warn_user(
-                    f"After {training.clock.step} of {n_steps} steps the loss of the "
-                    "relaxed network was infinite or NaN: architectures are derived "
-                    "from what it was before; give a smaller 'lr'."
-                )
-            rest = TimeBudget(n_steps, (1 - share) * seconds)
-            snapshots.follow("rest", rest, "used")
-            derived, is_undecided = self._derive(training, rest)
+            trainer = self._make_trainer(seed, batch_size, share * seconds, snapshots)
+            self._train(trainer)
+            remaining = TimeBudget(trainer.budget.n_steps, (1 - share) * seconds)
+            snapshots.track("remaining", remaining)
+            derived, is_undecided = self._derive(trainer, remaining)
         return {
-            "trajectory_": training.trajectory,
-            "entropy_": np.array(training.entropies),
-            "sharpness_": np.array(training.sharpnesses),
+            "trajectory_": trainer.records.trajectory(trainer.net.choices),
+            "entropy_": np.array(trainer.records.entropies),
+            "sharpness_": np.array(trainer.records.eigenvalues),
             "derived_": derived,
             "is_undecided_": is_undecided,
         }
 
+    def _derive_nothing(self, batch_size: int) -> dict[str, Any]:
+        warn_user(
+            "Memory ran out in the training of the supernet, even with batches of "
+            f"{batch_size} rows: architectures are drawn at random; search a smaller "
+            "space, or use another strategy."
+        )
+        return {
+            "trajectory_": {},
+            "entropy_": np.array([]),
+            "sharpness_": np.array([]),
+            "derived_": [],
+            "is_undecided_": True,
+        }
+
+    def _make_trainer(
+        self, seed: int, batch_size: int, seconds: float, snapshots: Snapshots
+    ) -> SupernetTrainer:
+        settings = replace(self.settings_, batch_size=batch_size)
+        fold, device = self.problem_.folds[0], self.context_.device
+        net = self.space_.supernet(fold.task, settings.partial_channels).to(device)
+        rng = np.random.default_rng(seed)
+        split = BilevelSplit(
+            fold.train, fold.task, device, rng, settings.is_single_level
+        )
+        n_steps = self._n_steps(split.n_batches(split.weight_rows, batch_size))
+        can_converge = self.guards and settings.discretisation == "argmax"
+        return SupernetTrainer(
+            net,
+            settings,
+            split,
+            TimeBudget(n_steps, seconds),
+            snapshots,
+            is_adaptive=fold.task.image is None,
+            arch_lr=self.arch_lr,
+            derive=partial(self._argmax_values, net) if can_converge else None,
+        )
+
     def _n_steps(self, n_batches: int) -> int:
-        """Steps to train, given the batches of an epoch."""
+        """Return the number of training steps, given the batches per epoch."""
         if self.n_epochs is not None:
             return self.n_epochs * n_batches
         n_steps, max_epochs = self.problem_.n_steps, self.problem_.max_epochs
@@ -385,42 +401,59 @@ class GradientStrategy(Strategy):
             n_steps = min(n_steps, max_epochs * n_batches)
         return max(1, n_steps)
 
-    def _deriver(self, net: Supernet) -> Any:
-        """Shares -> the architecture that they mean."""
+    def _argmax_values(
+        self, net: Supernet, shares: dict[str, np.ndarray]
+    ) -> dict[str, Any]:
+        derived = limit_skips(net, argmax_architecture(net.choices, shares))
+        return net.architecture(derived.chosen, derived.shares)
 
-        def derive(shares: dict[str, np.ndarray]) -> dict[str, Any]:
-            derived = limit_skips(net, argmax_architecture(net.decisions, shares))
-            return net.architecture(derived.chosen, derived.shares)
-
-        return derive
+    def _train(self, trainer: SupernetTrainer) -> None:
+        if not trainer.snapshots.once(trainer.run):
+            budget = trainer.budget
+            warn_user(
+                f"After {budget.step} of {budget.n_steps} steps the loss of the "
+                "supernet was infinite or NaN: architectures are derived from its "
+                "state before; set a smaller 'lr'."
+            )
 
     def _derive(
-        self, training: SupernetTrainer, clock: TimeBudget
+        self, trainer: SupernetTrainer, budget: TimeBudget
     ) -> tuple[list[Architecture], bool]:
-        """Architectures of a trained network, the best first; if it told nothing."""
-        net, is_undecided = training.net, False
+        """Return architectures, the best first, and True if alphas are undecided."""
+        net, is_undecided = trainer.net, False
         if self.settings_.discretisation == "perturbation":
-            derived = perturbation_scores(training, clock)
+            derived = perturbation_architecture(trainer, budget)
         else:
-            derived = argmax_architecture(net.decisions, training.logits.shares())
-            most = UNMOVED if training.is_settled else UNDECIDED
-            is_undecided = self.guards and training.logits.entropy() > most
+            derived = argmax_architecture(net.choices, trainer.alphas.shares())
+            is_converged = trainer.records.is_converged
+            threshold = MAX_CONVERGED_ENTROPY if is_converged else MAX_ENTROPY
+            is_undecided = self.guards and trainer.alphas.entropy() > threshold
         first = self._guarded(net, derived)
         changes = [] if is_undecided else one_op_changes(net, first)
+        variants = [first, *(self._guarded(net, change) for change in changes)]
         filled: dict[str, Architecture] = {}
-        for one in [first, *(self._guarded(net, change) for change in changes)]:
-            values = net.architecture(one.chosen, one.shares)
+        for variant in variants:
+            values = net.architecture(variant.chosen, variant.shares)
             architecture = self.space_.fill(values)
             filled.setdefault(architecture.key, architecture)
         architectures = list(filled.values())
         if self.settings_.discretisation == "retrain":
-            allowed = filter(self.problem_.feasible, architectures)
-            best = list(islice(allowed, N_RETRAINED))
-            others = [a for a in architectures if a not in best]
-            task = self.problem_.folds[0].task
-            best = retrained(best, self.space_, task, training, clock)
-            architectures = best + others
+            architectures = self._retrained(architectures, trainer, budget)
         return architectures, is_undecided
+
+    def _retrained(
+        self,
+        architectures: list[Architecture],
+        trainer: SupernetTrainer,
+        budget: TimeBudget,
+    ) -> list[Architecture]:
+        """Return the architectures, the first feasible ones sorted by retraining."""
+        feasible = filter(self.problem_.feasible, architectures)
+        best = list(islice(feasible, N_RETRAINED))
+        others = [a for a in architectures if a not in best]
+        task = self.problem_.folds[0].task
+        best = rank_by_retraining(best, self.space_, task, trainer, budget)
+        return best + others
 
     def _guarded(
         self, net: Supernet, derived: DiscreteArchitecture

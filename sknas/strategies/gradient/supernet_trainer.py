@@ -1,9 +1,9 @@
-"""Training of a relaxed network: weights and logits in turn."""
+"""Training of a supernet: weights and alphas in turn."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,219 +11,223 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sknas._training.isolation import random_state, set_random_state
+from sknas._training.seeds import random_state, set_random_state
 from sknas.nets import MixtureWeights, Supernet
+from sknas.nets._supernet import Mix
 from sknas.strategies.gradient.alphas import Alphas
 from sknas.strategies.gradient.optimizers import (
-    ArchOptimizer,
-    WeightOptimizer,
+    TensorOptimizer,
+    arch_optimizer,
+    default_arch_lr,
     power_step,
     unrolled_gradient,
-    usual_arch_lr,
+    weight_optimizer,
 )
 from sknas.strategies.gradient.presets import Preset
-from sknas.strategies.gradient.regularizers import REGULARISERS, SearchProgress
+from sknas.strategies.gradient.progress import SearchProgress, TimeBudget
+from sknas.strategies.gradient.records import SearchRecords
+from sknas.strategies.gradient.regularizers import REGULARISERS
 from sknas.strategies.gradient.relaxations import RELAXATIONS
 from sknas.strategies.gradient.resume import Snapshots
-from sknas.strategies.gradient.split import Answer, BilevelSplit, endless
-from sknas.strategies.gradient.time_budget import TimeBudget
+from sknas.strategies.gradient.split import BilevelSplit, Forward, endless
 
-N_RECORDS = 100  # of the weights of options, in a search
-STEPS_A_LOOK, MAX_SNAPSHOTS = 100, 5  # at the sharpness
-PRODUCTS = 4  # with the Hessian, in a look
-SETTLED_FROM, SETTLED_FOR = 0.5, 0.1  # shares of a search
-
-# What a training changes: attributes of its parts, and its own.
-OF_PARTS: dict[str, tuple[str, ...]] = {
-    "net": (),
-    "logits": ("flat", "kept"),
-    "arch_optimizer": ("mean", "square", "n_steps"),
-    "optimizer": ("means", "squares", "counts"),
-    "clock": ("step", "used"),
-    "weight_batches": ("step",),
-    "arch_batches": ("step",),
-}
-OWN = (
-    "records",
-    "entropies",
-    "sharpnesses",
-    "is_settled",
-    "_towards",
-    "_stage",
-    "_derived",
-    "_same_since",
-)
+N_RECORDS = 100  # records of the shares in a search
+STEPS_PER_EIGENVALUE, MAX_EIGENVALUES = 100, 5
+N_POWER_STEPS = 4  # steps of the power iteration for an eigenvalue
 
 
 class SupernetTrainer:
-    """Trains the weights of a relaxed network and the logits of its options.
+    """Trains the weights and the alphas of a supernet in turn.
 
-    In each step the logits go down the loss of their rows, then the weights down the
-    loss of theirs.
+    Each step updates the alphas by the loss on their rows, then the weights by the loss
+    on theirs.
 
     Parameters
     ----------
-    net : Relaxed
-        The network, untrained.
+    net : Supernet
+        The untrained supernet.
     settings : Preset
-        How to train it.
-    halves : Halves
-        Its rows.
-    clock : Clock
-        How long.
+        Settings of the training.
+    split : BilevelSplit
+        Rows of the weights and of the alphas.
+    budget : TimeBudget
+        Length of the training.
     snapshots : Snapshots
-        Keep what it came to, and tell what it had come to before.
+        Tracks the trainer, and restores it after an interruption.
     is_adaptive : bool
-        Whether the weights are moved by AdamW, not by SGD.
+        True if weights are trained by AdamW, False if by SGD with momentum.
     arch_lr : float or None
-        The rate of the logits; None for one that suits the length.
+        Learning rate of the alphas; None for one that suits the number of steps.
     derive : callable or None, default=None
-        Shares of all decisions -> what is derived of them; once that no longer
-        changes, the logits are left alone. None to move them to the end.
+        Maps the shares of all choices to an architecture; once it no longer changes,
+        the alphas are frozen. None to train them to the end.
 
     Attributes
     ----------
-    records : ndarray of shape (n_records, A)
-        The shares of the options of all decisions on the way.
-    entropies, sharpnesses : list of float
-        How undecided the shares are at each record, and the dominant eigenvalue of
-        the Hessian of the logits at each look.
+    records : SearchRecords
+        Records of the training.
     """
 
     def __init__(
         self,
         net: Supernet,
         settings: Preset,
-        halves: BilevelSplit,
-        clock: TimeBudget,
+        split: BilevelSplit,
+        budget: TimeBudget,
         snapshots: Snapshots,
         *,
         is_adaptive: bool,
         arch_lr: float | None,
         derive: Callable[[dict[str, np.ndarray]], Any] | None = None,
     ) -> None:
-        self.net, self.settings, self.halves, self.clock = net, settings, halves, clock
-        self.snapshots, self.arch_lr, self.derive = snapshots, arch_lr, derive
+        self.net, self.settings, self.split, self.budget = net, settings, split, budget
+        self.snapshots, self.is_adaptive = snapshots, is_adaptive
+        self.arch_lr, self.derive = arch_lr, derive
         net.dropout = settings.dropout
-        relaxation = RELAXATIONS[settings.relaxation]
-        device = str(halves.x.device)
-        self.logits = Alphas(net.decisions, relaxation, device)
+        device = str(split.x.device)
+        self.alphas = Alphas(net.choices, RELAXATIONS[settings.relaxation], device)
         self.regulariser = REGULARISERS[settings.regulariser]
-        self.arch_optimizer = ArchOptimizer(settings.arch_optimizer, self.logits.flat)
+        self.arch_optimizer = arch_optimizer(
+            settings.arch_optimizer, self.alphas.vector
+        )
         self.parameters = [p for p in net.parameters() if p.requires_grad]
-        self.optimizer = WeightOptimizer(self.parameters, is_adaptive)
+        self.optimizer = weight_optimizer(self.parameters, is_adaptive)
         size = settings.batch_size
-        self.weight_batches = halves.batches(halves.weight_rows, size)
-        self.arch_batches = halves.batches(halves.arch_rows, size)
+        self.weight_batches = split.batches(split.weight_rows, size)
+        self.arch_batches = split.batches(split.arch_rows, size)
         self._weight_rows = endless(self.weight_batches)
         self._arch_rows = endless(self.arch_batches)
-        self.records = np.empty((0, len(self.logits.flat)), np.float32)
-        self.entropies: list[float] = []
-        self.sharpnesses: list[float] = []
-        self._towards = torch.randn(len(self.logits.flat)).to(device)
+        n_alphas = len(self.alphas.vector)
+        self.records = SearchRecords(np.empty((0, n_alphas), np.float32))
+        self._direction = torch.randn(n_alphas).to(device)
         self._stage = 0
-        self._derived: Any = None
-        self._same_since = 0.0
-        self.is_settled = False
-        for name, attributes in OF_PARTS.items():
-            snapshots.follow(name, getattr(self, name), *attributes)
-        snapshots.follow("training", self, *OWN)
+        self._n_extra_steps = 0  # steps of the current `tune` or `fit`
+        snapshots.track("trainer", self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the training changes."""
+        return {
+            "net": self.net.state_dict(),
+            "alphas": self.alphas.state_dict(),
+            "arch_optimizer": self.arch_optimizer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "budget": self.budget.state_dict(),
+            "records": vars(self.records),
+            "weight_batch": self.weight_batches.step,
+            "arch_batch": self.arch_batches.step,
+            "direction": self._direction,
+            "stage": self._stage,
+            "n_extra_steps": self._n_extra_steps,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from the state of another trainer with the same parameters."""
+        self.net.load_state_dict(state["net"])
+        self.alphas.load_state_dict(state["alphas"])
+        self.arch_optimizer.load_state_dict(state["arch_optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.budget.load_state_dict(state["budget"])
+        self.records = SearchRecords(**state["records"])
+        self.weight_batches.step = state["weight_batch"]
+        self.arch_batches.step = state["arch_batch"]
+        self._direction.copy_(state["direction"])
+        self._stage = state["stage"]
+        self._n_extra_steps = state["n_extra_steps"]
 
     def run(self) -> bool:
-        """Train to the end of the clock, or until a loss is not finite: then False."""
+        """Train to the end of the budget; return False if a loss is not finite."""
         self.net.train()
-        if not len(self.records):
-            self._record()
-        while self.clock.progress < 1:
-            moment = self._moment()
-            self._enter(moment.stage)
-            lr = self._lr(moment.progress)
-            if moment.stage_progress >= self.settings.warmup and not self.is_settled:
-                with self._still():
-                    self._move_logits(moment, lr)
-            if not self._move_weights(moment, lr):
+        if not self.records.entropies:
+            self.records.add(self.alphas)
+        while self.budget.progress < 1:
+            progress = self._progress()
+            self._enter_stage(progress.stage)
+            lr = self._lr(progress.fraction)
+            if self._is_warm(progress) and not self.records.is_converged:
+                with self._frozen_buffers():
+                    self._move_alphas(progress, lr)
+            if not self._move_weights(progress, lr):
                 return False
-            self.clock.step += 1
-            progress = self.clock.progress
-            if int(progress * N_RECORDS) >= len(self.records):
-                self._record()
-                self._settle(moment)
-            if int(progress * self._n_snapshots) > len(self.sharpnesses):
-                with self._still():
-                    self._look()
-            self.snapshots.offer()
+            self.budget.step += 1
+            self._observe(progress)
+            self.snapshots.save_if_due()
         return True
 
-    @property
-    def trajectory(self) -> dict[str, np.ndarray]:
-        """The records of each decision, (n_records, n_options)."""
-        sizes = [len(decision.options) for decision in self.net.decisions.values()]
-        parts = np.split(self.records, np.cumsum(sizes)[:-1], axis=1)
-        return dict(zip(self.net.decisions, parts, strict=True))
+    def _is_warm(self, progress: SearchProgress) -> bool:
+        """Return True if the alphas are trained at this point of a stage."""
+        return progress.stage_fraction >= self.settings.warmup
+
+    def _observe(self, progress: SearchProgress) -> None:
+        """Add due records after a step; `progress` is that before the step."""
+        records, fraction = self.records, self.budget.progress
+        if int(fraction * N_RECORDS) >= len(records.entropies):
+            records.add(self.alphas)
+            # Alphas that have not moved in the last stage yet have not converged.
+            is_last = progress.stage == progress.n_stages - 1
+            if self.derive is not None and is_last and self._is_warm(progress):
+                derived = self.derive(self.alphas.shares())
+                records.check_convergence(derived, progress.fraction)
+        if int(fraction * self._n_eigenvalues) > len(records.eigenvalues):
+            with self._frozen_buffers():
+                records.eigenvalues.append(self._hessian_eigenvalue())
 
     @property
-    def _n_snapshots(self) -> int:
+    def _n_eigenvalues(self) -> int:
         if self.settings.relaxation == "gumbel-st":
-            return 0  # a look computes all options at once
-        return min(max(self.clock.n_steps // STEPS_A_LOOK, 1), MAX_SNAPSHOTS)
+            return 0  # an eigenvalue needs all options at once
+        n = self.budget.n_steps // STEPS_PER_EIGENVALUE
+        return min(max(n, 1), MAX_EIGENVALUES)
 
-    def _moment(self) -> SearchProgress:
-        progress = self.clock.progress
-        n_stages = len(self.settings.kept)
-        stage = min(int(progress * n_stages), n_stages - 1)
+    def _progress(self) -> SearchProgress:
+        fraction = self.budget.progress
+        n_stages = len(self.settings.stages)
+        stage = min(int(fraction * n_stages), n_stages - 1)
         arch_lr = self.arch_lr
         if arch_lr is None:
             kind, published = self.settings.arch_optimizer, self.settings.arch_lr
-            n_moving = (1 - self.settings.warmup) * self.clock.expected
-            arch_lr = usual_arch_lr(kind, published, round(n_moving))
+            n_moving = (1 - self.settings.warmup) * self.budget.expected_steps
+            arch_lr = default_arch_lr(kind, published, round(n_moving))
         return SearchProgress(
-            progress, stage, n_stages, progress * n_stages - stage, arch_lr
+            fraction, stage, n_stages, fraction * n_stages - stage, arch_lr
         )
 
-    def _enter(self, stage: int) -> None:
-        """Drop options where a new stage begins."""
+    def _enter_stage(self, stage: int) -> None:
+        """Prune options at the start of a new stage."""
         if stage > self._stage:
             self._stage = stage
-            self.logits.keep(self.settings.kept[stage])
+            self.alphas.prune(self.settings.stages[stage])
 
-    def _lr(self, progress: float) -> float:
+    def _lr(self, fraction: float) -> float:
         first, last = self.settings.lr, min(self.settings.last_lr, self.settings.lr)
-        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * progress))
+        return last + (first - last) * 0.5 * (1 + math.cos(math.pi * fraction))
 
-    def _temperature(self, progress: float) -> float:
-        first, last = self.settings.temperature
-        return first + (last - first) * progress
-
-    def _weights(
-        self, flat: Tensor, moment: SearchProgress, is_weight_step: bool
+    def _sample(
+        self, progress: SearchProgress, is_weight_step: bool
     ) -> dict[str, MixtureWeights]:
-        drawn = self.logits.drawn(flat, self._temperature(moment.progress))
-        for name, weights in drawn.items():
-            decision = self.net.decisions[name]
-            weights = self.regulariser.mixed(weights, decision, moment)
+        first, last = self.settings.temperature
+        temperature = first + (last - first) * progress.fraction
+        sampled = self.alphas.sample(self.alphas.vector, temperature)
+        for name, weights in sampled.items():
+            choice = self.net.choices[name]
+            weights = self.regulariser.in_all_steps(weights, choice, progress)
             if is_weight_step:
-                weights = self.regulariser.trained(weights, decision, moment)
-            drawn[name] = weights
-        return drawn
+                weights = self.regulariser.in_weight_steps(weights, choice, progress)
+            sampled[name] = weights
+        return sampled
 
-    def _weight_loss(self, rows: Tensor, moment: SearchProgress) -> Tensor:
-        weights = self._weights(self.logits.flat, moment, True)
-        return self.halves.loss(lambda x: self.net(x, weights), rows)
+    def _weight_loss(self, rows: Tensor, progress: SearchProgress) -> Tensor:
+        weights = self._sample(progress, True)
+        return self.split.loss(self.forward_with(weights), rows)
 
-    def _arch_loss(self, rows: Tensor, moment: SearchProgress) -> Tensor:
-        flat = self.logits.flat
-        weights = self._weights(flat, moment, False)
-        loss = self.halves.loss(lambda x: self.net(x, weights), rows)
-        # Options that were dropped have a say in nothing.
-        left = [
-            logits[self.logits.kept[name]]
-            for name, logits in self.logits.split(flat).items()
-        ]
-        return loss + self.regulariser.penalty(left, moment)
+    def _arch_loss(self, rows: Tensor, progress: SearchProgress) -> Tensor:
+        weights = self._sample(progress, False)
+        loss = self.split.loss(self.forward_with(weights), rows)
+        active = self.alphas.split_active(self.alphas.vector)
+        return loss + self.regulariser.penalty(active, progress)
 
     @contextmanager
-    def _still(self) -> Iterator[None]:
-        """Leave running statistics as the steps of the weights made them."""
+    def _frozen_buffers(self) -> Iterator[None]:
+        """Restore the running statistics: only steps of the weights update them."""
         before = [buffer.clone() for buffer in self.net.buffers()]
         try:
             yield
@@ -231,16 +235,16 @@ class SupernetTrainer:
             for buffer, value in zip(self.net.buffers(), before, strict=True):
                 buffer.copy_(value)
 
-    def _move_logits(self, moment: SearchProgress, lr: float) -> None:
-        rows, flat = next(self._arch_rows), self.logits.flat
+    def _move_alphas(self, progress: SearchProgress, lr: float) -> None:
+        rows, vector = next(self._arch_rows), self.alphas.vector
         if self.settings.order == 1:
-            (gradient,) = torch.autograd.grad(self._arch_loss(rows, moment), flat)
+            (gradient,) = torch.autograd.grad(self._arch_loss(rows, progress), vector)
         else:
-            ahead = next(self._weight_rows)
+            rows_ahead = next(self._weight_rows)
             gradient = unrolled_gradient(
-                lambda: self._arch_loss(rows, moment),
-                lambda: self._weight_loss(ahead, moment),
-                flat,
+                lambda: self._arch_loss(rows, progress),
+                lambda: self._weight_loss(rows_ahead, progress),
+                vector,
                 self.parameters,
                 lr,
                 self.optimizer.velocities,
@@ -248,98 +252,89 @@ class SupernetTrainer:
             )
         if torch.isfinite(gradient).all():
             decay = self.settings.arch_weight_decay
-            self.arch_optimizer.step(gradient, moment.arch_lr, decay)
+            self.arch_optimizer.step([gradient], progress.arch_lr, decay)
 
-    def _move_weights(self, moment: SearchProgress, lr: float) -> bool:
-        """Whether the loss was finite, and the weights were moved."""
-        loss = self._weight_loss(next(self._weight_rows), moment)
+    def _move_weights(self, progress: SearchProgress, lr: float) -> bool:
+        """Make a step of the weights; return False if the loss is not finite."""
+        loss = self._weight_loss(next(self._weight_rows), progress)
         return self._descend(loss, self.optimizer, lr)
 
-    def _descend(self, loss: Tensor, optimizer: WeightOptimizer, lr: float) -> bool:
-        """Whether a loss was finite, and weights took a step down."""
+    def _descend(self, loss: Tensor, optimizer: TensorOptimizer, lr: float) -> bool:
+        """Make a step down a loss; return False if it is not finite."""
         if not torch.isfinite(loss):
             return False
-        gradients = torch.autograd.grad(loss, optimizer.parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss, optimizer.tensors, allow_unused=True)
         optimizer.step(gradients, lr, self.settings.weight_decay)
         return True
 
-    def _record(self) -> None:
-        shares = np.concatenate(list(self.logits.shares().values()))
-        self.records = np.vstack([self.records, shares])
-        self.entropies.append(self.logits.entropy())
+    def _hessian_eigenvalue(self) -> float:
+        """Return the dominant eigenvalue of the Hessian on one batch of alphas' rows.
 
-    def _settle(self, moment: SearchProgress) -> None:
-        """Leave the logits alone once what is derived of them stays the same."""
-        is_last = self._stage == len(self.settings.kept) - 1
-        # Logits that have not moved yet in this stage say nothing.
-        is_moving = moment.stage_progress >= self.settings.warmup
-        if self.derive is None or not (is_last and is_moving):
-            return
-        derived = self.derive(self.logits.shares())
-        if derived != self._derived:
-            self._derived, self._same_since = derived, moment.progress
-        since = max(self._same_since, SETTLED_FROM)
-        self.is_settled = moment.progress - since >= SETTLED_FOR
-
-    def _look(self) -> None:
-        """Measure how sharp the loss is at the logits, on one batch of their rows."""
-        rows = self.halves.arch_rows[: self.settings.batch_size]
+        References
+        ----------
+        Zela, Elsken, Saikia, Marrakchi, Brox, Hutter: Understanding and Robustifying
+        Differentiable Architecture Search. arXiv:1909.09656.
+        """
+        rows = self.split.arch_rows[: self.settings.batch_size]
         device = rows.device
         state = random_state(device)
 
         def gradient(at: Tensor) -> Tensor:
-            set_random_state(device, state)  # the same numbers are dropped each time
+            set_random_state(device, state)  # the same dropout each time
             at = at.detach().requires_grad_()
-            weights = self.logits.expected(at)
-            loss = self.halves.loss(lambda x: self.net(x, weights), rows)
+            loss = self.split.loss(self.forward_with(self.alphas.mean(at)), rows)
             return torch.autograd.grad(loss, at)[0]
 
-        at = self.logits.flat.detach()
-        for _ in range(PRODUCTS):
-            value, self._towards = power_step(gradient, at, self._towards)
-            if self.clock.seconds_left <= 0:  # each takes as long as a step
+        at = self.alphas.vector.detach()
+        for _ in range(N_POWER_STEPS):
+            value, self._direction = power_step(gradient, at, self._direction)
+            # Each step takes as long as a training step.
+            if self.budget.seconds_left <= 0:
                 break
-        self.sharpnesses.append(value)
+        return value
 
-    def answer(self, weights: Mapping[str, MixtureWeights]) -> Answer:
-        """The network at some weights of its options."""
+    def forward_with(self, weights: Mix) -> Forward:
+        """Return the supernet as a function of rows, with given weights of options."""
         return lambda x: self.net(x, weights)
 
-    def tune(
-        self, weights: Mapping[str, MixtureWeights], clock: TimeBudget, lr: float
-    ) -> bool:
-        """Train the network's own weights, those of the options fixed.
+    def tune(self, weights: Mix, budget: TimeBudget, lr: float) -> bool:
+        """Train the weights of the supernet with fixed weights of its options.
 
-        False if a loss was not finite.
+        Return False if a loss is not finite.
         """
-        return self._train(self.net, self.answer(weights), self.optimizer, clock, lr)
+        forward = self.forward_with(weights)
+        return self._train(self.net, forward, self.optimizer, budget, lr)
 
-    def fit(self, net: nn.Module, clock: TimeBudget) -> None:
+    def fit(self, net: nn.Module, budget: TimeBudget) -> None:
         """Train another network on the rows of the weights."""
         parameters = [p for p in net.parameters() if p.requires_grad]
-        optimizer = WeightOptimizer(parameters, self.optimizer.is_adaptive)
-        self.snapshots.follow("fitted", net)
-        self.snapshots.follow("moments", optimizer, *OF_PARTS["optimizer"])
-        self._train(net, net, optimizer, clock, None)
-        self.snapshots.forget("fitted", "moments")
+        optimizer = weight_optimizer(parameters, self.is_adaptive)
+        self.snapshots.track("fitted", net)
+        self.snapshots.track("fitted_optimizer", optimizer)
+        self._train(net, net, optimizer, budget, None)
+        self.snapshots.untrack("fitted", "fitted_optimizer")
 
     def _train(
         self,
         net: nn.Module,
-        answer: Answer,
-        optimizer: WeightOptimizer,
-        clock: TimeBudget,
+        forward: Forward,
+        optimizer: TensorOptimizer,
+        budget: TimeBudget,
         lr: float | None,
     ) -> bool:
-        """Train a network at a rate, or at those of a search; False as `tune` does."""
+        """Train at a fixed rate, or along the schedule of the search if it is None.
+
+        Return False if a loss is not finite.
+        """
         net.train()
-        self.snapshots.follow("part", clock, "step")
+        budget.step = self._n_extra_steps
         is_finite = True
-        while is_finite and clock.progress < 1:
-            loss = self.halves.loss(answer, next(self._weight_rows))
-            rate = self._lr(clock.progress) if lr is None else lr
+        while is_finite and budget.progress < 1:
+            loss = self.split.loss(forward, next(self._weight_rows))
+            rate = self._lr(budget.progress) if lr is None else lr
             is_finite = self._descend(loss, optimizer, rate)
-            clock.step += 1
-            self.snapshots.offer()
-        self.snapshots.forget("part")
+            budget.step += 1
+            self._n_extra_steps = budget.step
+            self.snapshots.save_if_due()
+        self._n_extra_steps = 0
         return is_finite

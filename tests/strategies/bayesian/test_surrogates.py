@@ -1,4 +1,4 @@
-"""Surrogates: what they expect, and whether their doubt can be trusted."""
+"""Surrogates: accuracy of means and calibration of standard deviations."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ PROCESSES = ["hamming", "wl"]
 
 
 def split(surrogate, table, n=60, seed=0, noise=0.0):
-    """A surrogate fitted to some points of a table, and the others, without noise."""
+    """Fit a surrogate to `n` points; return it with codes and losses of the others."""
     space, loss = TABLES[table]
     rng = np.random.default_rng(seed)
     architectures = all_of(space)
@@ -33,7 +33,7 @@ def split(surrogate, table, n=60, seed=0, noise=0.0):
 
 
 @pytest.mark.parametrize(("surrogate", "table"), PAIRS)
-def test_what_it_expects_goes_with_what_is(surrogate, table):
+def test_mean_correlates_with_the_loss(surrogate, table):
     model, codes, losses = split(surrogate, table)
     mean, std = model.predict(codes)
     assert mean.shape == std.shape == losses.shape
@@ -42,8 +42,8 @@ def test_what_it_expects_goes_with_what_is(surrogate, table):
 
 @pytest.mark.parametrize("noise", [0.0, 0.5])
 @pytest.mark.parametrize(("surrogate", "table"), PAIRS)
-def test_its_doubt_is_about_as_large_as_its_errors(surrogate, table, noise):
-    """Calibrated on points held out: most lie within two deviations, but not by far."""
+def test_std_is_about_as_large_as_the_error(surrogate, table, noise):
+    """Most held-out points lie within two standard deviations, but not by far."""
     inside, shares = [], []
     for seed in range(3):
         model, codes, losses = split(surrogate, table, seed=seed, noise=noise)
@@ -55,9 +55,9 @@ def test_its_doubt_is_about_as_large_as_its_errors(surrogate, table, noise):
     assert 0.4 < np.mean(shares) < 1.6
 
 
-# Quantiles that trees were grown for hardly differ between rows seen and others.
+# Excludes boosted quantiles, which hardly differ between fitted and other points.
 @pytest.mark.parametrize(("surrogate", "table"), [p for p in PAIRS if p[0] != "gbrt"])
-def test_it_doubts_less_where_it_has_seen(surrogate, table):
+def test_std_is_smaller_at_fitted_points(surrogate, table):
     space, _ = TABLES[table]
     model, codes, _ = split(surrogate, table)
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def test_it_doubts_less_where_it_has_seen(surrogate, table):
 
 
 @pytest.mark.parametrize(("surrogate", "table"), PAIRS)
-def test_draws_have_its_mean_and_deviation(surrogate, table):
+def test_draws_have_the_predicted_mean_and_std(surrogate, table):
     model, codes, _ = split(surrogate, table)
     codes = codes[:20]
     mean, std = model.predict(codes)
@@ -80,7 +80,7 @@ def test_draws_have_its_mean_and_deviation(surrogate, table):
 
 @pytest.mark.parametrize("surrogate", PROCESSES)
 def test_many_points_are_drawn_in_parts(surrogate, monkeypatch):
-    """Draws of all together would need the square of their number in memory."""
+    """The memory of a joint draw grows with the square of the number of points."""
     model, codes, _ = split(surrogate, "chain")
     monkeypatch.setattr("sknas.strategies.bayesian.gaussian_process.MAX_JOINT", 7)
     mean, std = model.predict(codes[:20])
@@ -90,7 +90,7 @@ def test_many_points_are_drawn_in_parts(surrogate, monkeypatch):
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)
-def test_the_same_seed_is_the_same_model(surrogate):
+def test_the_same_seed_gives_the_same_model(surrogate):
     first, codes, _ = split(surrogate, "chain")
     second, _, _ = split(surrogate, "chain")
     for one, other in zip(first.predict(codes), second.predict(codes), strict=True):
@@ -98,32 +98,31 @@ def test_the_same_seed_is_the_same_model(surrogate):
 
 
 @pytest.mark.parametrize("surrogate", PROCESSES)
-def test_a_process_is_the_formula(surrogate):
-    """Mean and deviation as they stand in the books, by the inverse of the matrix."""
+def test_posterior_equals_the_textbook_formula(surrogate):
+    """The reference uses the inverse of the kernel matrix."""
     model, codes, _ = split(surrogate, "chain", n=30)
-    K = model.kernel(model.X_, model.X_, model.scales_)
+    K = model.kernel(model.X_, model.X_, model.theta_)
     inverse = np.linalg.inv(K + (model.noise_ + JITTER) * np.eye(30))
-    k = model.kernel(codes, model.X_, model.scales_)
+    k = model.kernel(codes, model.X_, model.theta_)
     mean, std = model.predict(codes)
     np.testing.assert_allclose(mean, k @ inverse @ model.y_, atol=1e-6)
-    variance = model.scale_ * (1 - np.einsum("ij,jk,ik->i", k, inverse, k))
+    variance = model.variance_ * (1 - np.einsum("ij,jk,ik->i", k, inverse, k))
     np.testing.assert_allclose(std**2, variance, atol=1e-6)
 
 
 @pytest.mark.parametrize("surrogate", PROCESSES)
-def test_draws_of_a_process_are_functions(surrogate):
-    """Neighbours go up and down together, as the kernel says."""
+def test_draws_correlate_as_the_kernel_does(surrogate):
     model, codes, _ = split(surrogate, "chain", n=10)
     rng = np.random.default_rng(0)
     drawn = model.draw(codes[:40], rng, 2_000)
     together = np.corrcoef(drawn.T)
-    near = model.kernel(codes[:40], codes[:40], model.scales_)
+    near = model.kernel(codes[:40], codes[:40], model.theta_)
     above = np.triu_indices(40, 1)
     assert spearmanr(together[above], near[above])[0] > 0.5
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES)
-def test_a_lie_is_one_more_observation_of_the_same_model(surrogate):
+def test_fantasise_adds_an_observation_to_a_copy(surrogate):
     model, codes, _ = split(surrogate, "chain", n=20)
     before = model.predict(codes)
     other = model.fantasise(codes[3], -1.5)
@@ -135,10 +134,10 @@ def test_a_lie_is_one_more_observation_of_the_same_model(surrogate):
     mean, std = other.predict(codes)
     assert abs(mean[3] + 1.5) < abs(before[0][3] + 1.5)
     assert std[3] < before[1][3] and (std <= before[1] + 1e-9).all()
-    assert (other.scales_ is model.scales_) and other.scale_ == model.scale_
+    assert (other.theta_ is model.theta_) and other.variance_ == model.variance_
 
 
-def test_the_hamming_process_counts_choices_that_differ():
+def test_hamming_kernel_counts_choices_that_differ():
     """One category counts as much as the whole range of an ordered choice."""
     model = ExponentialHammingGP()
     space, _ = TABLES["mixed"]
@@ -149,17 +148,17 @@ def test_the_hamming_process_counts_choices_that_differ():
     np.testing.assert_allclose(-np.log(near), [0, 1, 1, 1 / 3, 1], atol=1e-12)
 
 
-def test_the_hamming_process_learns_what_matters():
+def test_hamming_weights_find_the_relevant_choices():
     model, _, _ = split("hamming", "mixed")
     columns = ["relu", "tanh", "silu", "depth", "width", "rate", "unused"]
-    weights = dict(zip(columns, model.scales_, strict=True))
+    weights = dict(zip(columns, model.theta_, strict=True))
     assert weights["rate"] > 5 * weights["unused"]
     assert weights["width"] > 2 * weights["unused"]
 
 
-def test_the_gradient_of_the_likelihood_is_that_of_its_differences():
+def test_gradient_of_the_likelihood_equals_finite_differences():
     model, _, _ = split("hamming", "mixed", n=20)
-    loss = model._likelihood(np.arange(model.X_.shape[1]), np.zeros(8))
+    loss = model._loss_function(np.arange(model.X_.shape[1]), np.zeros(8))
     rng = np.random.default_rng(0)
     for _ in range(5):
         logs = rng.normal(-1.0, 0.5, 8)
@@ -167,23 +166,24 @@ def test_the_gradient_of_the_likelihood_is_that_of_its_differences():
         assert error < 1e-3 * np.abs(loss(logs)[1]).max()
 
 
-def test_constant_losses_and_one_column_do_not_stop_a_process():
-    n = ExponentialHammingGP.MIN_POINTS + 5
+def test_constant_losses_and_one_column_give_finite_predictions():
+    n = ExponentialHammingGP.MIN_OBSERVATIONS + 5
     X = np.linspace(0, 1, n)[:, None]
-    model = ExponentialHammingGP().fit(X, np.zeros(n))
+    model = ExponentialHammingGP()
+    model.fit(X, np.zeros(n))
     mean, std = model.predict(X)
     assert np.isfinite(mean).all() and np.isfinite(std).all()
 
 
-def test_names_of_graphs_are_those_of_weisfeiler_and_lehman():
-    """Two rounds by hand: a chain a-b-a against the chain b-a-a."""
+def test_weisfeiler_lehman_labels_equal_those_by_hand():
+    """The chains a-b-a and b-a-a are relabelled by hand in two rounds."""
     space = ChainSpace({"x": ["a", "b"], "y": ["a", "b"], "z": ["a", "b"]})
     chains = [
         space.fill(dict(zip("xyz", word, strict=True))) for word in ("aba", "baa")
     ]
     model = WeisfeilerLehmanGP()
     codes = model.encode(space, chains)
-    n = model.N_NAMES
+    n = model.N_FEATURES
     first, second, third = (codes[:, j * n : (j + 1) * n] for j in range(3))
     assert (first[0] == first[1]).all()  # two a and one b
     # a(), b(a), a(b) against b(), a(b), a(a): one in common

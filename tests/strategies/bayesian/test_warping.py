@@ -1,4 +1,4 @@
-"""Scores as losses on a normal scale."""
+"""Output warping: from scores to losses on a normal scale."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def test_better_scores_are_smaller_losses(rng):
 
 
 @pytest.mark.parametrize("huge", [-1e6, -1.7e308])
-def test_one_that_went_astray_flattens_no_others(huge, rng):
+def test_outlier_does_not_flatten_other_losses(huge, rng):
     scores = rng.normal(size=20).tolist()
     apart = np.ptp(warp_losses(scores)[:19])
     losses = warp_losses([*scores[:19], huge])
@@ -22,7 +22,7 @@ def test_one_that_went_astray_flattens_no_others(huge, rng):
     assert np.ptp(losses[:19]) > 0.6 * apart
 
 
-def test_failures_are_like_the_worst():
+def test_failed_trials_get_the_worst_loss():
     losses = warp_losses([1.0, None, 0.0, 2.0, None])
     assert losses[1] == losses[4] == losses[2] == losses.max()
     assert np.isfinite(warp_losses([None, None])).all()

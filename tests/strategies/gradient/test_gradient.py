@@ -1,4 +1,4 @@
-"""Search by gradient: its formulas, its guards, and what it finds."""
+"""Gradient search: formulas, guards, discretisation and results."""
 
 import time
 from dataclasses import replace
@@ -12,7 +12,7 @@ from torch.distributions import Dirichlet
 
 import sknas
 from sknas._history import Proposal, Trial
-from sknas._problem import NullStore, Problem, Rows, TaskSpec
+from sknas._problem import NullStore, Problem, Rows, RunContext, TaskSpec
 from sknas.exceptions import SearchWarning
 from sknas.nets import MixedChoice, MixtureWeights
 from sknas.spaces import Space
@@ -24,38 +24,38 @@ from sknas.strategies.gradient.discretize import (
     argmax_architecture,
     limit_skips,
     one_op_changes,
-    perturbation_scores,
+    perturbation_architecture,
 )
 from sknas.strategies.gradient.optimizers import (
-    ArchOptimizer,
-    WeightOptimizer,
-    clipped,
+    arch_optimizer,
+    clip_gradient,
+    default_arch_lr,
     power_step,
     unrolled_gradient,
-    usual_arch_lr,
+    weight_optimizer,
 )
 from sknas.strategies.gradient.presets import PRESETS, Preset
+from sknas.strategies.gradient.progress import SearchProgress, TimeBudget
 from sknas.strategies.gradient.regularizers import (
     REGULARISERS,
-    SearchProgress,
     auxiliary_skip,
     beta_decay,
     skip_dropout,
-    smoothed,
+    smooth,
     zero_one,
 )
 from sknas.strategies.gradient.relaxations import RELAXATIONS
 from sknas.strategies.gradient.resume import Snapshots
-from sknas.strategies.gradient.split import BilevelSplit, deal
+from sknas.strategies.gradient.split import BilevelSplit, stratified_split
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
-from sknas.strategies.gradient.time_budget import TimeBudget
 
-FAST = {"lr": 0.02}  # of weights, on a task that is learnt in a few steps
+FAST = {"lr": 0.02}  # learning rate of the weights, for trainings of few steps
 
 
-def begun(strategy, problem=None, seed=0, space=None):
-    """A strategy after its setup."""
+def set_up(strategy, problem=None, seed=0, space=None, **run):
+    """Return a strategy after its setup."""
     strategy = clone(strategy)
+    strategy.attach(RunContext(**run))
     problem = planted_problem() if problem is None else problem
     space = PlantedSpace() if space is None else space
     strategy.setup(space, problem, np.random.default_rng(seed))
@@ -71,7 +71,7 @@ def functions(architecture):
 
 @pytest.mark.parametrize("lr", [0.1, 1.0])
 def test_second_order_is_exact_on_a_quadratic(lr):
-    """Training loss (w - a)^2 / 2, loss of the logits (w - 1)^2 / 2."""
+    """Training loss (w - a)^2 / 2, loss of the alphas (w - 1)^2 / 2."""
     a = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
     w = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
     found = unrolled_gradient(
@@ -86,7 +86,7 @@ def test_second_order_is_exact_on_a_quadratic(lr):
     assert w.item() == 2.0
 
 
-def test_second_order_is_that_of_autograd_with_momentum_and_decay():
+def test_second_order_equals_autograd_with_momentum_and_decay():
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(4, 3, generator=generator, dtype=torch.float64)
     a = torch.randn(3, generator=generator, dtype=torch.float64).requires_grad_()
@@ -108,8 +108,8 @@ def test_second_order_is_that_of_autograd_with_momentum_and_decay():
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
 
 
-def test_the_same_chance_on_both_sides_of_a_difference():
-    """Noise that differed would drown the second derivative."""
+def test_both_sides_of_a_finite_difference_have_the_same_noise():
+    """Independent noise would swamp the second derivative."""
     a = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
     w = torch.tensor([2.0], dtype=torch.float64, requires_grad=True)
 
@@ -123,12 +123,12 @@ def test_the_same_chance_on_both_sides_of_a_difference():
 
 def test_sharpness_is_the_largest_eigenvalue():
     hessian = torch.diag(torch.tensor([-1.0, 5.0, 3.0]))
-    towards = torch.ones(3)
+    direction = torch.ones(3)
     for _ in range(25):
-        value, towards = power_step(lambda at: hessian @ at, torch.ones(3), towards)
+        value, direction = power_step(lambda at: hessian @ at, torch.ones(3), direction)
     assert value == pytest.approx(5.0, abs=1e-3)
     torch.testing.assert_close(
-        towards.abs(), torch.tensor([0.0, 1.0, 0.0]), atol=0.01, rtol=0
+        direction.abs(), torch.tensor([0.0, 1.0, 0.0]), atol=0.01, rtol=0
     )
     flat, _ = power_step(torch.zeros_like, torch.ones(3), torch.ones(3))
     assert flat == 0.0
@@ -142,7 +142,7 @@ LR, DECAY = 0.1, 0.01
 
 
 def by_formula(kind):
-    """Two steps of an architecture optimiser, by plain numbers."""
+    """Return the alphas after two steps of an optimiser, computed with numpy."""
     a = np.array(START)
     m, v = np.zeros(2), np.zeros(2)
     for t, gradient in enumerate(GRADIENTS, start=1):
@@ -163,17 +163,17 @@ def by_formula(kind):
 
 
 @pytest.mark.parametrize("kind", ["adam", "sgd", "momentum", "rmsprop"])
-def test_an_architecture_optimiser_moves_by_its_formula(kind):
-    logits = torch.tensor(START, dtype=torch.float64, requires_grad=True)
-    optimizer = ArchOptimizer(kind, logits)
+def test_architecture_optimisers_equal_their_formula(kind):
+    alphas = torch.tensor(START, dtype=torch.float64, requires_grad=True)
+    optimizer = arch_optimizer(kind, alphas)
     for gradient in GRADIENTS:
-        optimizer.step(torch.tensor(gradient, dtype=torch.float64), LR, DECAY)
-    np.testing.assert_allclose(logits.detach().numpy(), by_formula(kind), rtol=1e-12)
+        optimizer.step([torch.tensor(gradient, dtype=torch.float64)], LR, DECAY)
+    np.testing.assert_allclose(alphas.detach().numpy(), by_formula(kind), rtol=1e-12)
 
 
-def test_weights_are_moved_by_sgd_with_momentum():
+def test_weights_are_updated_by_sgd_with_momentum():
     w, unused = torch.ones(2, requires_grad=True), torch.ones(1, requires_grad=True)
-    optimizer = WeightOptimizer([w, unused], is_adaptive=False)
+    optimizer = weight_optimizer([w, unused], is_adaptive=False)
     x, m = np.ones(2), np.zeros(2)
     for gradient in ([0.1, -0.2], [0.3, 0.0]):
         optimizer.step([torch.tensor(gradient), None], 0.5, 0.01)
@@ -184,189 +184,189 @@ def test_weights_are_moved_by_sgd_with_momentum():
     assert unused.item() == 1.0
 
 
-def test_weights_are_moved_by_adamw_for_tables():
+def test_weights_are_updated_by_adamw_for_tables():
     w = torch.ones(2, requires_grad=True)
-    optimizer = WeightOptimizer([w], is_adaptive=True)
+    optimizer = weight_optimizer([w], is_adaptive=True)
     optimizer.step([torch.tensor([0.3, -0.02])], 0.1, 0.5)
     expected = np.ones(2) * (1 - 0.1 * 0.5) - 0.1 * np.array([1.0, -1.0])
     np.testing.assert_allclose(w.detach().numpy(), expected, rtol=1e-4)
     assert optimizer.velocities == []
 
 
-def test_a_long_gradient_is_clipped():
-    parts = clipped([torch.tensor([30.0]), torch.tensor([40.0, 0.0])])
+def test_large_gradients_are_clipped():
+    parts = clip_gradient([torch.tensor([30.0]), torch.tensor([40.0, 0.0])], 5.0)
     assert torch.cat(parts).tolist() == pytest.approx([3.0, 4.0, 0.0])
-    short = clipped([torch.tensor([0.3])])
-    assert short[0].item() == pytest.approx(0.3) and clipped([]) == []
+    short = clip_gradient([torch.tensor([0.3])], 5.0)
+    assert short[0].item() == pytest.approx(0.3) and clip_gradient([], 5.0) == []
 
 
-def test_logits_are_faster_in_short_searches():
-    assert usual_arch_lr("adam", 3e-4, 300) == pytest.approx(0.01)
-    assert usual_arch_lr("adam", 3e-4, 3) == 0.05
-    assert usual_arch_lr("adam", 3e-4, 20_000) == 3e-4
-    assert usual_arch_lr("sgd", 3e-4, 300) == pytest.approx(1.0)
+def test_learning_rate_of_alphas_is_larger_in_short_searches():
+    assert default_arch_lr("adam", 3e-4, 300) == pytest.approx(0.01)
+    assert default_arch_lr("adam", 3e-4, 3) == 0.05
+    assert default_arch_lr("adam", 3e-4, 20_000) == 3e-4
+    assert default_arch_lr("sgd", 3e-4, 300) == pytest.approx(1.0)
 
 
 # -------------------------------------------------------------------- the relaxations
 
 
 @pytest.mark.parametrize("name", ["softmax", "gumbel", "gumbel-st", "dirichlet"])
-def test_weights_lie_on_the_simplex(name):
+def test_mixture_weights_lie_on_the_simplex(name):
     torch.manual_seed(0)
-    logits = torch.tensor([0.5, -1.0, 3.0, 0.0])
+    alphas = torch.tensor([0.5, -1.0, 3.0, 0.0])
     for temperature in (10.0, 1.0, 0.1):
-        values = RELAXATIONS[name].draw(logits, temperature).values
+        values = RELAXATIONS[name].sample(alphas, temperature).values
         assert (values >= -1e-6).all() and values.sum() == pytest.approx(1, abs=1e-5)
-    mean = RELAXATIONS[name].mean(logits)
+    mean = RELAXATIONS[name].mean(alphas)
     assert (mean > 0).all() and mean.sum() == pytest.approx(1, abs=1e-6)
     assert mean.argmax() == 2
 
 
-def test_a_straight_through_gradient_reaches_logits_that_were_not_drawn():
+def test_a_straight_through_gradient_reaches_alphas_that_were_not_sampled():
     torch.manual_seed(0)
-    logits = torch.zeros(4, requires_grad=True)
-    weights = RELAXATIONS["gumbel-st"].draw(logits, 1.0)
-    (place,) = weights.computed
+    alphas = torch.zeros(4, requires_grad=True)
+    weights = RELAXATIONS["gumbel-st"].sample(alphas, 1.0)
+    (index,) = weights.computed
     assert weights.values.detach().round().tolist() == [
-        float(j == place) for j in range(4)
+        float(j == index) for j in range(4)
     ]
-    (gradient,) = torch.autograd.grad(weights.values[place], logits)
+    (gradient,) = torch.autograd.grad(weights.values[index], alphas)
     assert (gradient != 0).all()
 
 
-def test_draws_of_a_dirichlet_have_its_mean_and_a_gradient():
+def test_dirichlet_samples_have_the_right_mean_and_a_gradient():
     torch.manual_seed(0)
-    logits = torch.tensor([1.0, 0.0, -1.0], requires_grad=True)
+    alphas = torch.tensor([1.0, 0.0, -1.0], requires_grad=True)
     relaxation = RELAXATIONS["dirichlet"]
-    drawn = [relaxation.draw(logits, 1.0).values for _ in range(600)]
-    expected = relaxation.mean(logits)
+    drawn = [relaxation.sample(alphas, 1.0).values for _ in range(600)]
+    expected = relaxation.mean(alphas)
     conc = torch.tensor([2.0, 1.0, np.exp(-1.0)])
     torch.testing.assert_close(expected.detach(), Dirichlet(conc).mean.float())
     torch.testing.assert_close(
         torch.stack(drawn).mean(dim=0), expected, atol=0.03, rtol=0
     )
-    (gradient,) = torch.autograd.grad(drawn[0][0], logits)
+    (gradient,) = torch.autograd.grad(drawn[0][0], alphas)
     assert torch.isfinite(gradient).all() and (gradient != 0).any()
 
 
-def test_gumbel_draws_options_by_their_softmax():
+def test_gumbel_samples_options_with_softmax_probabilities():
     torch.manual_seed(0)
-    logits = torch.tensor([1.0, 0.0])
-    drawn = [RELAXATIONS["gumbel-st"].draw(logits, 1.0).computed for _ in range(800)]
-    share = np.mean([place == (0,) for place in drawn])
-    assert share == pytest.approx(torch.softmax(logits, 0)[0].item(), abs=0.04)
+    alphas = torch.tensor([1.0, 0.0])
+    drawn = [RELAXATIONS["gumbel-st"].sample(alphas, 1.0).computed for _ in range(800)]
+    share = np.mean([computed == (0,) for computed in drawn])
+    assert share == pytest.approx(torch.softmax(alphas, 0)[0].item(), abs=0.04)
 
 
-def test_sigmoids_weigh_each_option_by_itself():
-    logits = torch.tensor([0.0, 100.0, -100.0])
-    values = RELAXATIONS["sigmoid"].draw(logits, 1.0).values
+def test_sigmoid_weights_are_independent():
+    alphas = torch.tensor([0.0, 100.0, -100.0])
+    values = RELAXATIONS["sigmoid"].sample(alphas, 1.0).values
     assert values.tolist() == pytest.approx([0.5, 1.0, 0.0])
 
 
-def make_logits(relaxation="softmax", n_features=3):
+def make_alphas(relaxation="softmax", n_features=3):
     net = PlantedNet(n_features)
     torch.manual_seed(0)
-    return Alphas(net.decisions, RELAXATIONS[relaxation], "cpu")
+    return Alphas(net.choices, RELAXATIONS[relaxation], "cpu")
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
-def test_options_that_were_dropped_have_no_weight(relaxation):
-    logits = make_logits(relaxation)
+def test_pruned_options_have_no_weight(relaxation):
+    alphas = make_alphas(relaxation)
     with torch.no_grad():
-        logits.flat.copy_(torch.arange(12.0) % 4)
-    logits.keep(0.5)
-    assert logits.kept == {f"f{j}": [2, 3] for j in range(3)}
+        alphas.vector.copy_(torch.arange(12.0) % 4)
+    alphas.prune(0.5)
+    assert alphas.active == {f"f{j}": [2, 3] for j in range(3)}
     for weights in (
-        *logits.drawn(logits.flat, 1.0).values(),
-        *logits.expected(logits.flat).values(),
+        *alphas.sample(alphas.vector, 1.0).values(),
+        *alphas.mean(alphas.vector).values(),
     ):
         assert weights.values[:2].tolist() == [0.0, 0.0]
-        assert set(weights.places) <= {2, 3}
-    assert logits.shares()["f0"][2:].min() > 0
+        assert set(weights.indices) <= {2, 3}
+    assert alphas.shares()["f0"][2:].min() > 0
 
 
-def test_at_least_two_options_are_kept():
-    logits = make_logits()
-    logits.keep(0.01)
-    assert {len(kept) for kept in logits.kept.values()} == {2}
+def test_at_least_two_options_stay_active():
+    alphas = make_alphas()
+    alphas.prune(0.01)
+    assert {len(active) for active in alphas.active.values()} == {2}
 
 
-def test_entropy_is_from_even_to_sure():
-    logits = make_logits()
-    assert logits.entropy() > 0.999
+def test_entropy_is_1_if_uniform_and_0_if_one_hot():
+    alphas = make_alphas()
+    assert alphas.entropy() > 0.999
     with torch.no_grad():
-        logits.flat.copy_(100.0 * (torch.arange(12) % 4 == 1))
-    assert logits.entropy() == pytest.approx(0, abs=1e-6)
+        alphas.vector.copy_(100.0 * (torch.arange(12) % 4 == 1))
+    assert alphas.entropy() == pytest.approx(0, abs=1e-6)
 
 
 # ------------------------------------------------------------------- the regularisers
 
-DECISION = MixedChoice(OPTIONS, passing=(1,), identity=1, absent=0)
+CHOICE = MixedChoice(OPTIONS, parameter_free=(1,), skip_op=1, none_op=0)
 
 
-def moment(progress=0.5, stage=0, n_stages=1, stage_progress=0.5, arch_lr=0.01):
-    return SearchProgress(progress, stage, n_stages, stage_progress, arch_lr)
+def at(fraction=0.5, stage=0, n_stages=1, stage_fraction=0.5, arch_lr=0.01):
+    return SearchProgress(fraction, stage, n_stages, stage_fraction, arch_lr)
 
 
-def test_beta_decay_pulls_large_logits_down():
-    logits = torch.tensor([2.0, 0.0, 0.0], requires_grad=True)
-    (gradient,) = torch.autograd.grad(beta_decay([logits], moment(0.5)), logits)
-    shares = torch.softmax(logits.detach(), 0)
-    # What moves all of them alike would hide the rest from Adam.
+def test_beta_decay_reduces_large_alphas():
+    alphas = torch.tensor([2.0, 0.0, 0.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(beta_decay([alphas], at(0.5)), alphas)
+    shares = torch.softmax(alphas.detach(), 0)
+    # A shift of all alphas would dominate the gradient of Adam.
     torch.testing.assert_close(gradient, 2.5 * (shares - 1 / 3))
     assert gradient.sum().item() == pytest.approx(0, abs=1e-6)
-    slow = beta_decay([logits], moment(1.0, arch_lr=3e-4))
-    apart = logits - logits.mean()
-    assert slow.item() == pytest.approx(50 * apart.logsumexp(0).item())
-    assert beta_decay([logits], moment(0.0)).item() == 0
+    slow = beta_decay([alphas], at(1.0, arch_lr=3e-4))
+    deviations = alphas - alphas.mean()
+    assert slow.item() == pytest.approx(50 * deviations.logsumexp(0).item())
+    assert beta_decay([alphas], at(0.0)).item() == 0
 
 
-def test_zero_one_drives_weights_apart():
-    logits = torch.tensor([0.3, -0.2], requires_grad=True)
-    (gradient,) = torch.autograd.grad(zero_one([logits], moment()), logits)
+def test_zero_one_drives_weights_to_0_or_1():
+    alphas = torch.tensor([0.3, -0.2], requires_grad=True)
+    (gradient,) = torch.autograd.grad(zero_one([alphas], at()), alphas)
     assert gradient[0] < 0 < gradient[1]
-    sure = zero_one([torch.tensor([50.0, -50.0])], moment())
+    sure = zero_one([torch.tensor([50.0, -50.0])], at())
     assert sure.item() == pytest.approx(-10 * 0.25 * 2 / 224)
-    alike = zero_one([torch.full((8,), 0.3)] * 28, moment())
+    alike = zero_one([torch.full((8,), 0.3)] * 28, at())
     assert alike.item() == pytest.approx(
-        -10 * (torch.sigmoid(logits[0]) - 0.5).item() ** 2
+        -10 * (torch.sigmoid(alphas[0]) - 0.5).item() ** 2
     )
 
 
-def test_smoothing_adds_more_and_more_noise_to_what_is_computed():
+def test_smoothing_adds_increasing_noise_to_computed_options():
     torch.manual_seed(0)
     weights = MixtureWeights(torch.full((1_000,), 0.5))
     for progress, size in ((0.0, 0.03), (1.0, 0.3)):
-        values = smoothed(weights, DECISION, moment(progress)).values
+        values = smooth(weights, CHOICE, at(progress)).values
         assert 0.95 * size < (values - 0.5).abs().max() <= size
     one = MixtureWeights(torch.tensor([0.0, 1.0, 0.0]), computed=(1,))
-    values = smoothed(one, DECISION, moment(1.0)).values
+    values = smooth(one, CHOICE, at(1.0)).values
     assert values[[0, 2]].tolist() == [0.0, 0.0] and 0.7 <= values[1] <= 1.0
 
 
-def test_skips_are_dropped_less_and_less_within_a_stage():
+def test_skip_dropout_decreases_within_a_stage():
     weights = MixtureWeights(torch.full((4,), 0.25))
-    first = skip_dropout(weights, DECISION, moment(0.4, 1, 3, 0.0)).dropout
-    last = skip_dropout(weights, DECISION, moment(0.6, 1, 3, 1.0)).dropout
+    first = skip_dropout(weights, CHOICE, at(0.4, 1, 3, 0.0)).dropout
+    last = skip_dropout(weights, CHOICE, at(0.6, 1, 3, 1.0)).dropout
     assert first == 0.4 and last == pytest.approx(0.4 * np.exp(-3))
-    assert skip_dropout(weights, DECISION, moment(0.1, 0, 3, 0.0)).dropout == 0.0
-    assert skip_dropout(weights, DECISION, moment(0.0, 0, 1, 0.0)).dropout == 0.4
+    assert skip_dropout(weights, CHOICE, at(0.1, 0, 3, 0.0)).dropout == 0.0
+    assert skip_dropout(weights, CHOICE, at(0.0, 0, 1, 0.0)).dropout == 0.4
 
 
-def test_an_auxiliary_skip_fades():
+def test_weight_of_the_auxiliary_skip_decays():
     weights = MixtureWeights(torch.tensor([0.0, 0.0, 1.0, 0.0]), computed=(2,))
-    early = auxiliary_skip(weights, DECISION, moment(0.25))
-    assert early.values.tolist() == [0.0, 0.75, 1.0, 0.0] and early.places == (1, 2)
-    late = auxiliary_skip(weights, DECISION, moment(1.0))
+    early = auxiliary_skip(weights, CHOICE, at(0.25))
+    assert early.values.tolist() == [0.0, 0.75, 1.0, 0.0] and early.indices == (1, 2)
+    late = auxiliary_skip(weights, CHOICE, at(1.0))
     assert late.values.tolist() == weights.values.tolist()
-    none = auxiliary_skip(weights, replace(DECISION, identity=None), moment(0.0))
+    none = auxiliary_skip(weights, replace(CHOICE, skip_op=None), at(0.0))
     assert none is weights
 
 
 @pytest.mark.parametrize("regulariser", REGULARISERS)
 @pytest.mark.parametrize("relaxation", RELAXATIONS)
-def test_every_relaxation_goes_with_every_regulariser(relaxation, regulariser):
-    strategy = begun(
+def test_every_relaxation_works_with_every_regulariser(relaxation, regulariser):
+    strategy = set_up(
         GradientStrategy("darts", relaxation=relaxation, regulariser=regulariser),
         planted_problem(n_steps=3),
     )
@@ -378,9 +378,9 @@ def test_every_relaxation_goes_with_every_regulariser(relaxation, regulariser):
 # --------------------------------------------------------------------------- the rows
 
 
-def test_halves_have_the_same_mixture_of_classes(rng):
+def test_both_parts_have_the_same_class_frequencies(rng):
     y = rng.choice(3, 1_000, p=[0.7, 0.27, 0.03])
-    first, rest = deal(y, 0.7, rng)
+    first, rest = stratified_split(y, 0.7, rng)
     assert sorted([*first, *rest]) == list(range(1_000))
     for label in range(3):
         share = np.mean(y[first] == label) / np.mean(y == label)
@@ -389,25 +389,25 @@ def test_halves_have_the_same_mixture_of_classes(rng):
 
 
 @pytest.mark.parametrize("n, n_first", [(599, 599), (600, 420), (2_000, 1_000)])
-def test_small_tables_are_dealt_unevenly_or_not_at_all(n, n_first, rng):
+def test_small_tables_are_split_unevenly_or_not_at_all(n, n_first, rng):
     rows = Rows(rng.normal(size=(n, 2)).astype("f4"), np.zeros(n, int), np.ones(n))
     task = TaskSpec("binary", 2, n, n_numeric=2)
-    halves = BilevelSplit(rows, task, "cpu", rng, False)
-    assert len(halves.weight_rows) == pytest.approx(n_first, abs=1)
-    shared = set(halves.weight_rows.tolist()) & set(halves.arch_rows.tolist())
+    split = BilevelSplit(rows, task, "cpu", rng, False)
+    assert len(split.weight_rows) == pytest.approx(n_first, abs=1)
+    shared = set(split.weight_rows.tolist()) & set(split.arch_rows.tolist())
     assert len(shared) == (n if n_first == n else 0)
     both = BilevelSplit(rows, task, "cpu", rng, True)
     assert len(both.weight_rows) == len(both.arch_rows) == n
 
 
-def test_groups_are_dealt_out_whole(rng):
-    """Large and small ones, each of one class."""
+def test_groups_are_not_divided(rng):
+    """Groups are large and small, and each has one class."""
     sizes = rng.permutation(np.repeat([1, 3, 10, 40], [60, 30, 20, 10]))
     groups = np.repeat(np.arange(len(sizes)), sizes)
     y = rng.choice(2, len(sizes), p=[0.7, 0.3])[groups]
-    order = rng.permutation(len(y))  # rows of a group need not stand together
+    order = rng.permutation(len(y))  # rows of a group are not adjacent
     y, groups = y[order], groups[order]
-    first, rest = deal(y, 0.5, rng, groups)
+    first, rest = stratified_split(y, 0.5, rng, groups)
     assert sorted([*first, *rest]) == list(range(len(y)))
     assert not set(groups[first]) & set(groups[rest])
     assert len(first) / len(y) == pytest.approx(0.5, abs=0.1)
@@ -415,92 +415,92 @@ def test_groups_are_dealt_out_whole(rng):
 
 
 @pytest.mark.parametrize(
-    "sizes, is_parted",
+    "sizes, is_split",
     [([60] * 20, True), ([1200], False), ([300] * 4, True), ([1100, 50, 50], False)],
 )
-def test_all_rows_are_for_both_where_groups_leave_few_to_one(sizes, is_parted):
+def test_rows_are_shared_if_groups_would_leave_few_to_one_part(sizes, is_split):
     groups = np.repeat(np.arange(len(sizes)), sizes)
     y = np.zeros((1200, 1), "f4")
     rows = Rows(y, y, np.ones(1200), groups)
     for seed in range(5):
         rng = np.random.default_rng(seed)
-        halves = BilevelSplit(rows, TaskSpec("regression", 1, 1200), "cpu", rng, False)
+        split = BilevelSplit(rows, TaskSpec("regression", 1, 1200), "cpu", rng, False)
         first, rest = (
-            set(groups[part]) for part in (halves.weight_rows, halves.arch_rows)
+            set(groups[part]) for part in (split.weight_rows, split.arch_rows)
         )
-        assert first.isdisjoint(rest) == is_parted
+        assert first.isdisjoint(rest) == is_split
         assert first | rest == set(groups)
 
 
-def test_an_epoch_has_each_row_once(rng):
+def test_an_epoch_contains_each_row_once(rng):
     rows = Rows(np.zeros((100, 1), "f4"), np.zeros((100, 1), "f4"), np.ones(100))
-    halves = BilevelSplit(rows, TaskSpec("regression", 1, 100), "cpu", rng, True)
-    batches = halves.batches(halves.weight_rows, 32)
+    split = BilevelSplit(rows, TaskSpec("regression", 1, 100), "cpu", rng, True)
+    batches = split.batches(split.weight_rows, 32)
     epoch = [rows for (rows,) in batches]
     assert sorted(torch.cat(epoch).tolist()) == list(range(100))
     assert [len(batch) for batch in epoch] == [25] * 4
     assert torch.cat(epoch).tolist() != list(range(100))
 
 
-def test_rows_that_validate_are_never_seen():
-    """They are NaN in the planted problem, so that a look would show."""
-    strategy = begun(GradientStrategy("darts"), planted_problem(n_steps=20))
+def test_validation_rows_are_never_used():
+    """Validation rows are NaN in the planted problem: using them gives NaN shares."""
+    strategy = set_up(GradientStrategy("darts"), planted_problem(n_steps=20))
     strategy.propose(1)
     assert all(np.isfinite(s).all() for s in strategy.trajectory_.values())
 
 
-# ----------------------------------------------------------------- what is derived
+# --------------------------------------------------------------------- discretisation
 
 
-def test_no_connection_is_never_chosen():
+def test_the_none_operation_is_never_chosen():
     net = PlantedNet(2)
     shares = {
         "f0": np.array([0.9, 0.0, 0.1, 0.0]),
         "f1": np.array([0.2, 0.5, 0.2, 0.1]),
     }
-    derived = argmax_architecture(net.decisions, shares)
+    derived = argmax_architecture(net.choices, shares)
     assert derived.chosen == {"f0": 2, "f1": 1}
-    flips = one_op_changes(net, derived)
-    assert all(0 not in flip.chosen.values() for flip in flips)
+    changes = one_op_changes(net, derived)
+    assert all(0 not in change.chosen.values() for change in changes)
 
 
-def test_changes_of_what_is_least_certain_come_first():
+def test_least_certain_choices_are_changed_first():
     net = PlantedNet(2)
     shares = {
         "f0": np.array([0.0, 0.9, 0.06, 0.04]),
         "f1": np.array([0.0, 0.4, 0.35, 0.25]),
     }
-    flips = one_op_changes(net, argmax_architecture(net.decisions, shares))
-    chosen = [(f.chosen["f0"], f.chosen["f1"]) for f in flips]
+    changes = one_op_changes(net, argmax_architecture(net.choices, shares))
+    chosen = [(c.chosen["f0"], c.chosen["f1"]) for c in changes]
     assert chosen == [(1, 2), (1, 3), (2, 1), (3, 1)]
 
 
-def test_at_most_two_skips_stay_and_those_are_the_strongest():
+def test_the_two_skips_with_the_largest_shares_are_kept():
     net = PlantedNet(4)
     shares = {f"f{j}": np.array([0.0, 0.5 + 0.1 * j, 0.2, 0.1]) for j in range(4)}
-    derived = limit_skips(net, argmax_architecture(net.decisions, shares))
+    derived = limit_skips(net, argmax_architecture(net.choices, shares))
     assert derived.chosen == {"f0": 2, "f1": 2, "f2": 1, "f3": 1}
 
 
-def test_a_cap_leaves_decisions_without_other_options_alone():
+def test_choices_without_other_options_keep_their_skip():
     net = PlantedNet(1)
-    only = MixedChoice(("none", "skip"), passing=(1,), absent=0)
-    net.decisions = {f"f{j}": only for j in range(4)}
-    shares = {name: np.array([0.1, 0.9]) for name in net.decisions}
-    derived = argmax_architecture(net.decisions, shares)
+    only = MixedChoice(("none", "skip"), parameter_free=(1,), none_op=0)
+    net.choices = {f"f{j}": only for j in range(4)}
+    shares = {name: np.array([0.1, 0.9]) for name in net.choices}
+    derived = argmax_architecture(net.choices, shares)
     assert limit_skips(net, derived).chosen == derived.chosen
 
 
 def derived_functions(strategy, n_steps):
-    """Of a task of four bends, which pay less than lines while their place is wrong."""
-    bends = planted_problem(planted=("abs",) * 4, shift=1.5, n_steps=n_steps)
-    strategy = begun(strategy, bends)
+    """Return the architectures derived for four kinked functions."""
+    problem = planted_problem(planted=("abs",) * 4, shift=1.5, n_steps=n_steps)
+    strategy = set_up(strategy, problem)
     strategy.propose(1)
     return [functions(architecture) for architecture in strategy.derived_]
 
 
-def test_all_skips_are_returned_by_plain_darts_and_never_with_guards():
-    """Skips are useful from the first step, the bends that are right only later."""
+def test_plain_darts_derives_skips_only_but_never_with_guards():
+    """Skips reduce the loss from the first step, the planted operations only later."""
     slow = FAST | {"lr": 1e-3}
     plain = derived_functions(GradientStrategy("darts", guards=False, **slow), 60)
     assert set(plain[0].values()) == {"skip"}
@@ -510,89 +510,89 @@ def test_all_skips_are_returned_by_plain_darts_and_never_with_guards():
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_preset_finds_what_is_planted(preset):
-    strategy = begun(GradientStrategy(preset, **FAST), planted_problem(n_steps=110))
+def test_every_preset_finds_the_planted_architecture(preset):
+    strategy = set_up(GradientStrategy(preset, **FAST), planted_problem(n_steps=110))
     assert functions(strategy.propose(1)[0].architecture) == PLANTED
 
 
 @pytest.mark.parametrize("discretisation", ["argmax", "perturbation", "retrain"])
-def test_every_discretisation_finds_what_is_planted(discretisation):
+def test_every_discretisation_finds_the_planted_architecture(discretisation):
     strategy = GradientStrategy("darts", discretisation=discretisation, **FAST)
-    strategy = begun(strategy, planted_problem(n_steps=110))
+    strategy = set_up(strategy, planted_problem(n_steps=110))
     assert functions(strategy.propose(1)[0].architecture) == PLANTED
 
 
-def test_perturbation_finds_it_without_any_logits():
-    """Options at even weights: what hurts when it goes is told by the loss alone."""
+def test_perturbation_needs_no_alphas():
+    """With uniform weights, the increase of the loss alone decides."""
     torch.manual_seed(1)
     problem = planted_problem()
     rng = np.random.default_rng(0)
-    halves = BilevelSplit(problem.folds[0].train, problem.task, "cpu", rng, False)
-    training = SupernetTrainer(
+    split = BilevelSplit(problem.folds[0].train, problem.task, "cpu", rng, False)
+    trainer = SupernetTrainer(
         PlantedNet(4),
         replace(PRESETS["darts"], warmup=0.99, lr=0.02),
-        halves,
+        split,
         TimeBudget(60, np.inf),
         Snapshots(NullStore(), "cpu", 64),
         is_adaptive=True,
         arch_lr=None,
     )
-    training.run()
-    assert training.entropies[-1] > 0.99
-    derived = perturbation_scores(training, TimeBudget(60, np.inf))
-    chosen = training.net.architecture(derived.chosen, derived.shares)
+    trainer.run()
+    assert trainer.records.entropies[-1] > 0.99
+    derived = perturbation_architecture(trainer, TimeBudget(60, np.inf))
+    chosen = trainer.net.architecture(derived.chosen, derived.shares)
     assert chosen == PLANTED
     assert (
-        perturbation_scores(training, TimeBudget(60, 0.0)).chosen.keys()
+        perturbation_architecture(trainer, TimeBudget(60, 0.0)).chosen.keys()
         == PLANTED.keys()
     )
 
 
-def test_retraining_chooses_among_the_first(monkeypatch):
-    """The relaxed network is wrong about one function; a short training tells."""
+def test_retraining_corrects_a_wrong_share(monkeypatch):
+    """The shares are wrong about one function; a short training corrects them."""
     wrong = {"f0": 2, "f1": 3, "f2": 3, "f3": 2}  # f2 is a skip, and not a sine
     shares = {name: np.full(4, 0.2) for name in wrong}
-    for name, place in wrong.items():
-        shares[name][place] = 0.9
+    for name, index in wrong.items():
+        shares[name][index] = 0.9
     shares["f2"][1] = 0.89
     monkeypatch.setattr(
-        "sknas.strategies.gradient.strategy.strongest",
+        "sknas.strategies.gradient.strategy.argmax_architecture",
         lambda d, s: DiscreteArchitecture(wrong, shares),
     )
     problem = planted_problem(n_steps=60)
     plain = GradientStrategy("darts", guards=False, **FAST)
-    first = begun(plain, problem).propose(1)[0].architecture
+    first = set_up(plain, problem).propose(1)[0].architecture
     assert first["f2"] == "sin"
     again = clone(plain).set_params(discretisation="retrain")
-    found = begun(again, problem).propose(1)[0].architecture
+    found = set_up(again, problem).propose(1)[0].architecture
     assert functions(found) == PLANTED
 
 
 # ------------------------------------------------------------------------- the search
 
 
-def test_one_operation_an_edge_is_computed_with_straight_through_weights():
+def test_one_operation_per_edge_is_computed_with_straight_through_weights():
     calls = []
     net = PlantedNet(3, calls)
-    logits = Alphas(net.decisions, RELAXATIONS["gumbel-st"], "cpu")
+    alphas = Alphas(net.choices, RELAXATIONS["gumbel-st"], "cpu")
     torch.manual_seed(0)
-    answer = net(torch.randn(5, 3), logits.drawn(logits.flat, 1.0))
+    output = net(torch.randn(5, 3), alphas.sample(alphas.vector, 1.0))
     assert len(calls) == 3
-    (gradient,) = torch.autograd.grad(answer.square().sum(), logits.flat)
-    assert (gradient != 0).all()  # of logits that were not drawn, too
+    (gradient,) = torch.autograd.grad(output.square().sum(), alphas.vector)
+    assert (gradient != 0).all()  # also of alphas that were not sampled
     calls.clear()
-    net(torch.randn(5, 3), logits.expected(logits.flat))
+    net(torch.randn(5, 3), alphas.mean(alphas.vector))
     assert len(calls) == 3 * len(OPTIONS)
 
 
-def test_proposals_are_the_best_then_changes_of_it_then_others():
+def test_derived_architecture_is_proposed_first_then_its_neighbours():
     problem = planted_problem(n_steps=110)
-    strategy = begun(GradientStrategy("darts", guards=False, **FAST), problem)
+    strategy = set_up(GradientStrategy("darts", guards=False, **FAST), problem)
     proposals = [p.architecture for p in strategy.propose(9)]
     assert functions(proposals[0]) == PLANTED
     assert all(a["batch_size"] == 32 for a in proposals)  # the default
-    apart = [sum(a[n] != PLANTED[n] for n in PLANTED) for a in proposals]
-    assert apart == [0] + [1] * 8  # 4 decisions of 3 options each
+    n_changes = [sum(a[n] != PLANTED[n] for n in PLANTED) for a in proposals]
+    assert n_changes == [0] + [1] * 8  # one change each
     trials = [Trial(Proposal(a), score=float(-j)) for j, a in enumerate(proposals)]
     strategy.observe(trials)
     near = [p.architecture for p in strategy.propose(20)]
@@ -603,7 +603,7 @@ def test_proposals_are_the_best_then_changes_of_it_then_others():
 
 def test_infeasible_and_known_architectures_are_not_proposed():
     problem = planted_problem(n_steps=110, feasible=lambda a: a["f1"] != "sin")
-    strategy = begun(GradientStrategy("darts", **FAST), problem)
+    strategy = set_up(GradientStrategy("darts", **FAST), problem)
     space = PlantedSpace()
     known = space.fill({**PLANTED, "f1": "abs"})
     strategy.observe([Trial(Proposal(known), score=0.0)])
@@ -612,8 +612,8 @@ def test_infeasible_and_known_architectures_are_not_proposed():
     assert known.key not in {a.key for a in proposed} and len(proposed) == 40
 
 
-def test_the_relaxed_network_is_trained_once():
-    strategy = begun(GradientStrategy("darts"), planted_problem(n_steps=10))
+def test_the_supernet_is_trained_once():
+    strategy = set_up(GradientStrategy("darts"), planted_problem(n_steps=10))
     strategy.propose(1)
     derived = strategy.derived_
     strategy.propose(5)
@@ -624,7 +624,7 @@ def test_the_relaxed_network_is_trained_once():
 def test_same_seed_same_architectures(preset):
     def found(seed):
         problem = planted_problem(n_steps=30)
-        strategy = begun(GradientStrategy(preset), problem, seed)
+        strategy = set_up(GradientStrategy(preset), problem, seed)
         keys = [p.architecture.key for p in strategy.propose(6)]
         return keys, strategy.trajectory_["f0"]
 
@@ -634,40 +634,40 @@ def test_same_seed_same_architectures(preset):
     assert not np.array_equal(first[1], other[1])
 
 
-def test_torch_is_left_as_found():
+def test_state_of_torch_is_unchanged():
     torch.manual_seed(5)
     before = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled()
-    begun(GradientStrategy("gdas"), planted_problem(n_steps=5)).propose(2)
+    set_up(GradientStrategy("gdas"), planted_problem(n_steps=5)).propose(2)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1:] == (torch.get_num_threads(), torch.is_grad_enabled())
 
 
 @pytest.mark.parametrize("preset", ["darts-2nd", "darts-pt", "p-darts"])
-def test_time_is_kept(preset):
-    """A third of the time that is left, of a search that would take minutes."""
+def test_the_deadline_is_met(preset):
+    """A search that would take minutes uses a third of the remaining time."""
     now = time.monotonic()
-    problem = planted_problem(n_steps=1_000_000, deadline=now + 3)
-    strategy = begun(GradientStrategy(preset), problem)
+    problem = planted_problem(n_steps=1_000_000)
+    strategy = set_up(GradientStrategy(preset), problem, deadline=now + 3)
     strategy.propose(2)
     assert 0.5 < time.monotonic() - now < 1.8
     assert len(strategy.entropy_) > 5
-    begun(strategy, replace(problem, deadline=now - 1)).propose(1)  # none at all
+    set_up(strategy, problem, deadline=now - 1).propose(1)  # the deadline has passed
 
 
-def test_a_schedule_ends_with_its_time():
-    clock = TimeBudget(10_000, 0.2)
-    assert clock.expected == 10_000 and clock.progress < 0.5
+def test_a_time_budget_ends_at_its_deadline():
+    budget = TimeBudget(10_000, 0.2)
+    assert budget.expected_steps == 10_000 and budget.progress < 0.5
     time.sleep(0.12)
-    clock.step = 60
-    assert 0.5 < clock.progress < 1 and 60 < clock.expected < 120
+    budget.step = 60
+    assert 0.5 < budget.progress < 1 and 60 < budget.expected_steps < 120
     time.sleep(0.1)
-    assert clock.progress == 1 and clock.seconds_left < 0
+    assert budget.progress == 1 and budget.seconds_left < 0
     unbounded = TimeBudget(4, np.inf, step=1)
-    assert unbounded.progress == 0.25 and unbounded.expected == 4
+    assert unbounded.progress == 0.25 and unbounded.expected_steps == 4
 
 
-def test_what_happened_is_told():
-    strategy = begun(GradientStrategy("darts", **FAST), planted_problem(n_steps=200))
+def test_search_records_shares_entropy_and_sharpness():
+    strategy = set_up(GradientStrategy("darts", **FAST), planted_problem(n_steps=200))
     strategy.propose(1)
     assert set(strategy.trajectory_) == set(PLANTED)
     for shares in strategy.trajectory_.values():
@@ -679,60 +679,60 @@ def test_what_happened_is_told():
     assert strategy.trajectory_["f0"][-1].argmax() == OPTIONS.index("abs")
 
 
-def test_options_are_dropped_in_stages():
-    strategy = begun(GradientStrategy("p-darts", **FAST), planted_problem(n_steps=90))
+def test_options_are_pruned_in_stages():
+    strategy = set_up(GradientStrategy("p-darts", **FAST), planted_problem(n_steps=90))
     strategy.propose(1)
     n_left = [(shares > 0).sum() for shares in strategy.trajectory_["f0"]]
     assert n_left[0] == 4 and n_left[50] == 3 and n_left[-1] == 2
 
 
-def test_logits_are_left_alone_while_the_weights_warm_up():
+def test_alphas_are_frozen_while_the_weights_warm_up():
     problem = planted_problem(n_steps=100)
-    strategy = begun(GradientStrategy("darts", warmup=0.4), problem)
+    strategy = set_up(GradientStrategy("darts", warmup=0.4), problem)
     strategy.propose(1)
     shares = strategy.trajectory_["f0"]
     assert (shares[:40] == shares[0]).all() and (shares[60] != shares[0]).all()
 
 
-def test_logits_are_left_alone_once_they_have_settled():
+def test_alphas_are_frozen_once_they_have_converged():
     problem = planted_problem(n_steps=100)
     for guards in (True, False):
-        strategy = begun(GradientStrategy("darts", guards=guards, **FAST), problem)
+        strategy = set_up(GradientStrategy("darts", guards=guards, **FAST), problem)
         strategy.propose(1)
         shares = strategy.trajectory_["f0"]
         assert (shares[70] == shares[-1]).all() == guards
 
 
-def test_logits_that_wait_for_a_stage_to_warm_up_have_not_settled():
+def test_alphas_do_not_converge_while_a_stage_warms_up():
     problem = planted_problem(n_steps=200)
-    strategy = begun(GradientStrategy("drnas", **FAST), problem)
+    strategy = set_up(GradientStrategy("drnas", **FAST), problem)
     strategy.propose(1)
     shares = strategy.trajectory_["f0"]
     assert (shares[55] == shares[68]).all()  # 0.4 of the second stage
     assert (shares[68] != shares[75]).any()
 
 
-def test_random_architectures_follow_where_nothing_was_told():
+def test_undecided_alphas_are_followed_by_random_architectures():
     problem = planted_problem(n_steps=2)
-    strategy = begun(GradientStrategy("darts", arch_lr=1e-6), problem)
+    strategy = set_up(GradientStrategy("darts", arch_lr=1e-6), problem)
     first, *others = [p.architecture for p in strategy.propose(9)]
-    apart = [sum(a[n] != first[n] for n in PLANTED) for a in others]
+    n_changes = [sum(a[n] != first[n] for n in PLANTED) for a in others]
     assert strategy.entropy_[-1] > 0.99 and len(strategy.derived_) == 1
-    assert max(apart) > 2
-    plain = begun(strategy.set_params(guards=False), problem)
+    assert max(n_changes) > 2
+    plain = set_up(strategy.set_params(guards=False), problem)
     assert len(plain.propose(9)) == 9 and len(plain.derived_) == 9
 
 
-def test_close_weights_whose_meaning_stays_the_same_have_told_something():
+def test_close_alphas_that_have_converged_are_decided():
     problem = planted_problem(n_steps=200)
-    strategy = begun(GradientStrategy("darts", arch_lr=3e-3), problem)
+    strategy = set_up(GradientStrategy("darts", arch_lr=3e-3), problem)
     first, *others = [p.architecture for p in strategy.propose(6)]
-    apart = [sum(a[n] != first[n] for n in PLANTED) for a in others]
-    assert 0.95 < strategy.entropy_[-1] < 0.999 and set(apart) == {1}
+    n_changes = [sum(a[n] != first[n] for n in PLANTED) for a in others]
+    assert 0.95 < strategy.entropy_[-1] < 0.999 and set(n_changes) == {1}
 
 
-def test_after_a_trial_neighbours_follow_even_where_nothing_was_told():
-    strategy = begun(
+def test_neighbours_of_trials_are_proposed_even_if_alphas_are_undecided():
+    strategy = set_up(
         GradientStrategy("darts", arch_lr=1e-6), planted_problem(n_steps=2)
     )
     trials = [
@@ -745,22 +745,24 @@ def test_after_a_trial_neighbours_follow_even_where_nothing_was_told():
     assert all(sum(a[n] != best[n] for n in best) <= 2 for a in near)
 
 
-def test_a_loss_that_is_not_finite_ends_the_training():
+def test_training_ends_at_a_non_finite_loss():
     problem = planted_problem(n_steps=500)
     fold = problem.folds[0]
     x = np.full_like(fold.train.x, np.nan)
     folds = (replace(fold, train=replace(fold.train, x=x)),)
     for discretisation in DISCRETISATIONS:
         strategy = GradientStrategy("darts", discretisation=discretisation)
-        strategy = begun(strategy, replace(problem, folds=folds))
-        with pytest.warns(SearchWarning, match="After 0 of 500 steps the loss") as told:
+        strategy = set_up(strategy, replace(problem, folds=folds))
+        with pytest.warns(
+            SearchWarning, match="After 0 of 500 steps the loss"
+        ) as warned:
             assert len(strategy.propose(2)) == 2
-        assert len(strategy.entropy_) == len(told) == 1
+        assert len(strategy.entropy_) == len(warned) == 1
 
 
-def test_epochs_bound_the_steps():
+def test_n_epochs_bounds_the_number_of_steps():
     strategy = GradientStrategy("darts", n_epochs=2, batch_size=56)
-    strategy = begun(strategy, planted_problem(n_steps=10_000))
+    strategy = set_up(strategy, planted_problem(n_steps=10_000))
     strategy.propose(1)
     assert len(strategy.entropy_) == 21  # 2 epochs of 560 rows
 
@@ -768,11 +770,11 @@ def test_epochs_bound_the_steps():
 # --------------------------------------------------------------------- the parameters
 
 
-def test_a_given_argument_wins_over_the_preset():
+def test_arguments_override_the_preset():
     strategy = GradientStrategy(
         "drnas", relaxation="sigmoid", warmup=0.0, batch_size=8, arch_lr=0.5, order=2
     )
-    settings = begun(strategy).settings_
+    settings = set_up(strategy).settings_
     assert settings.relaxation == "sigmoid" and settings.warmup == 0.0
     assert settings.batch_size == 8 and settings.arch_lr == 0.5 and settings.order == 2
     assert settings.partial_channels == PRESETS["drnas"].partial_channels
@@ -780,15 +782,15 @@ def test_a_given_argument_wins_over_the_preset():
     assert given["order"] == 2 and given["lr"] is None and given["preset"] == "drnas"
 
 
-def test_tables_and_images_have_rates_of_their_own():
-    assert begun(GradientStrategy("drnas")).settings_.lr == 1e-3
-    assert begun(GradientStrategy("drnas", lr=0.3)).settings_.lr == 0.3
+def test_tables_and_images_have_different_learning_rates():
+    assert set_up(GradientStrategy("drnas")).settings_.lr == 1e-3
+    assert set_up(GradientStrategy("drnas", lr=0.3)).settings_.lr == 0.3
     assert PRESETS["drnas"].lr == 0.1
 
 
-def test_tables_and_images_have_presets_of_their_own():
-    assert begun(GradientStrategy()).settings_.relaxation == "gumbel"
-    assert begun(GradientStrategy("darts")).settings_.relaxation == "softmax"
+def test_tables_and_images_have_different_presets():
+    assert set_up(GradientStrategy()).settings_.relaxation == "gumbel"
+    assert set_up(GradientStrategy("darts")).settings_.relaxation == "softmax"
 
 
 def test_presets_differ():
@@ -796,10 +798,10 @@ def test_presets_differ():
     assert PRESETS["darts"] == Preset()
 
 
-def test_a_given_rate_of_the_logits_is_kept():
+def test_arch_lr_is_the_learning_rate_of_the_alphas():
     found = {}
     for arch_lr in (None, 1e-5):
-        strategy = begun(
+        strategy = set_up(
             GradientStrategy("darts", arch_lr=arch_lr), planted_problem(n_steps=30)
         )
         strategy.propose(1)
@@ -830,28 +832,28 @@ def test_a_given_rate_of_the_logits_is_kept():
         ({"weight_decay": -1}, "'weight_decay' .* from 0 to below 1 or None, got -1"),
     ],
 )
-def test_wrong_parameters(params, message):
+def test_wrong_parameters_raise_an_error(params, message):
     with pytest.raises(ValueError, match=message):
-        begun(GradientStrategy(**params))
+        set_up(GradientStrategy(**params))
 
 
-def test_a_space_without_a_relaxed_network_is_refused():
+def test_a_space_without_a_supernet_raises_an_error():
     class PlainSpace(PlantedSpace):
         supernet = Space.supernet
 
-    message = r"PlainSpace has no relaxed network .* take another strategy"
+    message = r"PlainSpace has no supernet .* use another strategy"
     with pytest.raises(ValueError, match=message):
-        begun(GradientStrategy(), space=PlainSpace())
+        set_up(GradientStrategy(), space=PlainSpace())
 
 
-def test_a_function_has_no_gradient():
-    with pytest.raises(ValueError, match=r"'strategy' .* needs no network, where"):
+def test_searching_a_function_raises_an_error():
+    with pytest.raises(ValueError, match=r"'strategy' .* needs no network when"):
         sknas.search(
             lambda a: 0.0, {"x": (0, 9)}, strategy=GradientStrategy(), max_trials=2
         )
     with pytest.raises(ValueError, match="needs no network"):
-        begun(GradientStrategy(), Problem())
+        set_up(GradientStrategy(), Problem())
 
 
-def test_it_has_a_word():
+def test_gradient_strategy_is_registered():
     assert STRATEGIES["gradient"] is GradientStrategy

@@ -1,4 +1,4 @@
-"""Search by gradient over cells: its steps, its stages, and what it finds."""
+"""Gradient search over cells: steps, stages and results."""
 
 import math
 
@@ -11,44 +11,45 @@ from sknas._problem import Fold, ImageSpec, NullStore, Problem, Rows, TaskSpec
 from sknas.nets import _cell
 from sknas.spaces import CellSpace
 from sknas.strategies import GradientStrategy
-from sknas.strategies.gradient import supernet_trainer as _bilevel
+from sknas.strategies.gradient import supernet_trainer
 from sknas.strategies.gradient.alphas import Alphas
 from sknas.strategies.gradient.presets import PRESETS
+from sknas.strategies.gradient.progress import TimeBudget
 from sknas.strategies.gradient.relaxations import RELAXATIONS
 from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
-from sknas.strategies.gradient.time_budget import TimeBudget
 
 OPERATIONS = ("none", "skip", "avg_pool_3", "conv_3", "dil_conv_3")
-HESITANT = ("gdas", "beta-darts")  # whose weights stay close in so few steps
-REACH = {"conv_3": 1, "dil_conv_3": 4}  # pixels that it sees together and others don't
+UNDECIDED = ("gdas", "beta-darts")  # presets that need more steps to decide
+REACH = {"conv_3": 1, "dil_conv_3": 4}  # pixel distance only this operation combines
 
 
 class PlantedCells(CellSpace):
-    """Cells whose operations see different pixels together."""
+    """Cells whose operations combine pixels at different distances."""
 
     operations = OPERATIONS
 
 
 def pixelwise(n_inputs, n_outputs, stride=1):
-    """A layer that sees one pixel at a time."""
+    """Return a layer with a 1 x 1 kernel."""
     conv = nn.Conv2d(n_inputs, n_outputs, 1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(n_outputs))
 
 
 @pytest.fixture
 def one_edge(monkeypatch):
-    """Networks of a cell of one edge, which alone sees more than one pixel."""
-    monkeypatch.setattr(_cell, "stem", pixelwise)
+    """Reduce networks to cells of one edge; all other layers have 1 x 1 kernels."""
+    monkeypatch.setattr(_cell, "make_stem", pixelwise)
     monkeypatch.setattr(_cell, "ResidualReduce", pixelwise)
     monkeypatch.setitem(_cell.NODES, "nas-bench-201", range(1, 2))
 
 
 def textures(n, reach=1, side=10):
-    """Noise in which pixels so far apart go together, down or along by the class.
+    """Return noise in which pixels at a distance are correlated, and its classes.
 
-    Single pixels tell nothing, nor do means of neighbours.
+    Pixels are correlated vertically in one class and horizontally in the other. Single
+    pixels and means of neighbours contain no information.
     """
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(n, 1, side, side)), rng.integers(0, 2, n)
@@ -71,17 +72,17 @@ def problem_of(x, y, n_steps):
 
 
 @pytest.mark.parametrize("partial", [1, 4])
-def test_stages_drop_operations_and_no_inputs(partial):
+def test_stages_prune_operations_but_not_inputs(partial):
     x, y = textures(4)
     operations = ("none", "skip", "sep_conv_3", "sep_conv_5", "max_pool_3")
     space = CellSpace("darts", operations, cells=(1,), channels=(4,))
     net = space.supernet(problem_of(x, y, 1).task, partial)
-    logits = Alphas(net.decisions, RELAXATIONS["softmax"], "cpu")
-    logits.keep(0.5)
-    for name, decision in net.decisions.items():
+    alphas = Alphas(net.choices, RELAXATIONS["softmax"], "cpu")
+    alphas.prune(0.5)
+    for name, choice in net.choices.items():
         is_input = name.endswith("inputs")
-        assert len(logits.kept[name]) == (len(decision.options) if is_input else 3)
-    n_inputs = sum(name.endswith("inputs") for name in net.decisions)
+        assert len(alphas.active[name]) == (len(choice.options) if is_input else 3)
+    n_inputs = sum(name.endswith("inputs") for name in net.choices)
     assert n_inputs == (8 if partial > 1 else 0)
 
 
@@ -89,14 +90,14 @@ def test_stages_drop_operations_and_no_inputs(partial):
 
 
 @pytest.mark.parametrize("preset", ["darts", "darts-2nd"])
-def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
-    """Neither those of the logits do, nor looks at the sharpness."""
+def test_only_weight_steps_update_running_statistics(monkeypatch, preset):
+    """Steps of the alphas and Hessian eigenvalues do not update them."""
     x, y = textures(48)
     problem = problem_of(x, y, 6)
     space = PlantedCells(cells=(1,), channels=(4,))
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    training = SupernetTrainer(
+    trainer = SupernetTrainer(
         space.supernet(problem.task),
         PRESETS[preset],
         BilevelSplit(problem.folds[0].train, problem.task, "cpu", rng, True),
@@ -105,12 +106,12 @@ def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
         is_adaptive=False,
         arch_lr=None,
     )
-    norms = [m for m in training.net.modules() if isinstance(m, nn.BatchNorm2d)]
-    kept = [norm for norm in norms if norm.running_mean is not None]
-    seen, usual = [], training._move_weights
+    norms = [m for m in trainer.net.modules() if isinstance(m, nn.BatchNorm2d)]
+    tracked = [norm for norm in norms if norm.running_mean is not None]
+    seen, usual = [], trainer._move_weights
 
     def statistics():
-        return [t.clone() for n in kept for t in (n.running_mean, n.running_var)]
+        return [t.clone() for n in tracked for t in (n.running_mean, n.running_var)]
 
     def move(*args):
         seen.append(statistics())
@@ -118,9 +119,9 @@ def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
         seen.append(statistics())
         return is_finite
 
-    monkeypatch.setattr(_bilevel, "STEPS_A_LOOK", 2)
-    monkeypatch.setattr(training, "_move_weights", move)
-    assert training.run() and len(training.sharpnesses) == 3
+    monkeypatch.setattr(supernet_trainer, "STEPS_PER_EIGENVALUE", 2)
+    monkeypatch.setattr(trainer, "_move_weights", move)
+    assert trainer.run() and len(trainer.records.eigenvalues) == 3
     seen.append(statistics())
     for before, after in zip(seen[1::2], seen[2::2], strict=True):
         assert all(map(torch.equal, before, after))
@@ -129,7 +130,7 @@ def test_only_steps_of_weights_move_running_statistics(monkeypatch, preset):
 
 
 @pytest.mark.parametrize("partial", [1, 4])
-def test_perturbation_leaves_each_node_of_darts_two_inputs_that_count(partial):
+def test_perturbation_keeps_two_inputs_per_darts_node(partial):
     problem = problem_of(*textures(64), n_steps=8)
     operations = ("none", "skip", "sep_conv_3", "max_pool_3")
     space = CellSpace("darts", operations, cells=(1,), channels=(4,))
@@ -145,20 +146,18 @@ def test_perturbation_leaves_each_node_of_darts_two_inputs_that_count(partial):
     assert "none" not in chosen and len(set(chosen)) > 1
 
 
-# ----------------------------------------------------------------------- what is found
+# ------------------------------------------------------------------------------ results
 
 
 @pytest.mark.parametrize(
     "preset, planted",
     [*((preset, "conv_3") for preset in PRESETS), ("darts", "dil_conv_3")],
 )
-def test_the_operation_is_found_that_sees_what_tells_the_class(
-    one_edge, preset, planted
-):
+def test_the_planted_operation_is_found(one_edge, preset, planted):
     problem = problem_of(*textures(800, REACH[planted]), n_steps=60)
     space = PlantedCells(cells=(1,), channels=(8,)).for_task(problem.task)
     strategy = GradientStrategy(preset, batch_size=64)
     strategy.setup(space, problem, np.random.default_rng(1))
     (proposal,) = strategy.propose(1)
     assert proposal.architecture["edge_0_1"] == planted
-    assert preset in HESITANT or not strategy.is_undecided_
+    assert preset in UNDECIDED or not strategy.is_undecided_

@@ -1,7 +1,6 @@
-"""Searches by gradient that are broken off, short of time, or short of memory."""
+"""Gradient searches that are interrupted, or run out of time or memory."""
 
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,18 +9,23 @@ from planted import PlantedSpace, planted_problem
 from sklearn.base import clone
 
 from sknas import NASClassifier
+from sknas._checkpoint import keys
 from sknas._checkpoint.store import FileStore
-from sknas._problem import Fold, ImageSpec, Problem, Rows, Store, TaskSpec
+from sknas._problem import Fold, ImageSpec, Problem, Rows, RunContext, Store, TaskSpec
 from sknas.exceptions import SearchWarning
 from sknas.spaces import CellSpace, TableSpace
 from sknas.strategies import GradientStrategy
-from sknas.strategies.gradient import resume as _snapshots
-from sknas.strategies.gradient.discretize import DISCRETISATIONS, _above_least, _harm
+from sknas.strategies.gradient import resume
+from sknas.strategies.gradient.discretize import (
+    DISCRETISATIONS,
+    perturbation_scores,
+    relative_scores,
+)
 from sknas.strategies.gradient.presets import PRESETS
-from sknas.strategies.gradient.resume import SNAPSHOT, Snapshots
+from sknas.strategies.gradient.progress import TimeBudget
+from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
-from sknas.strategies.gradient.time_budget import TimeBudget
 
 N_STEPS = 9
 
@@ -30,8 +34,8 @@ def problem_of(task, x, y, **changes):
     n = len(x)
     rows = Rows(x, y, np.ones(n))
     fold = Fold(task, rows, Rows(x[:1], y[:1], np.ones(1)), np.arange(1), np.asarray)
-    told = {"task": task, "folds": (fold,), "n_rows": n, "n_steps": N_STEPS}
-    return Problem(**told | changes)
+    values = {"task": task, "folds": (fold,), "n_rows": n, "n_steps": N_STEPS}
+    return Problem(**values | changes)
 
 
 def table_problem(**changes):
@@ -50,7 +54,7 @@ def image_problem(**changes):
     return problem_of(task, x, (x.mean(axis=(1, 2, 3)) > 0).astype(int), **changes)
 
 
-WORK = {
+SEARCHES = {
     "planted": (PlantedSpace(), planted_problem),
     "table": (TableSpace(depth=(0, 1), width=(4, 8), n_bins=(8,)), table_problem),
     "cells": (
@@ -65,11 +69,11 @@ WORK = {
 
 
 class KilledError(Exception):
-    """The end of a process."""
+    """Raised in place of the end of a process."""
 
 
-class Mortal(Store):
-    """A journal in a folder; the process ends with some snapshot."""
+class MortalStore(Store):
+    """A file store that raises KilledError at a given write."""
 
     def __init__(self, folder, n_left):
         self.store, self.n_left = FileStore(folder), n_left
@@ -81,7 +85,7 @@ class Mortal(Store):
     def put(self, key, value):
         self.n_put += 1
         is_last = self.n_put == self.n_left
-        if key != SNAPSHOT or is_last:  # the others would be replaced
+        if key != keys.SUPERNET_STATE or is_last:  # later snapshots replace the others
             self.store.put(key, value)
         if is_last:
             raise KilledError
@@ -91,37 +95,38 @@ class Mortal(Store):
 
 
 @pytest.fixture
-def trainings(monkeypatch):
-    """All relaxed trainings, and a snapshot at each step of them."""
-    begun, usual = [], SupernetTrainer.__init__
+def trainers(monkeypatch):
+    """List of all trainers that were created; each takes a snapshot at every step."""
+    created, original = [], SupernetTrainer.__init__
 
-    def begin(training, *args, **told):
-        usual(training, *args, **told)
-        begun.append(training)
+    def make(trainer, *args, **options):
+        original(trainer, *args, **options)
+        created.append(trainer)
 
-    monkeypatch.setattr(SupernetTrainer, "__init__", begin)
-    monkeypatch.setattr(_snapshots, "SECONDS_APART", 0.0)
-    return begun
+    monkeypatch.setattr(SupernetTrainer, "__init__", make)
+    monkeypatch.setattr(resume, "SECONDS_APART", 0.0)
+    return created
 
 
-def proposed(strategy, space, problem):
-    """A strategy after a search, and what it proposed."""
+def proposed(strategy, space, problem, **run):
+    """Run a search; return the strategy and the keys of its proposals."""
     strategy = clone(strategy)
+    strategy.attach(RunContext(**run))
     strategy.setup(space, problem, np.random.default_rng(0))
-    keys = [p.architecture.key for n in (2, 9) for p in strategy.propose(n)]
-    return strategy, keys
+    proposals = [p.architecture.key for n in (2, 9) for p in strategy.propose(n)]
+    return strategy, proposals
 
 
-def lived(folder, most, strategy, space, problem):
-    """What comes of a search whose process dies after some snapshots each time."""
+def proposed_when_killed(folder, max_writes, strategy, space, problem):
+    """Run a search whose process is killed repeatedly, after a few snapshots."""
     rng = np.random.default_rng(0)
     for _ in range(100):
-        store = Mortal(folder, int(rng.integers(1, most)))
+        store = MortalStore(folder, int(rng.integers(1, max_writes)))
         try:
-            return proposed(strategy, space, replace(problem, store=store))
+            return proposed(strategy, space, problem, store=store)
         except KilledError:
             pass
-    raise AssertionError("it never ends")
+    raise AssertionError("The search never ends.")
 
 
 def assert_same(one, other):
@@ -133,58 +138,58 @@ def assert_same(one, other):
     assert one.is_undecided_ == other.is_undecided_
 
 
-def check_resumed(folder, trainings, strategy, work):
-    (folder / "whole").mkdir(), (folder / "broken").mkdir()
-    space, make_problem = WORK[work]
+def check_resumed(folder, trainers, strategy, search):
+    (folder / "whole").mkdir(), (folder / "killed").mkdir()
+    space, make_problem = SEARCHES[search]
     problem = make_problem(n_steps=N_STEPS)
     space = space.for_task(problem.task)
-    store = Mortal(folder / "whole", np.inf)
-    whole, keys = proposed(strategy, space, replace(problem, store=store))
-    most = store.n_put // 2
-    broken, again = lived(folder / "broken", most, strategy, space, problem)
-    assert len(trainings) > 3  # it was broken off
-    assert again == keys
-    assert_same(broken, whole)
-    first, last = trainings[0], trainings[-1]
+    store = MortalStore(folder / "whole", np.inf)
+    whole, expected = proposed(strategy, space, problem, store=store)
+    max_writes = store.n_put // 2
+    killed, again = proposed_when_killed(
+        folder / "killed", max_writes, strategy, space, problem
+    )
+    assert len(trainers) > 3  # the process was killed
+    assert again == expected
+    assert_same(killed, whole)
+    first, last = trainers[0], trainers[-1]
     for name, value in first.net.state_dict().items():
         assert torch.equal(last.net.state_dict()[name], value), name
-    assert torch.equal(first.logits.flat, last.logits.flat)
-    assert first.clock.step == last.clock.step == N_STEPS
-    assert not list(folder.glob("*/relaxing*"))  # the snapshot is gone
+    assert torch.equal(first.alphas.vector, last.alphas.vector)
+    assert first.budget.step == last.budget.step == N_STEPS
+    for name in ("whole", "killed"):
+        assert FileStore(folder / name).get(keys.SUPERNET_STATE) is None
 
 
-@pytest.mark.parametrize("work", ["planted", "table", "cells"])
+@pytest.mark.parametrize("search", ["planted", "table", "cells"])
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_search_that_is_broken_off_ends_as_if_it_was_not(
-    tmp_path, trainings, preset, work
-):
+def test_a_killed_search_equals_an_unbroken_one(tmp_path, trainers, preset, search):
     strategy = GradientStrategy(preset, dropout=0.1, batch_size=32)
-    check_resumed(tmp_path, trainings, strategy, work)
+    check_resumed(tmp_path, trainers, strategy, search)
 
 
 @pytest.mark.parametrize(
     "parameters",
     [
-        {"preset": "drnas"},  # the inputs of nodes are decided, too
+        {"preset": "drnas"},  # nodes also choose their inputs
         {"discretisation": "retrain"},
         {"arch_optimizer": "momentum", "regulariser": "auxiliary-skip"},
         {"arch_optimizer": "rmsprop", "guards": False},
     ],
     ids=lambda parameters: next(iter(parameters.values())),
 )
-def test_so_do_other_parts(tmp_path, trainings, parameters):
-    work = "darts" if "preset" in parameters else "cells"
+def test_other_options_resume_to_the_same_search(tmp_path, trainers, parameters):
+    search = "darts" if "preset" in parameters else "cells"
     strategy = GradientStrategy(**parameters, batch_size=32)
-    check_resumed(tmp_path, trainings, strategy, work)
+    check_resumed(tmp_path, trainers, strategy, search)
 
 
-def test_what_was_found_is_not_searched_again(tmp_path, trainings):
+def test_a_finished_search_is_not_repeated(tmp_path, trainers):
     strategy = GradientStrategy("darts")
-    problem = planted_problem(n_steps=N_STEPS, store=FileStore(tmp_path))
-    first, keys = proposed(strategy, PlantedSpace(), problem)
-    problem = replace(problem, store=FileStore(tmp_path))
-    again, others = proposed(strategy, PlantedSpace(), problem)
-    assert len(trainings) == 1 and others == keys
+    space, problem = PlantedSpace(), planted_problem(n_steps=N_STEPS)
+    first, expected = proposed(strategy, space, problem, store=FileStore(tmp_path))
+    again, others = proposed(strategy, space, problem, store=FileStore(tmp_path))
+    assert len(trainers) == 1 and others == expected
     assert_same(first, again)
 
 
@@ -192,7 +197,7 @@ def test_what_was_found_is_not_searched_again(tmp_path, trainings):
 
 
 class Ticks:
-    """A clock that others set."""
+    """A clock set by the test."""
 
     def __init__(self, monkeypatch):
         self.now = 0.0
@@ -200,10 +205,32 @@ class Ticks:
 
 
 class Holder:
-    """Attributes to follow."""
+    """An object whose state is a tensor and a string."""
 
     def __init__(self):
         self.tensor, self.word = torch.zeros(2), "new"
+
+    def state_dict(self):
+        return {"tensor": self.tensor, "word": self.word}
+
+    def load_state_dict(self, state):
+        self.tensor, self.word = state["tensor"], state["word"]
+
+
+def test_packed_tensors_are_restored():
+    state = {
+        "net": {"weight": torch.randn(2, 3), "count": torch.tensor(4), "none": None},
+        "states": [{"step": torch.zeros(())}, {}, {"mean": torch.randn(2).double()}],
+        "word": "x",
+    }
+    packed = resume.pack(state)
+    assert len(packed["tensors"]) == 3  # one per type
+    found = resume.unpack(packed)
+    assert found["word"] == "x" and found["net"]["none"] is None
+    torch.testing.assert_close(found["net"]["weight"], state["net"]["weight"])
+    assert found["net"]["count"].item() == 4
+    assert found["states"][:2] == [{"step": torch.zeros(())}, {}]
+    torch.testing.assert_close(found["states"][2], state["states"][2])
 
 
 def test_snapshots_are_ten_seconds_apart_and_the_last_one_is_kept(
@@ -211,85 +238,80 @@ def test_snapshots_are_ten_seconds_apart_and_the_last_one_is_kept(
 ):
     clock, held = Ticks(monkeypatch), Holder()
     snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-    snapshots.follow("held", held, "tensor", "word")
+    snapshots.track("held", held)
     for second in range(35):
         clock.now = second
         held.tensor += 1
-        snapshots.offer()
+        snapshots.save_if_due()
     assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 3
     assert len(list(tmp_path.glob("*.pt"))) == 1
     again = Holder()
-    tensor = again.tensor
     snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-    snapshots.follow("held", again, "tensor", "word")
-    assert again.tensor is tensor and tensor.tolist() == [31, 31]  # in its place
+    snapshots.track("held", again)
+    assert again.tensor.tolist() == [31, 31]
     assert snapshots.seconds == 30
 
 
-def test_a_snapshot_of_other_batches_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(_snapshots, "SECONDS_APART", 0.0)
+def test_a_snapshot_of_another_batch_size_is_ignored(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "SECONDS_APART", 0.0)
     held = Holder()
     held.word = "old"
     for batch_size, expected in ((8, "old"), (4, "new")):
         snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-        snapshots.follow("held", held, "word")
-        snapshots.offer()
+        snapshots.track("held", held)
+        snapshots.save_if_due()
         again = Holder()
-        Snapshots(FileStore(tmp_path), "cpu", batch_size).follow("held", again, "word")
+        Snapshots(FileStore(tmp_path), "cpu", batch_size).track("held", again)
         assert again.word == expected
 
 
-def test_what_was_computed_is_answered_and_forgotten_things_are_not_kept(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(_snapshots, "SECONDS_APART", 0.0)
+def test_results_are_restored_and_untracked_objects_dropped(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "SECONDS_APART", 0.0)
     held = Holder()
     snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-    snapshots.follow("held", held, "word")
+    snapshots.track("held", held)
     assert snapshots.once(lambda: 0.1) == 0.1
     held.word = "old"
-    snapshots.forget("held")
+    snapshots.untrack("held")
     assert snapshots.once(lambda: None) is None
     again = Snapshots(FileStore(tmp_path), "cpu", 8)
     other = Holder()
-    again.follow("held", other, "word")
+    again.track("held", other)
     assert other.word == "new"
     assert [again.once(lambda: 7) for _ in range(3)] == [0.1, None, 7]
 
 
-def test_chance_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(_snapshots, "SECONDS_APART", 0.0)
+def test_the_random_state_is_restored(tmp_path, monkeypatch):
+    monkeypatch.setattr(resume, "SECONDS_APART", 0.0)
     torch.manual_seed(0)
     snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-    snapshots.follow("held", Holder(), "word")
+    snapshots.track("held", Holder())
     torch.rand(3)
-    snapshots.offer()
+    snapshots.save_if_due()
     expected = torch.rand(3)
-    Snapshots(FileStore(tmp_path), "cpu", 8).follow("held", Holder(), "word")
+    Snapshots(FileStore(tmp_path), "cpu", 8).track("held", Holder())
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_the_time_before_counts(tmp_path, monkeypatch, trainings):
-    """A third of the time for what was found in two goes."""
+def test_time_before_an_interruption_is_counted(tmp_path, monkeypatch, trainers):
+    """Two runs together take a third of the time."""
     ticks = Ticks(monkeypatch)
     usual = SupernetTrainer._move_weights
 
-    def slow(training, *args):
+    def slow(trainer, *args):
         ticks.now += 1.0
-        return usual(training, *args)
+        return usual(trainer, *args)
 
     monkeypatch.setattr(SupernetTrainer, "_move_weights", slow)
-    problem = planted_problem(n_steps=10_000, deadline=60.0)
-    whole, keys = proposed(GradientStrategy("darts"), PlantedSpace(), problem)
-    assert trainings[0].clock.step == 20
+    search = GradientStrategy("darts"), PlantedSpace(), planted_problem(n_steps=10_000)
+    whole, expected = proposed(*search, deadline=60.0)
+    assert trainers[0].budget.step == 20
     ticks.now = 0.0
-    mortal = replace(problem, store=Mortal(tmp_path, 8))
     with pytest.raises(KilledError):
-        proposed(GradientStrategy("darts"), PlantedSpace(), mortal)
-    again = replace(problem, store=FileStore(tmp_path))
-    found, others = proposed(GradientStrategy("darts"), PlantedSpace(), again)
-    assert trainings[-1].clock.step == 20 and ticks.now == 20.0
-    assert others == keys
+        proposed(*search, deadline=60.0, store=MortalStore(tmp_path, 8))
+    found, others = proposed(*search, deadline=60.0, store=FileStore(tmp_path))
+    assert trainers[-1].budget.step == 20 and ticks.now == 20.0
+    assert others == expected
     assert_same(found, whole)
 
 
@@ -306,31 +328,31 @@ def test_the_time_before_counts(tmp_path, monkeypatch, trainings):
     ],
     ids=lambda parameters: next(iter(parameters.values())),
 )
-def test_time_is_kept_by_slow_networks(monkeypatch, parameters):
-    """Each loss takes a second; the largest part of a step are five of them."""
+def test_slow_networks_meet_the_deadline(monkeypatch, parameters):
+    """Each loss takes a second, and a step at most five of them."""
     ticks, usual = Ticks(monkeypatch), BilevelSplit.loss
 
-    def slow(halves, answer, rows):
+    def slow(split, forward, rows):
         ticks.now += 1.0
-        return usual(halves, answer, rows)
+        return usual(split, forward, rows)
 
     monkeypatch.setattr(BilevelSplit, "loss", slow)
     strategy = GradientStrategy(**parameters, batch_size=64)
     for deadline in (60.0, 67.0, 79.0, 91.0):
         ticks.now = 0.0
-        problem = planted_problem(n=9_000, n_steps=100_000, deadline=deadline)
-        proposed(strategy, PlantedSpace(), problem)
+        problem = planted_problem(n=9_000, n_steps=100_000)
+        proposed(strategy, PlantedSpace(), problem, deadline=deadline)
         assert 0.85 * deadline / 3 < ticks.now <= deadline / 3 + 5
 
 
-def short_of_memory(monkeypatch, most, error):
-    """Trainings fail with more than so many rows in a batch."""
+def limit_memory(monkeypatch, max_rows, error):
+    """Let batches of more than `max_rows` rows raise an error."""
     usual = BilevelSplit.loss
 
-    def loss(halves, answer, rows):
-        if len(rows) > most:
+    def loss(split, forward, rows):
+        if len(rows) > max_rows:
             raise error
-        return usual(halves, answer, rows)
+        return usual(split, forward, rows)
 
     monkeypatch.setattr(BilevelSplit, "loss", loss)
 
@@ -343,39 +365,41 @@ ERRORS = (
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_batches_are_halved_where_memory_runs_out(monkeypatch, trainings, error):
-    short_of_memory(monkeypatch, 40, error)
+def test_batches_are_smaller_after_running_out_of_memory(monkeypatch, trainers, error):
+    limit_memory(monkeypatch, 40, error)
     problem = planted_problem(n_steps=N_STEPS)
     strategy = GradientStrategy("darts", batch_size=64)
     strategy, _ = proposed(strategy, PlantedSpace(), problem)
-    assert [t.settings.batch_size for t in trainings] == [64, 32]
+    assert [t.settings.batch_size for t in trainers] == [64, 32]
     assert strategy.derived_ and len(strategy.entropy_) > 1
 
 
-def test_architectures_are_drawn_where_memory_does_not_suffice(monkeypatch):
-    short_of_memory(monkeypatch, 1, MemoryError())
+def test_random_architectures_are_proposed_if_memory_does_not_suffice(monkeypatch):
+    limit_memory(monkeypatch, 1, MemoryError())
     strategy = GradientStrategy("darts", batch_size=64)
     problem = planted_problem(n_steps=N_STEPS)
-    message = "Memory ran out in the relaxed network, even with batches of 32 rows"
-    with pytest.warns(SearchWarning, match=message) as told:
-        strategy, keys = proposed(strategy, PlantedSpace(), problem)
-    assert len(told) == 1 and len(set(keys)) == 11
+    message = (
+        "Memory ran out in the training of the supernet, even with batches of 32 rows"
+    )
+    with pytest.warns(SearchWarning, match=message) as warned:
+        strategy, found = proposed(strategy, PlantedSpace(), problem)
+    assert len(warned) == 1 and len(set(found)) == 11
     assert strategy.derived_ == [] and strategy.trajectory_ == {}
 
 
-def test_an_estimator_is_fitted_without_its_relaxed_network(monkeypatch, rng):
-    short_of_memory(monkeypatch, 1, MemoryError())
+def test_an_estimator_is_fitted_if_the_supernet_cannot_be_trained(monkeypatch, rng):
+    limit_memory(monkeypatch, 1, MemoryError())
     X = rng.normal(size=(60, 2))
     space = TableSpace(depth=(0, 1), width=(4, 8), n_bins=(8,))
-    told = {"max_trials": 3, "max_epochs": 2, "cv": 2, "random_state": 0}
-    search = NASClassifier(space, "gradient", **told)
+    parameters = {"max_trials": 3, "max_epochs": 2, "cv": 2, "random_state": 0}
+    search = NASClassifier(space, "gradient", **parameters)
     with pytest.warns(SearchWarning, match="Memory ran out") as warned:
         search.fit(X, X[:, 0] > 0)
     assert search.n_trials_ == 3 and warned[0].filename == __file__
 
 
-def test_another_error_is_not_about_memory(monkeypatch):
-    short_of_memory(monkeypatch, 1, ZeroDivisionError("by design"))
+def test_other_errors_propagate(monkeypatch):
+    limit_memory(monkeypatch, 1, ZeroDivisionError("by design"))
     with pytest.raises(ZeroDivisionError, match="by design"):
         proposed(GradientStrategy("darts"), PlantedSpace(), planted_problem(n_steps=1))
 
@@ -386,35 +410,39 @@ def test_a_loss_that_becomes_nan_ends_the_training_with_a_warning(
 ):
     usual = SupernetTrainer._weight_loss
 
-    def loss(training, rows, moment):
-        factor = float("nan") if training.clock.step == 4 else 1.0
-        return factor * usual(training, rows, moment)
+    def loss(trainer, rows, progress):
+        factor = float("nan") if trainer.budget.step == 4 else 1.0
+        return factor * usual(trainer, rows, progress)
 
     monkeypatch.setattr(SupernetTrainer, "_weight_loss", loss)
     strategy = GradientStrategy("darts", discretisation=discretisation)
     problem = planted_problem(n_steps=N_STEPS)
-    with pytest.warns(SearchWarning, match="After 4 of 9 steps the loss") as told:
+    with pytest.warns(SearchWarning, match="After 4 of 9 steps the loss") as warned:
         strategy, _ = proposed(strategy, PlantedSpace(), problem)
-    assert len(told) == 1 and strategy.derived_ and len(strategy.entropy_) == 5
+    assert len(warned) == 1 and strategy.derived_ and len(strategy.entropy_) == 5
 
 
 @pytest.mark.parametrize(
     "losses, expected",
     [
         ([1.0, 1.5, np.nan, 0.5], [0.5, np.inf, -0.5]),
-        ([np.nan, 1.0, 1.0, 1.0], None),  # there is nothing to compare
-        ([1.0, 1.5, None], None),  # time is over
+        ([np.nan, 1.0, 1.0, 1.0], None),  # no baseline
+        ([1.0, 1.5, None], None),  # time ran out
     ],
 )
-def test_what_the_removal_of_options_costs(monkeypatch, trainings, losses, expected):
+def test_perturbation_scores_are_increases_of_the_loss(
+    monkeypatch, trainers, losses, expected
+):
     proposed(GradientStrategy("darts"), PlantedSpace(), planted_problem(n_steps=1))
-    (training,) = trainings
-    told = iter(losses)
-    monkeypatch.setattr(BilevelSplit, "measured", lambda *args: next(told))
-    weights = training.logits.expected(training.logits.flat.detach())
-    found = _harm(training, weights, "f0", [1, 2, 3], TimeBudget(1, np.inf))
+    (trainer,) = trainers
+    remaining = iter(losses)
+    monkeypatch.setattr(BilevelSplit, "evaluate", lambda *args: next(remaining))
+    weights = trainer.alphas.mean(trainer.alphas.vector.detach())
+    found = perturbation_scores(
+        trainer, weights, "f0", [1, 2, 3], TimeBudget(1, np.inf)
+    )
     if expected is None:
         assert found is None
     else:
         assert found.tolist() == [-np.inf, *expected]
-        assert np.isfinite(_above_least(found)).all()
+        assert np.isfinite(relative_scores(found)).all()
