@@ -3,6 +3,8 @@
 # A new enough Python: python3.11 where it runs, or else python3.
 PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
 PYTEST_ARGS ?= -n auto --dist loadgroup
+# Tests that "make test" leaves to "make test-slow"; pyproject.toml says what they are.
+SLOW := slow or process or cluster or docs or packaging
 
 VENV := .venv
 VENV_FLOOR := .venv-floor
@@ -15,7 +17,7 @@ PIP_ARGS := install --quiet --disable-pip-version-check
 # A stamp half made is no stamp.
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test test-floor lint format docs clean
+.PHONY: help demo test test-slow test-all test-floor coverage lint format docs clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -24,11 +26,22 @@ demo: $(VENV)/.stamp-test ## Run the demo
 	$(BIN)/python examples/demo.py
 
 # One thread per process: the tests already run one process per core.
-test: $(VENV)/.stamp-test ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+test test-slow test-all coverage test-floor: export OMP_NUM_THREADS := 1
 
-test-floor: $(VENV_FLOOR)/.stamp-test ## Run the tests with the oldest dependencies
-	OMP_NUM_THREADS=1 $(VENV_FLOOR)/bin/python -m pytest $(PYTEST_ARGS)
+test: $(VENV)/.stamp-test ## Run the quick tests, under five minutes
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not ($(SLOW))"
+
+test-slow: $(VENV)/.stamp-test ## Run the other tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "$(SLOW)"
+
+test-all: $(VENV)/.stamp-test ## Run all tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-floor: $(VENV_FLOOR)/.stamp-test ## Run all tests with the oldest dependencies
+	$(VENV_FLOOR)/bin/python -m pytest $(PYTEST_ARGS)
+
+coverage: $(VENV)/.stamp-test ## Print the lines of sknas that no test runs
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov=sknas --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.stamp-dev ## Check style and types
 	$(BIN)/ruff check .

@@ -1,10 +1,44 @@
-"""Tables and tasks that several test files use."""
+"""Fixtures that several test files use, and the time limit of quick tests."""
+
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sknas._problem import TaskSpec
+
+MARKERS = ("slow", "process", "cluster", "docs", "packaging")
+MAX_CPU_SECONDS = 5.0  # of a test without these markers
+# The exceptions, by the start of their names, with the CPU seconds they may take.
+EXPENSIVE = {
+    "tests/test_docs.py::test_code_of_page_prints_the_output_shown[README]": 40,
+    "tests/test_estimator_checks.py::test_checks_at_default_parameters": 20,
+}
+STARTED = pytest.StashKey[float]()
+
+
+def cpu_seconds():
+    """Return the CPU time of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    item.stash[STARTED] = cpu_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fail a test without a marker that takes too long."""
+    result = yield
+    seconds = cpu_seconds() - item.stash[STARTED]
+    limits = [s for name, s in EXPENSIVE.items() if item.nodeid.startswith(name)]
+    is_quick = not any(map(item.get_closest_marker, MARKERS))
+    if is_quick and seconds > max([MAX_CPU_SECONDS, *limits]):
+        pytest.fail(f"takes {seconds:.1f} s of CPU time: speed it up or mark it slow")
+    return result
 
 
 @pytest.fixture

@@ -71,7 +71,12 @@ def assert_alike(printed, shown, varies):
             assert float(x) == pytest.approx(float(z), rel=CLOSE, abs=CLOSE), ours
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+# The README is always run.
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(p, marks=[] if p is PAGES[0] else pytest.mark.docs) for p in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_code_of_page_prints_the_output_shown(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # a page may save a file
     for block, printed in run_blocks(page.read_text(encoding="utf-8")):

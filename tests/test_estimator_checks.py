@@ -1,8 +1,17 @@
 """scikit-learn's own checks pass without exceptions."""
 
 import pytest
+from sklearn import clone
 from sklearn.utils import get_tags
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_dict_unchanged,
+    check_estimators_pickle,
+    check_fit2d_1sample,
+    check_fit_idempotent,
+    check_methods_sample_order_invariance,
+    check_set_params,
+    parametrize_with_checks,
+)
 
 from sknas import NASClassifier, NASRegressor
 from sknas.spaces import TableSpace
@@ -46,13 +55,35 @@ QUICK = [
 ]
 
 
+def strategy_id(estimator):
+    return f"{type(estimator).__name__}-{estimator.strategy}"
+
+
 @parametrize_with_checks([NASClassifier(), NASRegressor()])
 def test_checks_at_default_parameters(estimator, check):
     check(estimator)
 
 
-@parametrize_with_checks(QUICK)
+# The checks of what a strategy can spoil; the others look at the data.
+@pytest.mark.parametrize(
+    "check",
+    [
+        check_dict_unchanged,
+        check_estimators_pickle,
+        check_fit2d_1sample,
+        check_fit_idempotent,
+        check_methods_sample_order_invariance,
+        check_set_params,
+    ],
+)
+@pytest.mark.parametrize("estimator", QUICK, ids=strategy_id)
 def test_checks_of_every_strategy(estimator, check):
+    check(type(estimator).__name__, clone(estimator))
+
+
+@pytest.mark.slow
+@parametrize_with_checks(QUICK)
+def test_all_checks_of_every_strategy(estimator, check):
     check(estimator)
 
 

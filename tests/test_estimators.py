@@ -589,6 +589,7 @@ def test_weights_and_groups_reach_fit_by_routing(recording):
     assert sum(len(np.unique(groups)) for *_, groups in recording.calls[:3]) == 2 * 15
 
 
+@pytest.mark.process
 def test_cross_validation_in_two_processes_is_the_same():
     scores = [
         cross_val_score(tiny(max_trials=1), X, CLASSES, cv=2, n_jobs=n_jobs)

@@ -6,8 +6,6 @@ import inspect
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 import sknas
 
 ROOT = Path(sknas.__file__).parent
@@ -74,12 +72,13 @@ def is_own(cls):
 PARTS = [path for path in FILES if path != ROOT / "__init__.py"]
 
 
-@pytest.mark.parametrize("path", PARTS, ids=module_of)
-def test_parts_import_only_lower_parts(path):
-    part = part_of(path)
-    for imported in imported_parts(path.read_text()) - {part}:
-        assert LEVEL[part] <= LEVEL[imported], f"{part} imports {imported}, above it"
-        assert {part, imported} not in APART, f"{part} imports {imported}, beside it"
+def test_parts_import_only_lower_parts():
+    for path in PARTS:
+        part = part_of(path)
+        for imported in imported_parts(path.read_text()) - {part}:
+            is_below = LEVEL[part] <= LEVEL[imported]
+            assert is_below, f"{path.name}: {part} imports {imported}, above it"
+            assert {part, imported} not in APART, f"{path.name} imports {imported}"
 
 
 def test_parts_have_no_import_cycles():
@@ -102,19 +101,17 @@ def f():
     assert imported_parts(source) == {"nets", "spaces", "_checks", "encoding"}
 
 
-@pytest.mark.parametrize("cls", own_classes(), ids=lambda cls: cls.__qualname__)
-def test_a_class_is_abstract_or_final(cls):
-    for base in cls.__bases__:
-        if is_own(base) and not issubclass(base, BaseException):
-            is_abstract = inspect.isabstract(base) or base.__name__ == "BaseNAS"
-            assert is_abstract, f"{base.__name__} can be made and is derived from"
+def test_a_class_is_abstract_or_final():
+    bases = {base for cls in own_classes() for base in cls.__bases__ if is_own(base)}
+    concrete = [base for base in bases if not inspect.isabstract(base)]
+    assert [base for base in concrete if not issubclass(base, BaseException)] == []
 
 
-@pytest.mark.parametrize("cls", own_classes(), ids=lambda cls: cls.__qualname__)
-def test_classes_derive_from_few_others(cls):
-    assert sum(map(is_own, cls.__mro__)) <= MAX_DEPTH
+def test_classes_derive_from_few_others():
+    depths = {cls: sum(map(is_own, cls.__mro__)) for cls in own_classes()}
+    assert [cls for cls, depth in depths.items() if depth > MAX_DEPTH] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_files_are_short(path):
-    assert len(path.read_text().splitlines()) <= MAX_LINES
+def test_files_are_short():
+    n_lines = {path.name: len(path.read_text().splitlines()) for path in FILES}
+    assert [name for name, n in n_lines.items() if n > MAX_LINES] == []

@@ -22,7 +22,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from sknas import NASClassifier
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups, fork")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(os.name != "posix", reason="process groups, fork"),
+]
 
 X, CLASSES = load_iris(return_X_y=True)
 

@@ -693,6 +693,7 @@ def test_integer_weights_equal_repeated_rows(cls, n):
 # ----------------------------------------------------------------------------- workers
 
 
+@pytest.mark.process
 def test_results_do_not_depend_on_the_number_of_workers(monkeypatch, two_rungs):
     problem = make_problem(n=60, n_steps=30)
     choices = [{"ntk_lr": r} for r in RATES] + [{"depth": 1}, {"packing": 4}]
@@ -777,6 +778,7 @@ def test_many_trials_of_one_shape_are_split_into_groups_of_equal_size(monkeypatc
     assert [len(group.trials) for group in trainer._make_groups(proposed)] == [3, 3, 3]
 
 
+@pytest.mark.process
 def test_training_does_not_import_the_compiler():
     """The import takes one or two seconds in each worker."""
     code = (

@@ -162,6 +162,7 @@ def test_small_folds_have_as_many_snapshots_as_large_ones():
         assert len(trial.fold_scores) == 5
 
 
+@pytest.mark.process
 def test_results_do_not_depend_on_the_number_of_workers(monkeypatch):
     problem = make_problem("binary", n_steps=200)  # a worker has two rungs, too
     proposed = cohort(problem, 4)

@@ -1,5 +1,6 @@
 """Promotion of trials by successive halving."""
 
+import numpy as np
 import pytest
 
 from sknas.trainers._successive_halving import MIN_SHARE, is_reduced, promote
@@ -9,14 +10,28 @@ def promoted(values, n_reductions=0, protected=()):
     return promote(values, [j in protected for j in range(len(values))], n_reductions)
 
 
-@pytest.mark.parametrize("n", range(1, 20))
-@pytest.mark.parametrize("n_reductions", range(4))
-def test_a_share_of_the_cohort_is_promoted(n, n_reductions):
-    found = promoted([float(j) for j in range(n)], n_reductions)
-    assert found == list(range(n - len(found), n))  # the best ones
-    assert len(found) >= min(n, 3)
-    share = 0.75 if n_reductions else 0.5
-    assert len(found) == min(n, 3) or 0 <= len(found) - share * n < 1
+def test_larger_cohorts_promote_more_trials_and_later_halvings_drop_fewer():
+    counts = np.array(
+        [
+            [len(promoted(list(range(n)), n_reductions)) for n in range(1, 40)]
+            for n_reductions in range(4)
+        ]
+    )
+    sizes = np.arange(1, 40)
+    assert (counts >= np.minimum(sizes, 3)).all() and (counts <= sizes).all()
+    assert (np.diff(counts, axis=1) >= 0).all()
+    assert (counts[1:] >= counts[0]).all()
+    # Something is dropped from every cohort of more than a few trials.
+    assert (counts[:, 4:] < sizes[4:]).all()
+    assert counts[0, 15] == 8
+
+
+def test_the_best_are_promoted_however_large_the_cohort(rng):
+    for n in range(1, 40):
+        values = rng.normal(size=n)
+        chosen = promoted(list(values), n_reductions=n % 3)
+        dropped = np.delete(values, chosen)
+        assert values[chosen].min() > dropped.max(initial=-np.inf)
 
 
 def test_the_best_trials_are_promoted_in_order():

@@ -162,6 +162,7 @@ def test_large_weights_do_not_make_small_batches(trainer):
     assert 0 < times[0] < times[1]
 
 
+@pytest.mark.process
 def test_results_do_not_depend_on_the_number_of_workers(trainer, monkeypatch):
     alone = train(trainer, proposals(128, 32))
     monkeypatch.setattr(run_module, "WORTH_WORKERS", -1.0)

@@ -129,7 +129,7 @@ def test_only_weight_steps_update_running_statistics(monkeypatch, preset):
         assert not any(map(torch.equal, before, after))
 
 
-@pytest.mark.parametrize("partial", [1, 4])
+@pytest.mark.parametrize("partial", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_perturbation_keeps_two_inputs_per_darts_node(partial):
     problem = problem_of(*textures(64), n_steps=8)
     operations = ("none", "skip", "sep_conv_3", "max_pool_3")
@@ -151,7 +151,15 @@ def test_perturbation_keeps_two_inputs_per_darts_node(partial):
 
 @pytest.mark.parametrize(
     "preset, planted",
-    [*((preset, "conv_3") for preset in PRESETS), ("darts", "dil_conv_3")],
+    [
+        ("drnas", "conv_3"),
+        ("darts", "dil_conv_3"),
+        *(
+            pytest.param(preset, "conv_3", marks=pytest.mark.slow)
+            for preset in PRESETS
+            if preset != "drnas"
+        ),
+    ],
 )
 def test_the_planted_operation_is_found(one_edge, preset, planted):
     problem = problem_of(*textures(800, REACH[planted]), n_steps=60)

@@ -161,8 +161,15 @@ def check_resumed(folder, trainers, strategy, search):
         assert FileStore(folder / name).get(keys.SUPERNET_STATE) is None
 
 
-@pytest.mark.parametrize("search", ["planted", "table", "cells"])
-@pytest.mark.parametrize("preset", PRESETS)
+def cases():
+    """Yield all pairs of a preset and a search; one search of each preset is quick."""
+    for j, preset in enumerate(PRESETS):
+        for k, search in enumerate(SEARCHES):
+            marks = [] if j % len(SEARCHES) == k else [pytest.mark.slow]
+            yield pytest.param(preset, search, marks=marks)
+
+
+@pytest.mark.parametrize(("preset", "search"), cases())
 def test_a_killed_search_equals_an_unbroken_one(tmp_path, trainers, preset, search):
     strategy = GradientStrategy(preset, dropout=0.1, batch_size=32)
     check_resumed(tmp_path, trainers, strategy, search)
