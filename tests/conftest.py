@@ -1,6 +1,7 @@
 """Fixtures that several test files use, and the time limit of quick tests."""
 
 import os
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -34,11 +35,26 @@ def pytest_runtest_call(item):
     """Fail a test without a marker that takes too long."""
     result = yield
     seconds = cpu_seconds() - item.stash[STARTED]
+    item.user_properties.append(("cpu_seconds", seconds))
     limits = [s for name, s in EXPENSIVE.items() if item.nodeid.startswith(name)]
     is_quick = not any(map(item.get_closest_marker, MARKERS))
     if is_quick and seconds > max([MAX_CPU_SECONDS, *limits]):
         pytest.fail(f"takes {seconds:.1f} s of CPU time: speed it up or mark it slow")
     return result
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """With --durations, print the CPU time of the tests in each folder."""
+    if config.option.durations is None:
+        return
+    totals = Counter()
+    for report in terminalreporter.getreports("passed"):
+        folder = report.nodeid.partition("::")[0].rpartition("/")[0]
+        totals[folder] += dict(report.user_properties)["cpu_seconds"]
+    terminalreporter.section("CPU seconds by folder")
+    for folder, seconds in totals.most_common():
+        terminalreporter.write_line(f"{seconds:7.1f} {folder}")
+    terminalreporter.write_line(f"{totals.total():7.1f} in all")
 
 
 @pytest.fixture
