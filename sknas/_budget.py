@@ -154,8 +154,8 @@ class CostModel:
 # Estimates: per core, examples/benchmarks/population_speed.py measured 1.1 to 3.6 times
 # this speed.
 BATCHED_COST = CostModel(step=1e-4, row=1e-5)
-# Estimates: examples/benchmarks/training_loop.py measured 1.1 to 5.2 ms for steps that
-# these put at 1.6 to 3.6 ms.
+# Estimates: per core, examples/benchmarks/population_speed.py measured 1.4 and 5.3 ms
+# for steps that these put at 1.6 and 3.6 ms.
 TABLE_COST = CostModel(step=1e-3, row=1e-5)
 # Estimates: no benchmark measures a single step of `ImageSpace`.
 IMAGE_COST = CostModel(step=5e-3, pixel=8e-7)

@@ -1,147 +1,130 @@
-"""Results of strategies.py: a section of docs/benchmarks.md, a CSV and a figure."""
+"""Results of strategies.py and presets.py: strategies beside each other."""
 
-import json
+from functools import partial
 
-import matplotlib
-
-matplotlib.use("Agg")  # draw to files, without a window
-
+import _markdown as md
 import matplotlib.pyplot as plt
-import pandas as pd
-from _markdown import markdown
 from _nas_tables import NAMES as TABLES
 from _optimisers import NAMES
 
 COUNTS = (20, 40, 80)
 REGRETS = [f"regret_{count}" for count in COUNTS]
-MISSING = "-"
-RANKED = 10  # seeds that a strategy needs to be ranked
+DRAWN = 10  # seeds that a strategy needs to be drawn
 DEFAULT = "bayesian"
+OWN = ["random", "local", "evolution", "reinforce", DEFAULT]
+OTHERS = {
+    "optuna tpe": "Optuna, TPE",
+    "optuna gp": "Optuna, GP",
+    "skopt gp": "scikit-optimize, GP",
+    "skopt forest": "scikit-optimize, forest",
+    "smac": "SMAC",
+}
 
 
-def write_section(results, docs):
-    """Return the section as Markdown; write the files it links to into `docs`."""
-    lines = read(results / "strategies.jsonl")
-    if lines.empty:
-        return "Not measured yet.\n"
-    single = lines[lines["batch"] == 1]
-    means = single.groupby(["strategy", "table"])[REGRETS].mean()
-    means.to_csv(docs / "benchmarks" / "strategies.csv", float_format="%.5g")
-    draw(single, docs / "_static" / "strategies.png")
-    machines = ", ".join(sorted(lines["machine"].unique()))
-    parts = [
-        "Means over the tables. `rank` is the average rank among strategies with "
-        f"{RANKED} seeds or more, `se` the standard error of `regret_80` over the "
-        "seeds, `worse` the number of tables on which random search is better at 80. "
-        f"`behind` is the additional regret at 80, relative to {DEFAULT}, on the "
-        "seeds that both have, with its standard error; use it to judge strategies "
-        "with few seeds.\n",
-        markdown(summary(single)),
-        "![Regret against evaluations](_static/strategies.png)\n",
-        "On each table, `regret_80`:\n",
-        markdown(by_table(single)),
-        "[All numbers](benchmarks/strategies.csv)\n",
-    ]
-    if (lines["batch"] > 1).any():
-        parts += ["In batches, `regret_80`:\n", markdown(by_batch(lines))]
-    timed = read(results / "strategies_overhead.jsonl")
-    if not timed.empty:
-        columns = [name for name in timed if name.startswith("after")]
-        cells = timed.set_index("strategy")[columns]
-        parts += [
-            "Seconds per proposal, in batches of 8, after 50 to 200 observations:\n",
-            markdown(cells.map("{:.4f}".format)),
-        ]
-    return "\n".join([*parts, f"Machine: {machines}.\n"])
-
-
-def read(path):
-    """Return all lines of a file."""
-    texts = path.read_text().splitlines() if path.exists() else []
-    return pd.DataFrame([json.loads(text) for text in texts])
-
-
-def complete(lines):
-    """Return the strategies that ran on all tables, in order."""
+def read_single():
+    """Return the lines of strategies that were asked for one proposal at a time."""
+    lines = md.read("strategies")
+    lines = lines[lines["batch"] == 1]
     counts = lines.groupby("strategy")["table"].nunique()
-    return [name for name in NAMES if counts.get(name, 0) == len(TABLES)]
+    names = [name for name in NAMES if counts.get(name, 0) == len(TABLES)]
+    return lines[lines["strategy"].isin(names)]
 
 
-def summary(lines):
+def whole(lines):
+    """Return the regret at 80 of seeds that ran on all tables."""
+    groups = lines.groupby(["strategy", "batch", "seed"])["regret_80"]
+    cells = groups.agg(["mean", "size"])
+    return cells.loc[cells["size"] == len(TABLES), "mean"]
+
+
+def regrets(lines):
     """Return one row per strategy."""
-    names = complete(lines)
-    lines = lines[lines["strategy"].isin(names)]
-    by_table = lines.groupby(["strategy", "table"])[REGRETS].mean()
-    frame = by_table.groupby("strategy").mean().reindex(names)
-    seeds = lines.groupby(["strategy", "seed"])["regret_80"].agg(["mean", "size"])
-    whole = seeds[seeds["size"] == len(TABLES)]["mean"]
-    n_seeds = whole.groupby("strategy").size()
-    ranked = n_seeds.index[n_seeds >= RANKED]
-    cells = frame.map("{:.4f}".format)
-    cells["se"] = (
-        whole.groupby("strategy").sem().map("{:.4f}".format, na_action="ignore")
+    means = lines.groupby(["strategy", "table"])[REGRETS].mean()
+    last = means["regret_80"].unstack("strategy")
+    seeds = whole(lines).droplevel("batch").unstack("strategy")
+    behind = seeds.drop(columns=DEFAULT).sub(seeds[DEFAULT], axis=0)
+    cells = means.groupby("strategy").mean().map("{:.3f}".format)
+    cells.columns = [f"after {count}" for count in COUNTS]
+    cells["behind"] = behind.agg(partial(md.mean_text, form="{:.3f}"))
+    cells["worse"] = last.gt(last["random"], axis=0).sum()
+    cells["seeds"] = seeds.count()
+    seconds = lines.groupby("strategy")["seconds"].median() / COUNTS[-1]
+    cells["ms per proposal"] = (1e3 * seconds).map("{:.1f}".format)
+    cells = cells.loc[[name for name in NAMES if name in cells.index]]
+    return cells.fillna(md.MISSING).rename(OTHERS)
+
+
+def compare():
+    """Return our strategies and those of others, without variants."""
+    lines = read_single()
+    cells = regrets(lines).loc[[*OWN, *OTHERS.values()]]
+    return md.table(cells.drop(columns="worse"), lines)
+
+
+def compare_all():
+    """Return all strategies and their variants; draw those with enough seeds."""
+    lines = read_single()
+    draw(lines)
+    figure = "![Regret against trainings](../_static/strategies.png)"
+    cells = regrets(lines).drop(columns="ms per proposal")
+    return f"{md.table(cells, lines)}\n\n{figure}"
+
+
+def on_each_table():
+    """Return the regret at 80 on each table; write all regrets to a CSV file."""
+    lines = read_single()
+    means = lines.groupby(["strategy", "table"])[REGRETS].mean()
+    means.to_csv(md.FILES / "strategies.csv", float_format="%.5g")
+    cells = (
+        means["regret_80"].unstack("strategy").loc[list(TABLES), [*OWN, "optuna tpe"]]
     )
-    for count in COUNTS[1:]:
-        ranks = by_table[f"regret_{count}"].unstack("strategy")[ranked].rank(axis=1)
-        cells[f"rank_{count}"] = ranks.mean().map("{:.2f}".format)
-    last = by_table["regret_80"].unstack("strategy")
-    worse = last.gt(last["random"], axis=0).sum()
-    cells["worse"] = worse.map(str)
-    cells["behind"] = behind(whole)
-    cells["seeds"] = n_seeds.map(str)
-    per_proposal = lines.groupby("strategy")["seconds"].median() / COUNTS[-1]
-    cells["s_per_proposal"] = per_proposal.map("{:.4f}".format)
-    return cells.fillna(MISSING)
-
-
-def behind(regrets):
-    """Return differences to the default strategy, paired by seed."""
-    table = regrets.unstack("strategy")
-    apart = table.sub(table[DEFAULT], axis=0)
-    means = apart.mean().map("{:+.4f}".format)
-    several = apart.count() > 1
-    error = apart.sem().map(" \u00b1 {:.4f}".format)
-    return means.where(~several, means + error).drop(DEFAULT)
-
-
-def by_table(lines):
-    """Return the regret at 80, one row per table."""
-    means = lines.pivot_table("regret_80", "table", "strategy").reindex(list(TABLES))
-    means = means.reindex(columns=[name for name in NAMES if name in means])
-    return means.map("{:.4f}".format, na_action="ignore").fillna(MISSING)
+    cells = cells.rename(columns=OTHERS)
+    link = "[All strategies, after 20, 40 and 80](strategies.csv)"
+    return f"{md.table(cells.map('{:.4f}'.format), lines)}\n\n{link}"
 
 
 def by_batch(lines):
     """Return the regret at 80 by batch size, on the seeds that all have."""
     names = lines.loc[lines["batch"] > 1, "strategy"].unique()
-    lines = lines[lines["strategy"].isin(names)]
-    cells = lines.groupby(["strategy", "batch", "seed"])["regret_80"].agg(
-        ["mean", "size"]
-    )
-    whole = cells.loc[cells["size"] == len(TABLES), "mean"].unstack("seed")
-    whole = whole.dropna(axis=1)
-    means = whole.mean(axis=1).map("{:.4f}".format)
-    error = whole.sem(axis=1).map(" \u00b1 {:.4f}".format)
-    return (means + error).unstack("batch").fillna(MISSING)
+    cells = whole(lines[lines["strategy"].isin(names)]).unstack("seed").dropna(axis=1)
+    return cells.agg(md.mean_text, axis=1).unstack("batch").fillna(md.MISSING)
 
 
-def draw(lines, path):
-    """Draw mean regret against evaluations, for strategies with enough seeds."""
+def presets(lines):
+    """Return the accuracy of each method on each set, and the seconds of a search."""
+    groups = lines.groupby(["preset", "data"], sort=False)
+    cells = groups["accuracy"].agg(md.mean_text).unstack()
+    cells = cells.loc[lines["preset"].unique(), lines["data"].unique()]
+    seconds = groups["search_s"].mean().unstack()["digits"]
+    cells["search of digits, s"] = md.text(seconds, "{:.0f}")
+    return cells.rename_axis("method")
+
+
+def draw(lines):
+    """Draw mean regret against trainings, for strategies with enough seeds."""
     n_seeds = lines.groupby("strategy")["seed"].nunique()
-    names = [name for name in complete(lines) if n_seeds[name] >= RANKED]
     means = lines.groupby(["strategy", "table"])[REGRETS].mean()
-    means = means.groupby("strategy").mean().reindex(names)
-    fig, ax = plt.subplots(figsize=(8, 4.6), layout="constrained")
-    for index, (name, row) in enumerate(means.iterrows()):
-        is_ours = not name.startswith(("skopt", "optuna", "smac"))
-        style = "o-" if is_ours else "s--"
-        ax.plot(COUNTS, row, style, color=f"C{index % 10}", label=name, ms=4)
-    ax.set_yscale("log")
+    means = means.groupby("strategy").mean().loc[[*OWN, *OTHERS]]
+    fig, ax = plt.subplots(figsize=(8, 4.2), layout="constrained")
+    for name, row in means[n_seeds[means.index] >= DRAWN].iterrows():
+        style, label = "o-" if name in OWN else "s--", OTHERS.get(name, name)
+        ax.plot(COUNTS, row, style, label=label, ms=4)
+    ax.set_ylim(0)
     ax.set_xticks(COUNTS, map(str, COUNTS))
-    ax.set_xlabel("evaluations")
-    ax.set_ylabel("regret: 0 best, 1 middle")
-    ax.set_title("Mean over published tables", loc="left")
-    ax.spines[["top", "right"]].set_visible(False)
-    fig.legend(frameon=False, loc="outside right", fontsize=8)
-    fig.savefig(path, dpi=110)
-    plt.close(fig)
+    ax.set_xlabel("trainings")
+    ax.set_ylabel("regret: 0 best, 1 median")
+    md.finish(fig, "strategies.png", loc="outside right")
+
+
+AFTER = ("strategy", "after_50", "after_100", "after_200")
+PARTS = {
+    "strategies": compare,
+    "all_strategies": compare_all,
+    "regret_by_table": on_each_table,
+    "batches": partial(md.table_of, "strategies", by_batch),
+    "proposal_seconds": partial(md.table_of, "strategies_overhead", md.select(*AFTER)),
+    "presets": partial(md.table_of, "presets", presets),
+    "presets_step": partial(
+        md.table_of, "presets_step", md.select("preset", "step_s", "peak_mb")
+    ),
+}
