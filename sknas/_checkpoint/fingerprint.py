@@ -1,21 +1,22 @@
 """Fingerprint of a search: everything that its trials depend on, as text.
 
-Values of a parameter are described by their content, so that the text is the same in
-another process. Functions and classes of the user are described by their bytecode and
-by what they use; those of libraries by name, as the versions are entries, too.
+Values of a parameter are described by what their pickle holds, so that the text is the
+same in another process. Functions of the user are described by their compiled code and
+the values it uses, and classes by their members; those of libraries by name, as the
+versions are entries, too.
 """
 
 from __future__ import annotations
 
+import copyreg
 import dis
 import hashlib
 import sys
 from collections.abc import Mapping
-from functools import cached_property, partial
 from importlib.metadata import version
+from operator import attrgetter
 from pathlib import Path
 from types import (
-    BuiltinFunctionType,
     CellType,
     CodeType,
     FunctionType,
@@ -24,7 +25,6 @@ from types import (
 )
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
@@ -46,7 +46,14 @@ LIBRARIES = {
     *sys.stdlib_module_names,
 }
 INSTALL_FOLDERS = ("site-packages", "dist-packages")
-LOAD_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")  # the latter in the body of a class
+Code = FunctionType | type
+# Types that are described by their repr.
+PLAIN = (bool, bytes, float, int, str, type(None), np.float64, np.int64)
+# What code does and how it is called, but not where it stands.
+BODY = attrgetter(
+    *("co_code", "co_exceptiontable", "co_consts", "co_names"),
+    *("co_argcount", "co_flags", "co_varnames"),
+)
 
 
 def fingerprint(
@@ -117,141 +124,119 @@ def _describe_parameter(caller_name: str, name: str, value: Any) -> str:
 
 def _describe(value: Any) -> str:
     """Return a value as text that is the same in another process."""
-    found: list[Any] = []
+    found: list[Code] = []
     text = _to_text(value, found)
-    # Functions and classes that are found on the way are appended and visited once.
-    contents = [
-        f"{name} {_to_text_or_type(item, found)}"
-        for code in found
-        for name, item in _contents(code)
-    ]
+    # `found` grows while the code in it is described.
+    contents = [_contents(code, found) for code in found]
     digest = hashlib.sha256(repr(contents).encode()).hexdigest()[:16]
     return f"{text} {digest}" if found else text
 
 
-def _to_text(value: Any, found: list[Any]) -> str:
-    """Return a value as text, with references to the functions and classes found."""
-    if isinstance(value, str | int | float | None):
+def _to_text(value: Any, found: list[Code]) -> str:
+    """Return a value as text, and add the user's functions and classes to `found`."""
+    if type(value) in PLAIN:
         return repr(value)
-    if isinstance(value, BaseEstimator):
-        state = value.get_params(deep=False)
-        names = [n for n in vars(value) if n.endswith("_") and not n.startswith("_")]
-        state |= {name: vars(value)[name] for name in names}  # fitted attributes
-        return f"{_to_text(type(value), found)} {_to_text(state, found)}"
-    if isinstance(value, ModuleType):  # numpy.random as a random state
-        return value.__name__
-    if isinstance(value, np.random.RandomState):
-        return f"RandomState {joblib.hash(value)}"
-    if isinstance(value, torch.Tensor):  # its pickle holds addresses
-        return _to_text(value.detach().cpu().numpy(), found)
-    if isinstance(value, np.ndarray):
-        if value.dtype.hasobject:  # its bytes are addresses
-            return f"array {_to_text(value.tolist(), found)}"
-        return f"array {_digest([np.atleast_1d(value)])}"
-    if isinstance(value, Mapping):
+    if type(value) in (list, tuple):
+        return f"[{', '.join(_to_text(item, found) for item in value)}]"
+    if type(value) is dict:
         items = value.items()
         pairs = (f"{_to_text(k, found)}: {_to_text(v, found)}" for k, v in items)
         return f"{{{', '.join(pairs)}}}"
-    if isinstance(value, set | frozenset):  # in no order
-        value = sorted(value, key=lambda item: _to_text(item, list(found)))
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_to_text(item, found) for item in value)}]"
-    return _code_to_text(value, found)
-
-
-def _code_to_text(value: Any, found: list[Any]) -> str:
-    """Return code, or an object of any class, as text."""
-    if isinstance(value, partial):
-        return f"partial {_to_text([value.func, value.args, value.keywords], found)}"
-    if isinstance(value, CodeType):
-        bytecode = (value.co_code.hex(), value.co_exceptiontable.hex())
-        names = (value.co_names, value.co_varnames, value.co_consts)
-        return _to_text([*bytecode, *names], found)
     if isinstance(value, FunctionType | type):
-        return _reference(value, found)
-    if isinstance(value, MethodType):
-        function, instance = value.__func__, value.__self__
-        return f"{_to_text(function, found)} of {_to_text(instance, found)}"
-    if isinstance(value, BuiltinFunctionType):  # bound to an object or a module
-        return f"{_full_name(value)} {_to_text(value.__self__, found)}"
-    if isinstance(value, np.ufunc):
-        return _full_name(value)
-    kind = _to_text(type(value), found)
-    if _is_user_code(type(value)) or (callable(value) and hasattr(value, "__dict__")):
-        name = getattr(value, "__qualname__", "")
-        return f"{kind} {name} {_to_text(value.__getstate__(), found)}"
-    # Such as a splitter of scikit-learn, whose attributes are its settings.
-    return f"{kind} {joblib.hash(value)}"
+        if _has_library_name(value):
+            return f"{value.__module__}.{value.__qualname__}"
+        if value not in found:
+            found.append(value)
+        # Without the module: a script has another name if it is imported.
+        return f"{value.__qualname__} {found.index(value)}"
+    return _to_text(_parts(value), found)
 
 
-def _to_text_or_type(value: Any, found: list[Any]) -> str:
-    """Return a value as text, or its type if that fails."""
+def _to_text_or_type(value: Any, found: list[Code]) -> str:
+    """Return a value as text, or its type if that fails, as for a lock."""
     try:
         return _to_text(value, found)
-    except Exception:  # such as a lock; pickling runs code of the user
+    except Exception:  # pickling runs code of the user
         return _to_text(type(value), found)
 
 
-def _full_name(value: Any) -> str:
-    name = getattr(value, "__qualname__", getattr(value, "__name__", ""))
-    return f"{getattr(value, '__module__', '')}.{name}"
+def _parts(value: Any) -> Any:
+    """Return simpler values that stand for a value."""
+    if isinstance(value, torch.Tensor):  # its pickle holds addresses
+        value = value.detach().cpu().numpy()
+    if type(value) in (np.ndarray, np.memmap):
+        if value.dtype.hasobject:  # its bytes are addresses
+            return ["array", value.tolist()]
+        return ["array", _digest([np.atleast_1d(value)])]
+    if isinstance(value, set | frozenset):  # in no order
+        return sorted(value, key=_describe)
+    if isinstance(value, ModuleType):  # numpy.random as a random state
+        return ["module", value.__name__]
+    if isinstance(value, MethodType):  # its pickle holds the name of the function
+        return [value.__func__, value.__self__]
+    if isinstance(value, CodeType):
+        return BODY(value)
+    # All else is described by what its pickle holds.
+    reduce = copyreg.dispatch_table.get(type(value))
+    reduced: Any = reduce(value) if reduce else value.__reduce_ex__(4)
+    if isinstance(reduced, str):  # a name, as of `len`; a cached function has another
+        name = f"{getattr(value, '__module__', '')}.{reduced}"
+        return [type(value), getattr(value, "__wrapped__", name)]
+    return [type(value), *reduced]
 
 
-def _reference(value: FunctionType | type, found: list[Any]) -> str:
-    """Return the name of a function or class, and its index in those found.
-
-    Classes of libraries are their names alone; functions come with their defaults and
-    closures.
-    """
-    is_user_code = _is_user_code(value)
-    if isinstance(value, type) and not is_user_code:
-        return _full_name(value)
-    # Without the module: a script has another name if it is imported.
-    name = value.__qualname__ if is_user_code else _full_name(value)
-    if value in found:
-        return f"{name} {found.index(value)}"
-    found.append(value)
-    reference = f"{name} {len(found) - 1}"
-    if isinstance(value, type):
-        return reference
-    cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-    closure = {key: cell.cell_contents for key, cell in cells if cell != CellType()}
-    state = [value.__defaults__, value.__kwdefaults__, closure]
-    return f"{reference} {_to_text(state, found)}"
-
-
-def _is_user_code(value: FunctionType | type) -> bool:
-    """Return True if a function or class belongs to no library."""
-    module = value.__module__
+def _has_library_name(value: Code) -> bool:
+    """Return True if the name of a function or class tells what it is."""
+    modules: set[str | None] = {value.__module__}
     if isinstance(value, FunctionType):  # functools.wraps copies `__module__`
-        module = value.__globals__.get("__name__") or ""
+        modules.add(value.__globals__.get("__name__"))
+    # A lambda, or what is made inside a function, has angle brackets in its name.
+    return "<" not in value.__qualname__ and all(map(_is_library, modules))
+
+
+def _is_library(module: str | None) -> bool:
+    """Return True if a module is installed, or comes with Python."""
+    module = module or ""
     path = getattr(sys.modules.get(module), "__file__", None) or ""
     is_installed = not set(INSTALL_FOLDERS).isdisjoint(Path(path).parts)
     is_library = is_installed or module.partition(".")[0] in LIBRARIES
-    return module == "__main__" or not is_library
+    return is_library and module != "__main__"
 
 
-def _contents(value: FunctionType | type) -> list[tuple[str, Any]]:
-    """Return the code and globals of a function, or bases and members of a class."""
-    if isinstance(value, FunctionType):
-        code, namespace = value.__code__, value.__globals__
-        names = _global_names(code) & namespace.keys() if _is_user_code(value) else ()
-        return [("", code), *((name, namespace[name]) for name in sorted(names))]
-    contents: list[tuple[str, Any]] = [("", value.__bases__)]
-    for name, member in sorted(vars(value).items()):
-        member = member.func if isinstance(member, cached_property) else member
+def _contents(value: Code, found: list[Code]) -> str:
+    """Return what a function or class of the user consists of, as text."""
+    if isinstance(value, type):
+        texts, used = [_to_text(value.__bases__, found)], _members(value)
+    else:
+        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+        closure = {key: cell.cell_contents for key, cell in cells if cell != CellType()}
+        state = [value.__code__, value.__defaults__, value.__kwdefaults__, closure]
+        texts, used = [_to_text(state, found)], _used_globals(value)
+    texts += [f"{name} {_to_text_or_type(used[name], found)}" for name in sorted(used)]
+    return ", ".join(texts)
+
+
+def _members(cls: type) -> dict[str, Any]:
+    """Return the functions and values that a class defines."""
+    found = {}
+    for name, member in vars(cls).items():
         member = getattr(member, "fget", None) or getattr(member, "__func__", member)
         if isinstance(member, FunctionType) or not name.startswith("__"):
-            contents.append((name, member))
-    return contents
+            found[name] = member
+    return found
 
 
-def _global_names(code: CodeType) -> set[str]:
-    """Return the globals that code and the code inside it read but do not set."""
-    instructions = list(dis.get_instructions(code))
-    names = {i.argval for i in instructions if i.opname in LOAD_GLOBAL}
-    names -= {i.argval for i in instructions if i.opname == "STORE_GLOBAL"}
-    nested = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    names.update(*map(_global_names, nested))
+def _used_globals(function: FunctionType) -> dict[str, Any]:
+    """Return the globals that a function of the user reads but does not set."""
+    namespace = function.__globals__
+    if _is_library(namespace.get("__name__")):
+        return {}
+    codes = [function.__code__]
+    for code in codes:  # with the functions inside
+        codes += [item for item in code.co_consts if isinstance(item, CodeType)]
+    steps = [(i.opname, i.argval) for code in codes for i in dis.get_instructions(code)]
+    names = {name for step, name in steps if step in ("LOAD_GLOBAL", "LOAD_NAME")}
+    names -= {name for step, name in steps if step == "STORE_GLOBAL"}
     # Without __name__ or __file__: it does not matter where code stands.
-    return {name for name in names if not name.startswith("__")}
+    used = {name for name in names & namespace.keys() if not name.startswith("__")}
+    return {name: namespace[name] for name in used}
