@@ -7,11 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks
-    fcntl = None  # type: ignore[assignment]
+_held: list[FileLock] = []  # a lock that is garbage-collected would be released
 
 
 def count_gpus(device: str) -> int:
@@ -32,14 +30,13 @@ def claim_device(folder: str, n_devices: int) -> str:
     n_devices : int
         Number of GPUs.
     """
-    for number in range(n_devices if fcntl else 0):
-        # Never closed: the lock is held until this process ends.
-        file = os.open(Path(folder, f"cuda-{number}"), os.O_CREAT | os.O_RDWR)
+    for number in range(n_devices):
+        lock = FileLock(Path(folder, f"cuda-{number}"))
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(file)
-        else:
-            return f"cuda:{number}"
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        _held.append(lock)
+        return f"cuda:{number}"
     # Workers that are about to end may still hold the others.
     return f"cuda:{os.getpid() % n_devices}"
