@@ -9,14 +9,11 @@ from functools import partial
 from multiprocessing import active_children
 
 import cloudpickle
-import dask
-import distributed
 import joblib
 import numpy as np
 import pytest
-import ray as ray_package
 import torch
-from ray.util.joblib import register_ray
+from joblib.externals.loky import get_reusable_executor
 from scripts import HEAD, Script, write
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -35,6 +32,9 @@ from sknas.spaces import Integer, Space
 # Clusters start slowly: run all tests in one process, on the same clusters.
 pytestmark = pytest.mark.xdist_group("clusters")
 X, Y = load_iris(return_X_y=True)
+PROCESSES = pytest.param("loky", marks=pytest.mark.process)
+DASK = pytest.param("dask", marks=pytest.mark.cluster)
+RAY = pytest.param("ray", marks=pytest.mark.cluster)
 CLUSTER = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
 
 
@@ -76,7 +76,17 @@ def by_value():
 
 
 @pytest.fixture(scope="module")
-def dask_cluster():
+def distributed():
+    """Imported in a fixture: tests that need no cluster don't wait for it."""
+    import distributed
+
+    return distributed
+
+
+@pytest.fixture(scope="module")
+def dask_cluster(distributed):
+    import dask
+
     with (
         # Dask gives up a task that has killed two workers.
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
@@ -88,16 +98,19 @@ def dask_cluster():
 
 @pytest.fixture(scope="module")
 def ray_cluster():
+    import ray
+    from ray.util.joblib import register_ray
+
     before = dict(os.environ)
-    ray_package.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     register_ray()
-    yield ray_package
-    ray_package.shutdown()
+    yield ray
+    ray.shutdown()
     os.environ.clear()
     os.environ.update(before)
 
 
-@pytest.fixture(params=["loky", "dask", "ray"])
+@pytest.fixture(params=[PROCESSES, DASK, RAY])
 def workers(request):
     """Two workers; clusters without a value of `n_jobs`."""
     if request.param != "loky":
@@ -108,6 +121,26 @@ def workers(request):
 
 
 # --------------------------------------------------------------- same result everywhere
+
+
+def own_workers():
+    own = [p for p in active_children() if p.name.startswith("LokyProcess")]
+    return {process.pid for process in own}
+
+
+@pytest.fixture
+def ended_workers():
+    """End the workers, so that no later test waits for them."""
+    yield
+    get_reusable_executor().shutdown(kill_workers=True)
+
+
+@pytest.mark.usefixtures("ended_workers")
+def test_two_processes_give_the_result_of_one():
+    quick = {"max_trials": 2, "max_epochs": 2}
+    one, two = (outcome(search(n, **quick).fit(X, Y)) for n in (1, 2))
+    assert len(own_workers()) >= 2
+    assert one == two
 
 
 def test_the_result_is_the_same_on_every_backend(workers, single_process):
@@ -140,23 +173,23 @@ def test_a_search_with_workers_is_resumed(
     assert len(set(done)) == len(done)
 
 
+@pytest.mark.process
 def test_more_processes_than_cores_serve_all_rungs_and_searches(single_process):
     processes = []
     for _ in range(2):
         assert outcome(search(4).fit(X, Y)) == single_process[0]
-        own = [p for p in active_children() if p.name.startswith("LokyProcess")]
-        processes.append({process.pid for process in own})
+        processes.append(own_workers())
     assert processes[0] == processes[1]
     assert len(processes[0]) == 4
 
 
+@pytest.mark.process
 def test_workers_leave_ctrl_c_to_their_parent(single_process):
     """If a worker were interrupted while it sends a result, its parent would hang."""
 
     def fit():
         assert outcome(search(2).fit(X, Y)) == single_process[0]
-        own = [p for p in active_children() if p.name.startswith("LokyProcess")]
-        return {process.pid for process in own}
+        return own_workers()
 
     processes = fit()
     for process in processes:
@@ -164,6 +197,7 @@ def test_workers_leave_ctrl_c_to_their_parent(single_process):
     assert fit() == processes
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("backend", ["threading", "multiprocessing"])
 def test_other_backends_of_joblib(backend, single_process):
     with joblib.parallel_config(backend=backend, n_jobs=2):
@@ -173,6 +207,7 @@ def test_other_backends_of_joblib(backend, single_process):
 # ----------------------------------------------------------------- nested searches
 
 
+@pytest.mark.cluster
 def test_searches_inside_a_dask_cluster(dask_cluster):
     with joblib.parallel_config(backend="dask"):
         grid = GridSearchCV(search(max_trials=1), {"max_epochs": [2, 6]}, cv=2)
@@ -182,8 +217,9 @@ def test_searches_inside_a_dask_cluster(dask_cluster):
     assert [count(n_jobs).result() for n_jobs in (None, 2, -1)] == [1, 1, 1]
 
 
+@pytest.mark.cluster
 @pytest.mark.usefixtures("ray_cluster")  # the process may know of another cluster
-def test_searches_inside_a_dask_cluster_of_threads():
+def test_searches_inside_a_dask_cluster_of_threads(distributed):
     """The inner search would wait for the threads that it occupies itself."""
     single = {**CLUSTER, "n_workers": 1, "threads_per_worker": 2}
     with (
@@ -196,6 +232,7 @@ def test_searches_inside_a_dask_cluster_of_threads():
     np.testing.assert_array_equal(scores, expected)
 
 
+@pytest.mark.cluster
 def test_searches_inside_a_ray_cluster(ray_cluster):
     count = ray_cluster.remote(run_module.count_workers)
     assert ray_cluster.get([count.remote(n) for n in (None, 2)]) == [1, 1]
@@ -207,21 +244,23 @@ def test_searches_inside_a_ray_cluster(ray_cluster):
 class Counted:
     """Rows that log the process that unpickles them."""
 
-    def __init__(self, path):
+    def __init__(self, path, rows=None):
         self.path = path
+        self.rows = np.arange(1000.0) if rows is None else rows
 
     def __reduce__(self):
-        return count, (self.path,)
+        return count, (self.path, self.rows)
 
 
-def count(path):
+def count(path, rows):
     with open(path, "a") as file:
         file.write(f"{os.getpid()}\n")
-    return Counted(path)
+    return Counted(path, rows)
 
 
 def process_number(problem, context, *ballast):
-    assert isinstance(problem.folds[0], Counted)
+    rows = problem.folds[0].rows
+    assert rows.sum() == 499_500 and not rows.flags.writeable
     time.sleep(0.05)
     return os.getpid()
 
@@ -292,7 +331,7 @@ def undisturbed():
     return outcome(search(1, search_space=Deadly("", os.getpid())).fit(X, Y))
 
 
-@pytest.mark.parametrize("workers", ["loky", "dask"], indirect=True)
+@pytest.mark.parametrize("workers", [PROCESSES, DASK], indirect=True)
 def test_worker_that_dies_once_does_not_change_the_result(
     workers, undisturbed, tmp_path
 ):
@@ -302,9 +341,10 @@ def test_worker_that_dies_once_does_not_change_the_result(
     assert outcome(model) == undisturbed
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("is_sent", [True, False])
 def test_search_does_not_wait_for_a_cluster_without_workers(
-    is_sent, monkeypatch, tmp_path
+    is_sent, distributed, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(executors_module, "GRACE_TIME", 0.1)
     problem, context = Problem(folds=(Counted(tmp_path / "opened"),)), RunContext()
@@ -354,6 +394,7 @@ NASClassifier(max_trials=4, cv=2, n_jobs=2, max_epochs=10_000).fit(X, y)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="reads /proc")
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("seconds", "patience"), [(0.5, 60), (2, 30)], ids=["starting", "training"]
 )
