@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
-import tempfile
 import uuid
 import warnings
 import weakref
@@ -133,12 +131,12 @@ class JoblibExecutor(Executor):
         return self.name
 
     def send(self, problem: Problem, context: RunContext) -> Payload:
+        packed = pack(problem)
         if self.name not in ("LokyBackend", "MultiprocessingBackend"):
-            return _pack_in_memory(problem)
-        handle, path = tempfile.mkstemp(dir=worker_folder())
-        with os.fdopen(handle, "wb") as file:
-            spans = pack(problem, file)
-        payload = Payload(uuid.uuid4().hex, spans, path)
+            return Payload(packed)
+        path = os.path.join(worker_folder(), packed.key)
+        joblib.dump(packed, path)
+        payload = Payload(path)
         weakref.finalize(payload, remove, os.getpid(), path)
         return payload
 
@@ -147,7 +145,7 @@ class JoblibExecutor(Executor):
     ) -> Results:
         payload = self.find_payload(problem, context)
         made = (
-            (i, make_task(function, problem, context, arguments, payload, self.parent))
+            (i, make_task(function, problem, context, arguments, self.parent))
             for i, arguments in tasks
         )
         work = joblib.delayed(_execute_indexed)
@@ -197,16 +195,14 @@ class DaskExecutor(Executor):
         return self.client.id
 
     def send(self, problem: Problem, context: RunContext) -> Payload:
-        payload = _pack_in_memory(problem)
         options: dict[str, Any] = {"broadcast": True, "hash": False}
         if (seconds := _timeout(context)) is not None:
             options["timeout"] = seconds
         try:
             # To all workers: data on a single one would be lost with it.
-            data = self.client.scatter(payload.data, **options)
+            return Payload(self.client.scatter(pack(problem), **options))
         except TimeoutError:  # there is no worker
             raise WorkerDiedError from None
-        return Payload(payload.key, payload.spans, data)
 
     def results(
         self, function: Function, problem: Problem, context: RunContext, tasks: Tasks
@@ -217,7 +213,7 @@ class DaskExecutor(Executor):
 
         def start(n: int) -> None:
             for index, arguments in islice(waiting, n):
-                task = make_task(function, problem, context, arguments, payload)
+                task = make_task(function, problem, context, arguments)
                 key = f"sknas-{uuid.uuid4().hex}"
                 with self.dask.config.set(DASK_OPTIONS):  # arguments may be large
                     future = self.client.submit(execute, task, payload.data, key=key)
@@ -262,8 +258,7 @@ class RayExecutor(Executor):
         return self.ray.get_runtime_context().get_worker_id()
 
     def send(self, problem: Problem, context: RunContext) -> Payload:
-        payload = _pack_in_memory(problem)
-        return Payload(payload.key, payload.spans, self.ray.put(payload.data))
+        return Payload(self.ray.put(pack(problem)))
 
     def results(
         self, function: Function, problem: Problem, context: RunContext, tasks: Tasks
@@ -273,7 +268,7 @@ class RayExecutor(Executor):
 
         def start(n: int) -> None:
             for index, arguments in islice(waiting, n):
-                task = make_task(function, problem, context, arguments, payload)
+                task = make_task(function, problem, context, arguments)
                 indices[self.execute.remote(task, payload.data)] = index
 
         try:
@@ -294,10 +289,3 @@ class RayExecutor(Executor):
             return read_result(self.ray.get(reference))
         except self.deaths:
             return Fault(Cause.WORKER_LOST)
-
-
-def _pack_in_memory(problem: Problem) -> Payload:
-    """Return the shared data of a problem as an array of bytes."""
-    file = io.BytesIO()
-    spans = pack(problem, file)
-    return Payload(uuid.uuid4().hex, spans, np.frombuffer(file.getbuffer(), np.uint8))

@@ -10,11 +10,14 @@ import os
 import pickle
 import threading
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, BinaryIO
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
 
 import cloudpickle
+import joblib
 import numpy as np
 from torch import Tensor
 
@@ -24,29 +27,43 @@ from sknas._problem import Problem, RunContext
 from sknas._training.isolation import one_thread
 
 SHARED = ("folds", "scorer", "loss")  # fields of a problem that are sent only once
-ALIGNMENT = 64  # bytes to which arrays are aligned, for vector instructions
 MAX_UNPACKED = 2  # payloads that a worker keeps unpacked, the latest ones
 
-Spans = tuple[tuple[int, int], ...]
 SharedData = dict[str, Any]  # fields of a problem by name
 
 
-@dataclass(frozen=True, eq=False)
-class Payload:
-    """The shared data of a problem, pickled once.
+@dataclass(frozen=True)
+class Packed:
+    """The shared data of a problem, pickled apart from their arrays.
+
+    Whatever stores arrays as they are, such as joblib's files and the object stores of
+    clusters, thereby lets all workers of a machine read the same copy.
 
     Parameters
     ----------
     key : str
         Unique name, the same in all processes.
-    spans : tuple of (int, int)
-        Start and stop of the pickle, and then of each of its arrays, in the bytes.
-    data : str or object
-        The bytes: the path of a file, or an object that a cluster turns into an array.
+    content : bytes
+        The pickle.
+    arrays : list of ndarray
+        The bytes of its arrays, read-only since all tasks share them.
     """
 
     key: str
-    spans: Spans
+    content: bytes = field(compare=False)
+    arrays: list[np.ndarray] = field(compare=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Payload:
+    """The packed data of a problem, sent once.
+
+    Parameters
+    ----------
+    data : str or object
+        The path of a file, or an object that a cluster turns into the packed data.
+    """
+
     data: Any
 
     @property
@@ -55,48 +72,24 @@ class Payload:
         return not isinstance(self.data, str) or os.path.exists(self.data)
 
 
-def pack(problem: Problem, file: BinaryIO) -> Spans:
-    """Write the shared data of a problem to a file, and return the spans.
-
-    Arrays are written as they are: a worker that maps the file, or the object store of
-    a cluster, needs no copy of its own.
-    """
-    buffers: list[pickle.PickleBuffer] = []
-    head = io.BytesIO()
+def pack(problem: Problem) -> Packed:
+    """Pickle the shared data of a problem without a copy of their arrays."""
     shared = {name: getattr(problem, name) for name in SHARED}
-    cloudpickle.Pickler(head, 5, buffers.append).dump(shared)
-    spans = []
-    for part in (head.getbuffer(), *(buffer.raw() for buffer in buffers)):
-        start = -(-file.tell() // ALIGNMENT) * ALIGNMENT
-        file.seek(start)
-        file.write(part)
-        spans.append((start, start + part.nbytes))
-    return tuple(spans)
+    buffers: list[pickle.PickleBuffer] = []
+    # Not by joblib, which can't pickle functions of a script.
+    content = cloudpickle.dumps(shared, 5, buffers.append)
+    arrays = [np.asarray(buffer.raw().toreadonly()) for buffer in buffers]
+    return Packed(uuid.uuid4().hex, content, arrays)
 
 
-def unpack(spans: Spans, data: Any) -> SharedData:
-    """Return the data that `pack` wrote; arrays are read-only views of the bytes."""
-    view = memoryview(data).toreadonly()  # all tasks share it
-    head, *buffers = (view[start:stop] for start, stop in spans)
-    return pickle.loads(head, buffers=buffers)
+@lru_cache(MAX_UNPACKED)
+def unpack(data: str | Packed) -> SharedData:
+    """Return what `pack` packed; the arrays of a file are mapped, not read."""
+    packed = joblib.load(data, mmap_mode="r") if isinstance(data, str) else data
+    return pickle.loads(packed.content, buffers=packed.arrays)
 
 
-_unpacked: dict[str, SharedData] = {}  # by key, the latest last
-_unpacking = threading.Lock()
-
-
-def _unpack_once(payload: Payload, data: Any) -> SharedData:
-    """Unpack a payload once per process."""
-    with _unpacking:
-        shared = _unpacked.pop(payload.key, None)
-        if shared is None:
-            if isinstance(data, str):
-                data = np.memmap(data, np.uint8, "r")
-            shared = unpack(payload.spans, data)
-        _unpacked[payload.key] = shared
-        for oldest in list(_unpacked)[:-MAX_UNPACKED]:
-            del _unpacked[oldest]
-        return shared
+_unpacking = threading.Lock()  # threads of a worker share one unpacked payload
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +98,6 @@ class Task:
 
     Parameters
     ----------
-    payload : Payload
-        The shared data, without its bytes: each backend sends those in its own way.
     content : bytes
         The pickled function, rest of the problem, context and arguments.
     deadline : float
@@ -115,7 +106,6 @@ class Task:
         The process that searches, for workers that are its children.
     """
 
-    payload: Payload
     content: bytes
     deadline: float
     parent: ParentProcess | None
@@ -126,17 +116,16 @@ def make_task(
     problem: Problem,
     context: RunContext,
     arguments: tuple[Any, ...],
-    payload: Payload,
     parent: ParentProcess | None = None,
 ) -> Task:
     """Return the task ``function(problem, context, *arguments)``."""
     light = replace(problem.for_worker(), folds=(), scorer=None, loss=None)
     content = _dump((function, light, context.for_worker(), arguments))
     deadline = time.time() + context.seconds_left
-    return Task(replace(payload, data=None), content, deadline, parent)
+    return Task(content, deadline, parent)
 
 
-def execute(task: Task, data: Any) -> bytes:
+def execute(task: Task, data: str | Packed) -> bytes:
     """Return the pickled result of a task; this runs in the worker."""
     changes: dict[str, Any] = {}  # to the context
     if task.parent is not None:
@@ -147,7 +136,8 @@ def execute(task: Task, data: Any) -> bytes:
         changes["deadline"] = time.monotonic() + task.deadline - time.time()
     with one_thread():
         function, light, context, arguments = pickle.loads(task.content)
-        problem = replace(light, **_unpack_once(task.payload, data))
+        with _unpacking:
+            problem = replace(light, **unpack(data))
         return _dump(function(problem, replace(context, **changes), *arguments))
 
 

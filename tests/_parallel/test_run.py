@@ -1,6 +1,5 @@
 """Tasks in worker processes: payloads, retries, GPUs, and the number of workers."""
 
-import io
 import multiprocessing
 import os
 import pickle
@@ -32,8 +31,8 @@ from sknas._parallel.executors import (
     WorkerDiedError,
     find_executor,
 )
-from sknas._parallel.payload import execute, make_task, pack, read_result, unpack
-from sknas._problem import Problem
+from sknas._parallel.payload import execute, make_task, read_result, unpack
+from sknas._problem import Problem, Rows
 
 
 @pytest.fixture
@@ -161,6 +160,7 @@ def test_no_worker_is_started_shortly_before_the_deadline():
     assert len(executor.batches) == 1
 
 
+@pytest.mark.process
 def test_arguments_that_cannot_be_pickled_are_an_error():
     problem, context = make_problem("binary"), make_context(n_jobs=2)
     tasks = [(threading.Lock(),)] * 2
@@ -171,21 +171,53 @@ def test_arguments_that_cannot_be_pickled_are_an_error():
 # ---------------------------------------------------------------------------- payloads
 
 
-def test_arrays_of_a_payload_are_read_only_views(problem):
-    file = io.BytesIO()
-    spans = pack(problem, file)
-    data = np.frombuffer(file.getbuffer(), np.uint8)
-    shared = unpack(spans, data)
+def is_mapped(array):
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        array = array.base
+    return isinstance(array, np.memmap)
+
+
+def send(problem, backend="loky"):
+    with joblib.parallel_config(backend=backend):
+        return find_executor(2).find_payload(problem, make_context())
+
+
+class RemoteBackend(joblib.parallel.ParallelBackendBase):
+    """Workers that may be on other machines."""
+
+    def effective_n_jobs(self, n_jobs):
+        return n_jobs
+
+    def apply_async(self, func, callback=None):
+        raise AssertionError("no task is expected")
+
+
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing", RemoteBackend()])
+def test_arrays_of_a_payload_are_read_only_views(problem, backend):
+    is_file = isinstance(backend, str)
+    payload = send(problem, backend)
+    shared = unpack(payload.data)
     for fold, sent in zip(problem.folds, shared["folds"], strict=True):
-        np.testing.assert_array_equal(fold.train.x, sent.train.x)
-        np.testing.assert_array_equal(fold.valid.y, sent.valid.y)
         assert sent.task.kind == fold.task.kind
-        assert np.shares_memory(sent.train.x, data)
-        assert not sent.train.x.flags.writeable
-        assert sent.train.x.ctypes.data % 4 == data.ctypes.data % 4
+        for name in ("x", "y", "weight"):
+            array, given = getattr(sent.train, name), getattr(fold.train, name)
+            assert array.tobytes() == given.tobytes() and array.dtype == given.dtype
+            assert not array.flags.writeable
+            assert array.flags.aligned
+            assert is_mapped(array) == is_file
+            assert np.shares_memory(array, given) != is_file
     rows = np.arange(3)
     predictions = np.full((3, 2), 0.5)
     assert shared["loss"](predictions, rows) == problem.loss(predictions, rows)
+
+
+def test_a_payload_holds_functions_of_a_script_and_empty_arrays(problem):
+    empty = Rows(np.zeros((0, 7), np.float32), np.zeros(0, int), np.zeros(0))
+    folds = tuple(replace(fold, valid=empty) for fold in problem.folds)
+    scorer = FunctionScorer(lambda predictions, rows, weight: float(len(rows)))
+    shared = unpack(send(replace(problem, folds=folds, scorer=scorer)).data)
+    assert shared["scorer"].score(None, np.arange(3)).value == 3.0
+    assert shared["folds"][0].valid.x.shape == (0, 7)
 
 
 def test_a_payload_is_sent_once_for_all_rungs(problem):
@@ -205,14 +237,14 @@ def test_a_task_is_small_and_its_payload_a_file(problem):
     executor = find_executor(2)
     payload = executor.find_payload(problem, make_context())
     assert os.path.getsize(payload.data) > 10_000
-    task = make_task(square, problem, make_context(), (3,), payload, executor.parent)
+    task = make_task(square, problem, make_context(), (3,), executor.parent)
     assert len(pickle.dumps(task)) < 5_000
     assert read_result(execute(replace(task, parent=None), payload.data)) == 9
 
 
 def test_the_file_of_a_payload_is_removed_with_its_problem():
     problem = make_problem("binary")
-    path = find_executor(2).find_payload(problem, make_context()).data
+    path = send(problem).data
     assert os.path.exists(path)
     worker_module.remove(os.getpid() + 1, path)  # as in a forked process
     assert os.path.exists(path)
@@ -220,25 +252,25 @@ def test_the_file_of_a_payload_is_removed_with_its_problem():
     assert not os.path.exists(path)
 
 
-def test_a_worker_unpacks_a_payload_once_and_keeps_two(problem, monkeypatch):
-    opened = []
-
-    def counted(spans, data):
-        opened.append(spans)
-        return unpack(spans, data)
-
-    monkeypatch.setattr(payload_module, "unpack", counted)
-    monkeypatch.setattr(payload_module, "_unpacked", {})
-    executor, context = find_executor(2), make_context()
+def test_a_worker_unpacks_a_payload_once_and_keeps_two(problem):
+    unpack.cache_clear()
     problems = [problem, make_problem("binary"), make_problem("binary")]
 
     def ask(number):
-        payload = executor.find_payload(problems[number], context)
-        task = make_task(square, problems[number], context, (number,), payload)
-        assert read_result(execute(task, payload.data)) == number**2
-        return len(opened)
+        task = make_task(square, problems[number], make_context(), (number,))
+        assert read_result(execute(task, send(problems[number]).data)) == number**2
+        return unpack.cache_info().misses
 
     assert [ask(number) for number in (0, 0, 1, 0, 2, 0, 1)] == [1, 1, 2, 2, 3, 3, 4]
+
+
+def test_a_payload_is_the_same_whenever_a_cluster_hands_it_out(problem):
+    """Ray makes a new object for each task."""
+    data = send(problem, RemoteBackend()).data
+    assert unpack(data) is unpack(pickle.loads(pickle.dumps(data)))
+    assert unpack(data) is not unpack(
+        send(make_problem("binary"), RemoteBackend()).data
+    )
 
 
 def seconds_left(problem, context):
@@ -246,9 +278,9 @@ def seconds_left(problem, context):
 
 
 def test_a_deadline_is_sent_as_wall_clock_time(problem, monkeypatch):
-    payload = find_executor(2).find_payload(problem, make_context())
+    payload = send(problem)
     tasks = [
-        make_task(seconds_left, problem, make_context(deadline=deadline), (), payload)
+        make_task(seconds_left, problem, make_context(deadline=deadline), ())
         for deadline in (time.monotonic() + 30, None)
     ]
     # Another machine, whose monotonic clock has another start.
@@ -263,11 +295,11 @@ def n_threads(problem, context):
 
 
 def test_a_worker_uses_one_thread(problem):
-    payload = find_executor(2).find_payload(problem, make_context())
+    payload = send(problem)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        task = make_task(n_threads, problem, make_context(), (), payload)
+        task = make_task(n_threads, problem, make_context(), ())
         assert read_result(execute(task, payload.data)) == 1
         assert torch.get_num_threads() == 2
     finally:
@@ -297,6 +329,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.process
 def test_each_worker_claims_another_gpu(tmp_path):
     def worker():
         return subprocess.Popen(
@@ -332,6 +365,7 @@ def where(problem, context, folder):
     return os.getpid(), context.device
 
 
+@pytest.mark.process
 def test_tasks_are_spread_over_the_gpus(problem, monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     context = make_context(device="cuda", n_jobs=4)
