@@ -13,6 +13,7 @@ MARKERS = ("slow", "process", "cluster", "docs", "packaging")
 MAX_CPU_SECONDS = 5.0  # of a test without these markers
 # The exceptions, by the start of their names, with the CPU seconds they may take.
 EXPENSIVE = {
+    "tests/_parallel/test_clusters.py::test_two_processes_give_the_result_of_one": 30,
     "tests/test_docs.py::test_code_of_page_prints_the_output_shown[README]": 40,
     "tests/test_estimator_checks.py::test_checks_at_default_parameters": 20,
 }

@@ -718,6 +718,7 @@ def test_the_same_seed_gives_the_same_predictions(kind):
     same_answers(*seeded)
 
 
+@pytest.mark.process
 def test_workers_do_not_change_the_predictions(monkeypatch):
     monkeypatch.setattr("sknas._parallel.run.WORTH_WORKERS", 0)
     table, y = make_classification(500, random_state=0)
