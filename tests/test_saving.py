@@ -14,8 +14,9 @@ from skorch.exceptions import DeviceWarning
 from torch import nn
 
 from sknas import NASClassifier, NASRegressor
-from sknas.nets._arrays import from_numpy_shell, to_numpy_shell
+from sknas._problem import TaskSpec
 from sknas.spaces import CellSpace, ImageSpace, TableSpace
+from sknas.trainers import to_inference_net
 
 pytestmark = pytest.mark.xdist_group("saving")  # tests share fitted estimators
 TINY = {"max_trials": 2, "max_epochs": 2, "n_jobs": 1, "random_state": 0}
@@ -63,11 +64,11 @@ def fitted(request):
     return model.fit(X, y), X
 
 
-def skops_copy(model):
+def skops_copy(model, trusted=ORIGINS):
     """Return a copy by skops, which may load trusted types only."""
     content = skops.io.dumps(model)
     types = skops.io.get_untrusted_types(data=content)
-    assert [name for name in types if not name.startswith(ORIGINS)] == []
+    assert [name for name in types if not name.startswith(trusted)] == []
     return skops.io.loads(content, trusted=types)
 
 
@@ -103,10 +104,39 @@ def modules(model):
 def test_skops_file_contains_no_pickle(fitted):
     model, _ = fitted
     state = model.network_.__getstate__()
-    assert not any(isinstance(value, bytes) for value in state.values())
-    assert state.keys().isdisjoint({"module", "module_", "criterion", "criterion_"})
-    loaded = pickle.loads(pickle.dumps(model.network_))
-    assert loaded.module is loaded.module_ and loaded.criterion is loaded.criterion_
+    assert not any(isinstance(value, bytes | nn.Module) for value in state.values())
+    assert {type(array) for array in state["module_"].values()} == {np.ndarray}
+
+
+class Networks(TableSpace):
+    """Builds modules of a class that cannot be imported."""
+
+    def build(self, architecture, task):
+        class Local(nn.Linear):
+            def forward(self, x):
+                return super().forward(x)[None]
+
+        return Local(task.n_columns, task.n_outputs)
+
+
+@pytest.mark.parametrize("ensemble_size", [1, 2])
+def test_classes_of_modules_need_not_be_importable(ensemble_size):
+    X = RNG.normal(size=(40, 3))
+    model = NASClassifier(
+        Networks(), trainer="skorch", ensemble_size=ensemble_size, **TINY
+    )
+    loaded = skops_copy(model.fit(X, CLASSES), (*ORIGINS, f"{__name__}.Networks"))
+    np.testing.assert_array_equal(answers(loaded, X), answers(model, X))
+
+
+def make_net(kind, **architecture):
+    """Return a net of a module of a user."""
+    task = TaskSpec("binary", 2, 40)
+    return to_inference_net(TableSpace(), architecture, task, build_module, kind=kind)
+
+
+def build_module(space, architecture, task, kind):
+    return kind()
 
 
 class Tied(nn.Module):
@@ -126,20 +156,18 @@ class Tied(nn.Module):
         return self.recurrent(self.second(self.first(x)))[0] * self.step
 
 
-def test_values_of_a_network_are_split_off_and_restored():
-    module = Tied()
-    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    shell = to_numpy_shell(module)
-    assert shell.first.weight is shell.second.weight is shell.listed[0]
-    assert shell.first.weight.shape == (3, 3) and not shell.first.bias.is_trained
-    loaded = from_numpy_shell(pickle.loads(pickle.dumps(shell)))
-    assert loaded.first.weight is loaded.second.weight is loaded.listed[0]
-    assert loaded.first.weight is not module.first.weight
-    assert loaded.first.weight.requires_grad and not loaded.first.bias.requires_grad
-    assert isinstance(loaded.first.bias, nn.Parameter) and loaded.nothing is None
+def test_networks_of_a_user_are_built_again():
+    net = make_net(Tied, label_smoothing=0.1)
+    random_state = torch.get_rng_state()
+    loaded = pickle.loads(pickle.dumps(net))
+    assert torch.equal(torch.get_rng_state(), random_state)
+    module = loaded.module_
+    assert not module.training and loaded.criterion_.is_smooth
+    assert module.first.weight is module.second.weight is module.listed[0]
+    assert module.first.weight.requires_grad and not module.first.bias.requires_grad
     x = torch.ones(2, 3)
-    torch.testing.assert_close(loaded(x), module(x), rtol=0, atol=0)
-    torch.testing.assert_close(dict(module.state_dict()), before)  # unchanged
+    torch.testing.assert_close(module(x), net.module_(x), rtol=0, atol=0)
+    assert module.first.weight is not net.module_.first.weight
 
 
 TENSORS = {
@@ -148,23 +176,28 @@ TENSORS = {
     "complex": torch.randn(2, 3, dtype=torch.complex64),
     "turned": torch.randn(2, 3).T,
     "last": torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last),
-    "repeated": torch.randn(2, 1).expand(2, 3),
     "count": torch.tensor(2**40),
     "truth": torch.tensor([True, False]),
     "empty": torch.zeros(0, 3),
 }
 
 
+class Typed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name, tensor in TENSORS.items():
+            self.register_buffer(f"its_{name}", torch.zeros_like(tensor))
+
+
 def test_tensors_of_all_dtypes_are_restored_bit_for_bit():
-    module = nn.Module()
-    for name, tensor in TENSORS.items():
-        module.register_buffer(f"its_{name}", tensor)
-    loaded = from_numpy_shell(to_numpy_shell(module))
+    net = make_net(Typed)
+    net.module_.load_state_dict({f"its_{name}": t for name, t in TENSORS.items()})
+    loaded = pickle.loads(pickle.dumps(net)).module_
     for name, tensor in TENSORS.items():
         found = getattr(loaded, f"its_{name}")
         assert found.dtype == tensor.dtype
         assert torch.equal(found, tensor)
-        assert found.stride() == tensor.clone().stride()
+        assert found.stride() == tensor.stride()
 
 
 @pytest.fixture(scope="module")

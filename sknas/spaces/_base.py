@@ -120,6 +120,9 @@ class Space(BaseEstimator, ABC):
     def build(self, architecture: Architecture, task: TaskSpec) -> nn.Module:
         """Build the untrained network of an architecture.
 
+        A network that is loaded from a file is built again: all that a training changes
+        must be in its `state_dict`.
+
         Parameters
         ----------
         architecture : Architecture

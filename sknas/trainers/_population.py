@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from sknas._history import Proposal, Trial
-from sknas._problem import Problem, RunContext
-from sknas._training.isolation import isolated
+from sknas._history import Architecture, Proposal, Trial
+from sknas._problem import Problem, RunContext, TaskSpec
 from sknas._training.optimizer import find_recipe
 from sknas._validation import reject
 from sknas.nets import TableModule
@@ -169,14 +168,22 @@ class PopulationTrainer(Trainer):
 
     def to_networks(self, trial: Trial) -> tuple[TensorNet, ...]:
         assert trial.networks is not None
-        space, architecture = self.space_, trial.architecture
+        architecture = trial.architecture
         tasks = [fold.task for fold in self.problem_.folds]
-        layout = space.layout(architecture, tasks)
+        layout = self.space_.layout(architecture, tasks)
         nets = []
-        with isolated(0, "cpu"):
-            for task, state in zip(tasks, trial.networks, strict=True):
-                net = space.build_batch([architecture], task, layout)
-                net.load_state_dict(state)
-                module = TableModule(space.features(architecture, task, layout), net)
-                nets.append(to_inference_net(module, architecture, task))
+        for task, state in zip(tasks, trial.networks, strict=True):
+            net = to_inference_net(
+                self.space_, architecture, task, build_alone, layout=layout
+            )
+            net.module_.net.load_state_dict(state)
+            nets.append(net)
         return tuple(nets)
+
+
+def build_alone(
+    space: Space, architecture: Architecture, task: TaskSpec, layout: Any
+) -> TableModule:
+    """Build one network of a batch, with the features that it reads."""
+    net = space.build_batch([architecture], task, layout)
+    return TableModule(space.features(architecture, task, layout), net)

@@ -11,7 +11,6 @@ from sknas._budget import IMAGE_COST, TABLE_COST
 from sknas._history import Proposal, Trial
 from sknas._problem import Problem, RunContext
 from sknas._scoring.folds import score_networks
-from sknas._training.isolation import isolated
 from sknas._validation import reject
 from sknas.spaces import Space
 from sknas.trainers._advance import advance_all
@@ -104,11 +103,10 @@ class SkorchTrainer(Trainer):
     def to_networks(self, trial: Trial) -> tuple[TensorNet, ...]:
         assert trial.networks is not None
         nets = []
-        with isolated(0, "cpu"):
-            for fold, state in zip(self.problem_.folds, trial.networks, strict=True):
-                module = self.space_.build(trial.architecture, fold.task)
-                module.load_state_dict(state)
-                nets.append(to_inference_net(module, trial.architecture, fold.task))
+        for fold, state in zip(self.problem_.folds, trial.networks, strict=True):
+            net = to_inference_net(self.space_, trial.architecture, fold.task)
+            net.module_.load_state_dict(state)
+            nets.append(net)
         return tuple(nets)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,18 +16,16 @@ from skorch.callbacks import Callback
 from skorch.utils import get_map_location
 from torch import Tensor, nn
 
-from sknas._history import Cause
+from sknas._history import Architecture, Cause
 from sknas._problem import TaskSpec
-from sknas._training.isolation import DivergedError
+from sknas._training.isolation import DivergedError, isolated
 from sknas._training.loss import WeightedLoss
-from sknas._training.optimizer import Optimizer
 from sknas._training.schedules import Length, n_cycles
 from sknas.nets import Dropout
-from sknas.nets._arrays import from_numpy_shell, to_numpy_shell
 from sknas.nets._microbatch import micro_batches
+from sknas.spaces import Space
 from sknas.trainers._group import State
 
-OWN_MODULES, KEPT = ("module_", "criterion_"), "kept_modules"
 MAX_ROWS = 1_024  # rows that are evaluated at once
 MAX_PIXELS = 2**19  # pixels evaluated at once; a map of 64 channels of them is 128 MiB
 
@@ -56,6 +54,7 @@ class TensorNet(NeuralNet):
     precision: torch.dtype | None = None
     n_micro_batches = 1
     step = 0
+    optimizer_: Any
 
     @property
     def _default_callbacks(self) -> list[Any]:
@@ -66,28 +65,29 @@ class TensorNet(NeuralNet):
         # file format that runs no code can keep it.
         state = self.__dict__.copy()
         if self.initialized_:
-            del state["module"], state["criterion"]  # they are module_ and criterion_
-            state[KEPT] = {
-                name: to_numpy_shell(state.pop(name)) for name in OWN_MODULES
-            }
+            state |= {"module_": to_arrays(self.module_), "criterion_": None}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        if KEPT in state:
-            # As in skorch, a net whose GPU is missing is loaded on the CPU.
-            device = get_map_location(state["device"])
-            state["device"] = str(device)
-            for name, shell in state.pop(KEPT).items():
-                module = from_numpy_shell(shell).to(device)
-                state[name] = state[name.rstrip("_")] = module
         self.__dict__.update(state)
+        if self.initialized_:
+            arrays = self.module_
+            with isolated(0, "cpu"):
+                self.initialize_module().initialize_criterion()
+            # torch.tensor copies: the array may be a memory map of a read-only file.
+            self.module_.load_state_dict(
+                {n: torch.tensor(a) for n, a in arrays.items()}
+            )
+            # As in skorch, a net whose GPU is missing is loaded on the CPU.
+            self.device = str(get_map_location(state["device"]))
+            self.module_.to(self.device).eval()
+            self.criterion_.to(self.device)
 
     def get_iterator(self, dataset: Any, training: bool = False) -> Any:
         return dataset.X if training else super().get_iterator(dataset, training)
 
     def initialize_optimizer(self, triggered_directly: Any = None) -> TensorNet:
-        self.optimizer_ = Optimizer(self.module_, [self.optimizer])
+        self.optimizer_ = None  # made for a training, once the first weights are known
         return self
 
     def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Tensor]:
@@ -224,6 +224,15 @@ def state_of(module: nn.Module) -> State:
     return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
 
 
+def to_arrays(module: nn.Module) -> dict[str, np.ndarray]:
+    """Return parameters and buffers as arrays."""
+    return {
+        # NumPy has no bfloat16; float32 holds its values exactly.
+        name: (t.float() if t.dtype == torch.bfloat16 else t).cpu().contiguous().numpy()
+        for name, t in module.state_dict().items()
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class Snapshot:
     """A network at a step where the learning rate is zero.
@@ -246,37 +255,66 @@ class Snapshot:
     seconds: float
 
 
+def build_network(
+    space: Space, architecture: Architecture, task: TaskSpec
+) -> nn.Module:
+    return space.build(architecture, task)
+
+
 def to_inference_net(
-    module: nn.Module, architecture: Mapping[str, Any], task: TaskSpec
+    space: Space,
+    architecture: Architecture,
+    task: TaskSpec,
+    build: Callable[..., nn.Module] = build_network,
+    **options: Any,
 ) -> TensorNet:
-    """Wrap a trained module in a skorch net on the CPU.
+    """Build a network in a skorch net that predicts, on the CPU.
+
+    Load what was trained into its `module_`. A file holds these arguments and the
+    `state_dict` of the network, which is built again when the file is loaded.
 
     Parameters
     ----------
-    module : nn.Module
-        Maps encoded rows to (1, N, C); it is moved to the CPU.
-    architecture : mapping of str to value
-        Its training choices, with which the net could be trained again.
+    space : Space
+        Builds the network.
+    architecture : Architecture
+        Its architecture.
     task : TaskSpec
-        The task that it was built for.
+        The task that it is built for.
+    build : callable, default=build_network
+        (space, architecture, task, **options) -> network, which maps encoded rows to
+        (1, N, C).
+    **options
+        Further arguments of `build`.
 
     Returns
     -------
     TensorNet
         Ready to predict.
     """
-    net = wrap(module, architecture, task)
+    options = {f"module__{name}": option for name, option in options.items()}
+    with isolated(0, "cpu"):
+        net = wrap(space, architecture, task, build, **options)
     prepare_inference(net)
     return net
 
 
 def wrap(
-    module: nn.Module, architecture: Mapping[str, Any], task: TaskSpec, **options: Any
+    space: Space,
+    architecture: Architecture,
+    task: TaskSpec,
+    build: Callable[..., nn.Module] = build_network,
+    **options: Any,
 ) -> TensorNet:
-    smoothing = architecture.get("label_smoothing", 0.0)
+    """Build a network in a skorch net."""
     return TensorNet(
-        module,
-        criterion=WeightedLoss(task.kind, (smoothing,)),
+        build,
+        module__space=space,
+        module__architecture=architecture,
+        module__task=task,
+        criterion=WeightedLoss,
+        criterion__kind=task.kind,
+        criterion__label_smoothing=(architecture.get("label_smoothing", 0.0),),
         optimizer=architecture,
         train_split=None,
         verbose=0,
@@ -286,7 +324,7 @@ def wrap(
 
 def prepare_inference(net: TensorNet) -> None:
     """Drop what only training needs; a net on the CPU can be loaded anywhere."""
-    net.optimizer_ = None  # type: ignore[assignment]
+    net.optimizer_ = None
     if net.callbacks_:
         net.set_params(callbacks=None)
     net.callbacks_ = []

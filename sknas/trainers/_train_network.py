@@ -15,7 +15,7 @@ from sknas._history import Architecture, Proposal
 from sknas._problem import Fold, Problem, Rows, RunContext, TaskSpec
 from sknas._training.batches import Batches, count_batches
 from sknas._training.isolation import isolated
-from sknas._training.optimizer import find_recipe
+from sknas._training.optimizer import Optimizer, find_recipe
 from sknas._training.schedules import Length, cycle_ends, n_cycles, training_length
 from sknas._training.seeds import random_state, set_random_state
 from sknas.nets import InitializedModule
@@ -170,12 +170,11 @@ def train_network(
 
 def restore_network(training: Training, state: State) -> TrainedNetwork:
     """Return the outcome of a training that ended with these parameters."""
-    with isolated(0, "cpu"):
-        architecture = Architecture(training.architecture)
-        module = training.space.build(architecture, training.task)
-        module.load_state_dict(state)
-    net = to_inference_net(module, architecture, training.task)
-    return TrainedNetwork(net, [], False, _count(module), NetworkState(0, state, []))
+    architecture = Architecture(training.architecture)
+    net = to_inference_net(training.space, architecture, training.task)
+    net.module_.load_state_dict(state)
+    n_params = _count(net.module_)
+    return TrainedNetwork(net, [], False, n_params, NetworkState(0, state, []))
 
 
 def _count(module: nn.Module) -> int:
@@ -193,7 +192,6 @@ def _train(
     x, y, weight = (
         torch.tensor(array, device=device) for array in (train.x, train.y, train.weight)
     )
-    module = _make_module(training, x, start)
     due, last = _stops(training, length)
     n_taken = 0 if start is None else start.n_snapshots
     watched = x[:0] if valid_x is None else torch.tensor(valid_x, device=device)
@@ -201,7 +199,7 @@ def _train(
     validation = ValidationSnapshots(watched, due, length.n_steps)
     final_share = training.stop if training.is_final else None
     schedule = LRSchedule(length, last, training.deadline, final_share)
-    net = _make_net(training, module, [validation, schedule], start)
+    net = _make_net(training, x, [validation, schedule], start)
     weight = (weight / weight.mean()).to(torch.float32)
     batch_size = training.architecture.get("batch_size", 256)
     n_batches = count_batches(len(train), total, batch_size)
@@ -215,12 +213,12 @@ def _train(
         pass  # fit_loop lets Ctrl-C through, which fit would not
     state = NetworkState(
         net.step,
-        state_of(module),
+        state_of(net.module_),
         net.optimizer_.state_dict(),
         random_state(device),
         n_taken + len(validation.snapshots),
     )
-    is_truncated, n_params = net.step < last, _count(module)
+    is_truncated, n_params = net.step < last, _count(net.module_)
     prepare_inference(net)
     return TrainedNetwork(net, validation.snapshots, is_truncated, n_params, state)
 
@@ -248,31 +246,28 @@ def _stops(training: Training, length: Length) -> tuple[list[int], int]:
     return steps, steps[-1]
 
 
-def _make_module(
-    training: Training, x: Tensor, start: NetworkState | None
-) -> nn.Module:
-    """Return the network on its device, initialised or as it was at `start`."""
-    architecture = training.architecture
-    module = training.space.build(Architecture(architecture), training.task)
-    module.to(training.device)
-    if start is not None:
-        module.load_state_dict(start.parameters)
-    elif isinstance(module, InitializedModule):
-        module.initialize(find_recipe(architecture).init, x[:N_STARTING])
-    return module
-
-
 def _make_net(
     training: Training,
-    module: nn.Module,
+    x: Tensor,
     callbacks: Sequence[Callback],
     start: NetworkState | None,
 ) -> TensorNet:
-    """Return a skorch net of a module, ready to train on."""
-    options = {"callbacks": callbacks, "device": training.device}
-    net = wrap(module, training.architecture, training.task, **options)
+    """Return a skorch net ready to train, initialised or as it was at `start`."""
+    architecture = Architecture(training.architecture)
+    net = wrap(
+        training.space,
+        architecture,
+        training.task,
+        callbacks=callbacks,
+        device=training.device,
+    )
     net.precision = training.precision
     net.n_micro_batches = training.n_micro_batches
+    if start is not None:
+        net.module_.load_state_dict(start.parameters)
+    elif isinstance(net.module_, InitializedModule):
+        net.module_.initialize(find_recipe(architecture).init, x[:N_STARTING])
+    net.optimizer_ = Optimizer(net.module_, [architecture])
     if start is not None:
         assert start.rng is not None
         net.step = start.step

@@ -223,9 +223,9 @@ class OutsideTrainer(Trainer):
     def to_networks(self, trial):
         networks = []
         for fold, state in zip(self.problem_.folds, trial.networks, strict=True):
-            net = self.space_.build(trial.architecture, fold.task)
-            net.load_state_dict(state)
-            networks.append(to_inference_net(net, trial.architecture, fold.task))
+            net = to_inference_net(self.space_, trial.architecture, fold.task)
+            net.module_.load_state_dict(state)
+            networks.append(net)
         return tuple(networks)
 
     def _trial(self, proposal):
