@@ -36,7 +36,6 @@ from sknas.spaces import CellSpace, TableSpace
 from sknas.strategies import GradientStrategy
 from sknas.strategies.gradient.presets import PRESETS
 from sknas.strategies.gradient.progress import TimeBudget
-from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
 from sknas.trainers import SkorchTrainer
@@ -237,7 +236,7 @@ def step(preset):
             settings,
             split,
             TimeBudget(N_TIMED, SECONDS),
-            Snapshots(RunContext().store, "cpu", 64),
+            RunContext().store,
             is_adaptive=False,
             arch_lr=None,
         )

@@ -12,7 +12,7 @@ end:I                  stop reason, where there is no batch I        recorder
 cohort:RUNG:N,N,...    trial states of a group at the end of a rung  trainers
 cohort:promoted:N:I    members promoted by halving I of a cohort     trainers
 supernet               results of a search by gradient               strategies
-supernet-state         state of a supernet in training               strategies
+supernet-state:B       supernet in training with batches of B rows   strategies
 refit:SEED:STOP        a network trained on all rows                 ensemble
 dropped                keys whose values were deleted                store
 =====================  ============================================  ==========
@@ -25,7 +25,7 @@ from collections.abc import Iterable
 SEED = "seed"
 COHORT = "cohort"  # prefix of the states that are dropped when a batch is done
 SUPERNET = "supernet"
-SUPERNET_STATE = "supernet-state"
+SUPERNET_STATE = "supernet-state"  # prefix, dropped after the training
 DROPPED = "dropped"
 
 
@@ -62,6 +62,11 @@ def group(rung: int, numbers: Iterable[int]) -> str:
 def promoted(first_number: int, n_halvings: int) -> str:
     """Return the key of the members of a cohort that are promoted by a halving."""
     return f"{COHORT}:promoted:{first_number}:{n_halvings}"
+
+
+def supernet_state(batch_size: int) -> str:
+    """Return the key of a supernet in training."""
+    return f"{SUPERNET_STATE}:{batch_size}"
 
 
 def refit(seed: int, stop: float) -> str:

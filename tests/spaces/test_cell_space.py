@@ -16,7 +16,6 @@ from sknas.spaces._known import PUBLISHED_CELLS
 from sknas.strategies import BayesianStrategy, GradientStrategy
 from sknas.strategies.gradient.presets import PRESETS
 from sknas.strategies.gradient.progress import TimeBudget
-from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
 
@@ -352,7 +351,7 @@ def test_a_supernet_learns_from_uint8_images(rng):
             PRESETS["darts"],
             split,
             TimeBudget(25, np.inf),
-            Snapshots(NullStore(), "cpu", 64),
+            NullStore(),
             is_adaptive=False,
             arch_lr=None,
         )

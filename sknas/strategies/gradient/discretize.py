@@ -134,7 +134,7 @@ def perturbation_architecture(
     # Inputs of nodes are never removed: the edges they feed rank them.
     names = [name for name, choice in choices.items() if choice.is_staged]
     n_tuning_steps = max(1, budget.n_steps // len(names))
-    order = trainer.snapshots.once(lambda: torch.randperm(len(names)).tolist())
+    order = trainer.once(lambda: torch.randperm(len(names)).tolist())
     for n_made, index in enumerate(order):
         name = names[index]
         active = trainer.alphas.active[name]
@@ -147,7 +147,7 @@ def perturbation_architecture(
         weights[name] = _one_hot(weights[name], chosen[name])
         seconds = budget.seconds_left / (len(names) - n_made)
         tuning = TimeBudget(n_tuning_steps, TUNING_SHARE * seconds)
-        trainer.snapshots.once(partial(trainer.tune, weights, tuning, lr))
+        trainer.once(partial(trainer.tune, weights, tuning, lr))
     _score_chosen(trainer, weights, chosen, shares, names, budget)
     return DiscreteArchitecture(chosen, shares)
 
@@ -213,7 +213,7 @@ def perturbation_scores(
     def evaluate(weights: dict[str, MixtureWeights]) -> float | None:
         forward = trainer.forward_with(weights)
         loss = partial(trainer.split.evaluate, forward, budget)
-        found: float | None = trainer.snapshots.once(loss)
+        found: float | None = trainer.once(loss)
         return found
 
     trainer.net.eval()
@@ -267,7 +267,7 @@ def rank_by_retraining(
     losses = []
     for index, architecture in enumerate(architectures):
         n_left = len(architectures) - index
-        found = trainer.snapshots.once(partial(loss, architecture, n_left))
+        found = trainer.once(partial(loss, architecture, n_left))
         if found is None:
             return list(architectures)
         losses.append(found)

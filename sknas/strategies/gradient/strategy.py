@@ -40,7 +40,6 @@ from sknas.strategies.gradient.presets import PRESETS, Preset
 from sknas.strategies.gradient.progress import TimeBudget
 from sknas.strategies.gradient.regularizers import REGULARISERS
 from sknas.strategies.gradient.relaxations import RELAXATIONS
-from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
 
@@ -335,17 +334,19 @@ class GradientStrategy(Strategy):
         return run_with_memory_retry(attempts, self.context_.device)
 
     def _train_and_derive(self, seed: int, batch_size: int) -> dict[str, Any]:
-        device = self.context_.device
-        snapshots = Snapshots(self.context_.store, device, batch_size)
-        seconds = self.context_.seconds_left + snapshots.seconds
-        seconds = self.time_share * max(seconds, 0.0)
+        state = self.context_.store.get(keys.supernet_state(batch_size))
+        used = 0.0 if state is None else state["budget"]["seconds_used"]
+        seconds = self.time_share * max(self.context_.seconds_left + used, 0.0)
         is_argmax = self.settings_.discretisation == "argmax"
         share = 1.0 if is_argmax else SEARCH_SHARE
-        with isolated(seed, device):
-            trainer = self._make_trainer(seed, batch_size, share * seconds, snapshots)
+        with isolated(seed, self.context_.device):
+            trainer = self._make_trainer(seed, batch_size, share * seconds)
+            if state is not None:
+                trainer.load_state_dict(state)
+            del state  # it is as large as the supernet
             self._train(trainer)
-            remaining = TimeBudget(trainer.budget.n_steps, (1 - share) * seconds)
-            snapshots.track("remaining", remaining)
+            seconds -= trainer.budget.seconds_used
+            remaining = TimeBudget(trainer.budget.n_steps, seconds)
             derived, is_undecided = self._derive(trainer, remaining)
         return {
             "trajectory_": trainer.records.trajectory(trainer.net.choices),
@@ -370,7 +371,7 @@ class GradientStrategy(Strategy):
         }
 
     def _make_trainer(
-        self, seed: int, batch_size: int, seconds: float, snapshots: Snapshots
+        self, seed: int, batch_size: int, seconds: float
     ) -> SupernetTrainer:
         settings = replace(self.settings_, batch_size=batch_size)
         fold, device = self.problem_.folds[0], self.context_.device
@@ -386,7 +387,7 @@ class GradientStrategy(Strategy):
             settings,
             split,
             TimeBudget(n_steps, seconds),
-            snapshots,
+            self.context_.store,
             is_adaptive=fold.task.image is None,
             arch_lr=self.arch_lr,
             derive=partial(self._argmax_values, net) if can_converge else None,
@@ -408,7 +409,7 @@ class GradientStrategy(Strategy):
         return net.architecture(derived.chosen, derived.shares)
 
     def _train(self, trainer: SupernetTrainer) -> None:
-        if not trainer.snapshots.once(trainer.run):
+        if not trainer.once(trainer.run):
             budget = trainer.budget
             warn_user(
                 f"After {budget.step} of {budget.n_steps} steps the loss of the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sknas._checkpoint import keys
+from sknas._problem import Store
 from sknas._training.seeds import random_state, set_random_state
 from sknas.nets import MixtureWeights, Supernet
 from sknas.nets._supernet import Mix
@@ -28,19 +31,20 @@ from sknas.strategies.gradient.progress import SearchProgress, TimeBudget
 from sknas.strategies.gradient.records import SearchRecords
 from sknas.strategies.gradient.regularizers import REGULARISERS
 from sknas.strategies.gradient.relaxations import RELAXATIONS
-from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit, Forward, endless
 
 N_RECORDS = 100  # records of the shares in a search
 STEPS_PER_EIGENVALUE, MAX_EIGENVALUES = 100, 5
 N_POWER_STEPS = 4  # steps of the power iteration for an eigenvalue
+SECONDS_APART = 10.0  # minimum time between two saved states
 
 
 class SupernetTrainer:
     """Trains the weights and the alphas of a supernet in turn.
 
     Each step updates the alphas by the loss on their rows, then the weights by the loss
-    on theirs.
+    on theirs. The state is kept in a store every few seconds; a trainer that loads it
+    goes on as if it had never stopped.
 
     Parameters
     ----------
@@ -52,8 +56,8 @@ class SupernetTrainer:
         Rows of the weights and of the alphas.
     budget : TimeBudget
         Length of the training.
-    snapshots : Snapshots
-        Tracks the trainer, and restores it after an interruption.
+    store : Store
+        Keeps the state.
     is_adaptive : bool
         True if weights are trained by AdamW, False if by SGD with momentum.
     arch_lr : float or None
@@ -74,14 +78,14 @@ class SupernetTrainer:
         settings: Preset,
         split: BilevelSplit,
         budget: TimeBudget,
-        snapshots: Snapshots,
+        store: Store,
         *,
         is_adaptive: bool,
         arch_lr: float | None,
         derive: Callable[[dict[str, np.ndarray]], Any] | None = None,
     ) -> None:
         self.net, self.settings, self.split, self.budget = net, settings, split, budget
-        self.snapshots, self.is_adaptive = snapshots, is_adaptive
+        self.store, self.is_adaptive = store, is_adaptive
         self.arch_lr, self.derive = arch_lr, derive
         net.dropout = settings.dropout
         device = str(split.x.device)
@@ -101,8 +105,10 @@ class SupernetTrainer:
         self.records = SearchRecords(np.empty((0, n_alphas), np.float32))
         self._direction = torch.randn(n_alphas).to(device)
         self._stage = 0
-        self._n_extra_steps = 0  # steps of the current `tune` or `fit`
-        snapshots.track("trainer", self)
+        self._results: list[Any] = []
+        self._n_results = 0
+        self._saved_at = time.monotonic()
+        self._devices = ("cpu", device)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the training changes."""
@@ -117,11 +123,12 @@ class SupernetTrainer:
             "arch_batch": self.arch_batches.step,
             "direction": self._direction,
             "stage": self._stage,
-            "n_extra_steps": self._n_extra_steps,
+            "results": self._results,
+            "random": [random_state(device) for device in self._devices],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from the state of another trainer with the same parameters."""
+        """Continue from the state of another trainer, and of torch's random numbers."""
         self.net.load_state_dict(state["net"])
         self.alphas.load_state_dict(state["alphas"])
         self.arch_optimizer.load_state_dict(state["arch_optimizer"])
@@ -132,7 +139,27 @@ class SupernetTrainer:
         self.arch_batches.step = state["arch_batch"]
         self._direction.copy_(state["direction"])
         self._stage = state["stage"]
-        self._n_extra_steps = state["n_extra_steps"]
+        self._results = state["results"]
+        for device, random in zip(self._devices, state["random"], strict=True):
+            set_random_state(device, random)
+
+    def once(self, compute: Callable[[], Any]) -> Any:
+        """Return the result of a function, or that in the loaded state if it has one.
+
+        Results are identified by the order of the calls.
+        """
+        self._n_results += 1
+        if self._n_results > len(self._results):
+            self._results.append(compute())
+            self._save_if_due()
+        return self._results[self._n_results - 1]
+
+    def _save_if_due(self) -> None:
+        """Keep the state, unless the last one is recent."""
+        if time.monotonic() - self._saved_at >= SECONDS_APART:
+            key = keys.supernet_state(self.settings.batch_size)
+            self.store.put(key, self.state_dict())
+            self._saved_at = time.monotonic()
 
     def run(self) -> bool:
         """Train to the end of the budget; return False if a loss is not finite."""
@@ -150,7 +177,7 @@ class SupernetTrainer:
                 return False
             self.budget.step += 1
             self._observe(progress)
-            self.snapshots.save_if_due()
+            self._save_if_due()
         return True
 
     def _is_warm(self, progress: SearchProgress) -> bool:
@@ -309,10 +336,7 @@ class SupernetTrainer:
         """Train another network on the rows of the weights."""
         parameters = [p for p in net.parameters() if p.requires_grad]
         optimizer = weight_optimizer(parameters, self.is_adaptive)
-        self.snapshots.track("fitted", net)
-        self.snapshots.track("fitted_optimizer", optimizer)
         self._train(net, net, optimizer, budget, None)
-        self.snapshots.untrack("fitted", "fitted_optimizer")
 
     def _train(
         self,
@@ -327,14 +351,10 @@ class SupernetTrainer:
         Return False if a loss is not finite.
         """
         net.train()
-        budget.step = self._n_extra_steps
         is_finite = True
         while is_finite and budget.progress < 1:
             loss = self.split.loss(forward, next(self._weight_rows))
             rate = self._lr(budget.progress) if lr is None else lr
             is_finite = self._descend(loss, optimizer, rate)
             budget.step += 1
-            self._n_extra_steps = budget.step
-            self.snapshots.save_if_due()
-        self._n_extra_steps = 0
         return is_finite

@@ -45,7 +45,6 @@ from sknas.strategies.gradient.regularizers import (
     zero_one,
 )
 from sknas.strategies.gradient.relaxations import RELAXATIONS
-from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit, stratified_split
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
 
@@ -533,7 +532,7 @@ def test_perturbation_needs_no_alphas():
         replace(PRESETS["darts"], warmup=0.99, lr=0.02),
         split,
         TimeBudget(60, np.inf),
-        Snapshots(NullStore(), "cpu", 64),
+        NullStore(),
         is_adaptive=True,
         arch_lr=None,
     )

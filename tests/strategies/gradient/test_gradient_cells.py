@@ -16,7 +16,6 @@ from sknas.strategies.gradient.alphas import Alphas
 from sknas.strategies.gradient.presets import PRESETS
 from sknas.strategies.gradient.progress import TimeBudget
 from sknas.strategies.gradient.relaxations import RELAXATIONS
-from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
 
@@ -102,7 +101,7 @@ def test_only_weight_steps_update_running_statistics(monkeypatch, preset):
         PRESETS[preset],
         BilevelSplit(problem.folds[0].train, problem.task, "cpu", rng, True),
         TimeBudget(6, math.inf),
-        Snapshots(NullStore(), "cpu", 16),
+        NullStore(),
         is_adaptive=False,
         arch_lr=None,
     )

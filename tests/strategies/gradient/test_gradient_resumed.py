@@ -15,7 +15,7 @@ from sknas._problem import Fold, ImageSpec, Problem, Rows, RunContext, Store, Ta
 from sknas.exceptions import SearchWarning
 from sknas.spaces import CellSpace, TableSpace
 from sknas.strategies import GradientStrategy
-from sknas.strategies.gradient import resume
+from sknas.strategies.gradient import supernet_trainer
 from sknas.strategies.gradient.discretize import (
     DISCRETISATIONS,
     perturbation_scores,
@@ -23,7 +23,6 @@ from sknas.strategies.gradient.discretize import (
 )
 from sknas.strategies.gradient.presets import PRESETS
 from sknas.strategies.gradient.progress import TimeBudget
-from sknas.strategies.gradient.resume import Snapshots
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
 
@@ -85,7 +84,8 @@ class MortalStore(Store):
     def put(self, key, value):
         self.n_put += 1
         is_last = self.n_put == self.n_left
-        if key != keys.SUPERNET_STATE or is_last:  # later snapshots replace the others
+        # Later states replace the others.
+        if not key.startswith(keys.SUPERNET_STATE) or is_last:
             self.store.put(key, value)
         if is_last:
             raise KilledError
@@ -104,7 +104,7 @@ def trainers(monkeypatch):
         created.append(trainer)
 
     monkeypatch.setattr(SupernetTrainer, "__init__", make)
-    monkeypatch.setattr(resume, "SECONDS_APART", 0.0)
+    monkeypatch.setattr(supernet_trainer, "SECONDS_APART", 0.0)
     return created
 
 
@@ -158,7 +158,7 @@ def check_resumed(folder, trainers, strategy, search):
     assert torch.equal(first.alphas.vector, last.alphas.vector)
     assert first.budget.step == last.budget.step == N_STEPS
     for name in ("whole", "killed"):
-        assert FileStore(folder / name).get(keys.SUPERNET_STATE) is None
+        assert FileStore(folder / name).get(keys.supernet_state(32)) is None
 
 
 def cases():
@@ -200,7 +200,7 @@ def test_a_finished_search_is_not_repeated(tmp_path, trainers):
     assert_same(first, again)
 
 
-# ------------------------------------------------------------------------ snapshots
+# ------------------------------------------------------------------------ time
 
 
 class Ticks:
@@ -211,113 +211,39 @@ class Ticks:
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
-class Holder:
-    """An object whose state is a tensor and a string."""
-
-    def __init__(self):
-        self.tensor, self.word = torch.zeros(2), "new"
-
-    def state_dict(self):
-        return {"tensor": self.tensor, "word": self.word}
-
-    def load_state_dict(self, state):
-        self.tensor, self.word = state["tensor"], state["word"]
-
-
-def test_packed_tensors_are_restored():
-    state = {
-        "net": {"weight": torch.randn(2, 3), "count": torch.tensor(4), "none": None},
-        "states": [{"step": torch.zeros(())}, {}, {"mean": torch.randn(2).double()}],
-        "word": "x",
-    }
-    packed = resume.pack(state)
-    assert len(packed["tensors"]) == 3  # one per type
-    found = resume.unpack(packed)
-    assert found["word"] == "x" and found["net"]["none"] is None
-    torch.testing.assert_close(found["net"]["weight"], state["net"]["weight"])
-    assert found["net"]["count"].item() == 4
-    assert found["states"][:2] == [{"step": torch.zeros(())}, {}]
-    torch.testing.assert_close(found["states"][2], state["states"][2])
-
-
-def test_snapshots_are_ten_seconds_apart_and_the_last_one_is_kept(
-    tmp_path, monkeypatch
-):
-    clock, held = Ticks(monkeypatch), Holder()
-    snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-    snapshots.track("held", held)
-    for second in range(35):
-        clock.now = second
-        held.tensor += 1
-        snapshots.save_if_due()
-    assert len((tmp_path / "journal.jsonl").read_text().splitlines()) == 3
-    assert len(list(tmp_path.glob("*.pt"))) == 1
-    again = Holder()
-    snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-    snapshots.track("held", again)
-    assert again.tensor.tolist() == [31, 31]
-    assert snapshots.seconds == 30
-
-
-def test_a_snapshot_of_another_batch_size_is_ignored(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "SECONDS_APART", 0.0)
-    held = Holder()
-    held.word = "old"
-    for batch_size, expected in ((8, "old"), (4, "new")):
-        snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-        snapshots.track("held", held)
-        snapshots.save_if_due()
-        again = Holder()
-        Snapshots(FileStore(tmp_path), "cpu", batch_size).track("held", again)
-        assert again.word == expected
-
-
-def test_results_are_restored_and_untracked_objects_dropped(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "SECONDS_APART", 0.0)
-    held = Holder()
-    snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-    snapshots.track("held", held)
-    assert snapshots.once(lambda: 0.1) == 0.1
-    held.word = "old"
-    snapshots.untrack("held")
-    assert snapshots.once(lambda: None) is None
-    again = Snapshots(FileStore(tmp_path), "cpu", 8)
-    other = Holder()
-    again.track("held", other)
-    assert other.word == "new"
-    assert [again.once(lambda: 7) for _ in range(3)] == [0.1, None, 7]
-
-
-def test_the_random_state_is_restored(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume, "SECONDS_APART", 0.0)
-    torch.manual_seed(0)
-    snapshots = Snapshots(FileStore(tmp_path), "cpu", 8)
-    snapshots.track("held", Holder())
-    torch.rand(3)
-    snapshots.save_if_due()
-    expected = torch.rand(3)
-    Snapshots(FileStore(tmp_path), "cpu", 8).track("held", Holder())
-    assert torch.equal(torch.rand(3), expected)
-
-
-def test_time_before_an_interruption_is_counted(tmp_path, monkeypatch, trainers):
-    """Two runs together take a third of the time."""
-    ticks = Ticks(monkeypatch)
-    usual = SupernetTrainer._move_weights
+@pytest.fixture
+def slow_steps(monkeypatch):
+    """A clock by which each step of the weights takes a second."""
+    ticks, usual = Ticks(monkeypatch), SupernetTrainer._move_weights
 
     def slow(trainer, *args):
         ticks.now += 1.0
         return usual(trainer, *args)
 
     monkeypatch.setattr(SupernetTrainer, "_move_weights", slow)
+    return ticks
+
+
+def test_a_supernet_is_saved_every_ten_seconds(tmp_path, slow_steps):
+    search = GradientStrategy("darts", batch_size=64), PlantedSpace()
+    store = MortalStore(tmp_path, 3)
+    with pytest.raises(KilledError):
+        proposed(*search, planted_problem(n_steps=100), store=store)
+    assert slow_steps.now == 30
+    state = FileStore(tmp_path).get(keys.supernet_state(64))
+    assert state["budget"] == {"step": 30, "seconds_used": 30.0}
+
+
+def test_time_before_an_interruption_is_counted(tmp_path, trainers, slow_steps):
+    """Two runs together take a third of the time."""
     search = GradientStrategy("darts"), PlantedSpace(), planted_problem(n_steps=10_000)
     whole, expected = proposed(*search, deadline=60.0)
     assert trainers[0].budget.step == 20
-    ticks.now = 0.0
+    slow_steps.now = 0.0
     with pytest.raises(KilledError):
         proposed(*search, deadline=60.0, store=MortalStore(tmp_path, 8))
     found, others = proposed(*search, deadline=60.0, store=FileStore(tmp_path))
-    assert trainers[-1].budget.step == 20 and ticks.now == 20.0
+    assert trainers[-1].budget.step == 20 and slow_steps.now == 20.0
     assert others == expected
     assert_same(found, whole)
 
@@ -379,6 +305,20 @@ def test_batches_are_smaller_after_running_out_of_memory(monkeypatch, trainers, 
     strategy, _ = proposed(strategy, PlantedSpace(), problem)
     assert [t.settings.batch_size for t in trainers] == [64, 32]
     assert strategy.derived_ and len(strategy.entropy_) > 1
+
+
+def test_a_training_with_smaller_batches_is_resumed(tmp_path, monkeypatch, trainers):
+    limit_memory(monkeypatch, 40, MemoryError())
+    search = GradientStrategy("darts", batch_size=64), PlantedSpace()
+    problem = planted_problem(n_steps=N_STEPS)
+    whole, expected = proposed(*search, problem)
+    for n_writes in (4, 3):
+        with pytest.raises(KilledError):
+            proposed(*search, problem, store=MortalStore(tmp_path, n_writes))
+    found, others = proposed(*search, problem, store=FileStore(tmp_path))
+    assert others == expected
+    assert_same(found, whole)
+    assert FileStore(tmp_path).get(keys.supernet_state(32)) is None
 
 
 def test_random_architectures_are_proposed_if_memory_does_not_suffice(monkeypatch):
