@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from functools import partial
 from numbers import Integral
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -41,7 +41,10 @@ from sknas._search.signals import Signals
 from sknas._validation import check_integer, check_positive, reject, short_repr
 from sknas.spaces import Space
 from sknas.strategies import Strategy
-from sknas.trainers import TensorNet, Trainer
+from sknas.trainers import Trainer
+
+if TYPE_CHECKING:
+    from sknas.trainers import TensorNet
 
 CHUNK_CELLS = 2**24  # encoded cells that `predict` holds at once
 

@@ -26,6 +26,12 @@ ROWS = (
 )
 APART = ({"strategies", "trainers"},)  # these must not import each other
 LEVEL = {part: level for level, row in enumerate(ROWS) for part in row}
+# Libraries that are imported by one module, which is itself imported when needed.
+BEHIND_ONE_MODULE = {
+    "skopt": "sknas.strategies.bayesian.surrogates",
+    "skorch": "sknas.trainers._skorch_net",
+    "tqdm": "sknas._search.progress",
+}
 MAX_LINES, MAX_DEPTH = 600, 3
 
 
@@ -38,20 +44,23 @@ def module_of(path):
     return ".".join(names).removesuffix(".__init__")
 
 
-def imported_parts(source):
-    """Return the parts of the package that a source imports, at any level."""
-    parts = set()
+def imported_names(source):
+    """Return the names of the modules that a source imports, at any level."""
+    names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports name the whole path"
             own = node.module == "sknas"
-            names = [f"sknas.{a.name}" for a in node.names] if own else [node.module]
-        else:
-            continue
-        parts |= {n.split(".")[1] for n in names if n.startswith("sknas.")}
-    return parts
+            names |= {f"sknas.{a.name}" for a in node.names} if own else {node.module}
+    return names
+
+
+def imported_parts(source):
+    """Return the parts of the package that a source imports, at any level."""
+    names = imported_names(source)
+    return {name.split(".")[1] for name in names if name.startswith("sknas.")}
 
 
 def own_classes():
@@ -99,6 +108,16 @@ def f():
     from sknas.encoding._table import Table
 """
     assert imported_parts(source) == {"nets", "spaces", "_checks", "encoding"}
+
+
+def test_libraries_are_behind_one_module():
+    users = {
+        (name.partition(".")[0], module_of(path))
+        for path in FILES
+        for name in imported_names(path.read_text())
+    }
+    found = {pair for pair in users if pair[0] in BEHIND_ONE_MODULE}
+    assert found == set(BEHIND_ONE_MODULE.items())
 
 
 def test_a_class_is_abstract_or_final():

@@ -39,7 +39,7 @@ from sknas.strategies.gradient.progress import TimeBudget
 from sknas.strategies.gradient.split import BilevelSplit
 from sknas.strategies.gradient.supernet_trainer import SupernetTrainer
 from sknas.trainers import SkorchTrainer
-from sknas.trainers._skorch_net import evaluate
+from sknas.trainers._snapshot import evaluate
 
 ALL = [*PRESETS, "random"]
 SEEDS = (0, 1, 2)

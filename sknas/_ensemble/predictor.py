@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from torch import nn
 from sknas._ensemble.calibration import apply_temperature
 from sknas._history import Architecture
 from sknas._training.isolation import one_thread
-from sknas.trainers import TensorNet
-from sknas.trainers._skorch_net import evaluate
+from sknas.trainers._snapshot import evaluate
+
+if TYPE_CHECKING:
+    from sknas.trainers import TensorNet
 
 
 @dataclass(frozen=True, eq=False)

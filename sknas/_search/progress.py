@@ -6,8 +6,6 @@ import time
 from types import TracebackType
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from sknas._history import History
 
 
@@ -33,6 +31,8 @@ class Progress:
         self.started = time.monotonic()
         self.bar: Any = None
         if verbose:
+            from tqdm.auto import tqdm  # needed for this alone
+
             shape = "{desc}: {percentage:3.0f}%|{bar:20}| {n:.0f}/{total:.0f} " + unit
             shape += " [{elapsed}<{remaining}{postfix}]"
             self.bar = tqdm(total=total, desc="search", bar_format=shape)

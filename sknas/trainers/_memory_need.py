@@ -15,7 +15,7 @@ from sknas._training.isolation import isolated
 from sknas.spaces import Space
 from sknas.trainers._batches import CHUNK, MAX_STORED, N_STARTING
 from sknas.trainers._schedule import Schedule
-from sknas.trainers._skorch_net import max_rows
+from sknas.trainers._snapshot import max_rows
 
 FLOAT = 4  # bytes of a number
 # Copies of the parameters: themselves, gradient, step, two moments of the optimiser,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +17,13 @@ from sknas.spaces import Space
 from sknas.trainers._advance import advance_all
 from sknas.trainers._base import Trainer
 from sknas.trainers._group import RECORDS, NetworkGroup, TrialState
+from sknas.trainers._inference_net import to_inference_net
 from sknas.trainers._loop import train_stacked
 from sknas.trainers._schedule import Schedule
-from sknas.trainers._skorch_net import TensorNet, to_inference_net
 from sknas.trainers._successive_halving import successive_halving
+
+if TYPE_CHECKING:
+    from sknas.trainers._skorch_net import TensorNet
 
 # Larger groups are no faster, and harder to spread over workers.
 MAX_NETWORKS = 40  # networks of a group

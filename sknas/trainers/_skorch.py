@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from sknas._budget import IMAGE_COST, TABLE_COST
 from sknas._history import Proposal, Trial
@@ -16,10 +17,14 @@ from sknas.spaces import Space
 from sknas.trainers._advance import advance_all
 from sknas.trainers._base import Trainer
 from sknas.trainers._group import RECORDS, NetworkGroup, TrialState
+from sknas.trainers._inference_net import to_inference_net
 from sknas.trainers._schedule import Schedule
-from sknas.trainers._skorch_net import Snapshot, TensorNet, to_inference_net
+from sknas.trainers._snapshot import Snapshot
 from sknas.trainers._successive_halving import successive_halving
 from sknas.trainers._train_network import TrainedNetwork, make_training, train_network
+
+if TYPE_CHECKING:
+    from sknas.trainers._skorch_net import TensorNet
 
 
 class SkorchTrainer(Trainer):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,18 +14,12 @@ from skorch.callbacks import Callback
 from skorch.utils import get_map_location
 from torch import Tensor, nn
 
-from sknas._history import Architecture, Cause
-from sknas._problem import TaskSpec
+from sknas._history import Cause
 from sknas._training.isolation import DivergedError, isolated
-from sknas._training.loss import WeightedLoss
 from sknas._training.schedules import Length, n_cycles
 from sknas.nets import Dropout
 from sknas.nets._microbatch import micro_batches
-from sknas.spaces import Space
-from sknas.trainers._group import State
-
-MAX_ROWS = 1_024  # rows that are evaluated at once
-MAX_PIXELS = 2**19  # pixels evaluated at once; a map of 64 channels of them is 128 MiB
+from sknas.trainers._snapshot import Snapshot, evaluate, state_of
 
 
 class TrainingEnd(Exception):  # noqa: N818 - an end is no error
@@ -127,6 +119,16 @@ class TensorNet(NeuralNet):
             raise DivergedError(Cause.DIVERGED)
 
 
+def fit_steps(net: TensorNet, batches: Any, last: int) -> None:
+    """Train a net up to a step, unless its callbacks end the training before."""
+    net.notify("on_train_begin", X=batches, y=None)
+    try:
+        if net.step < last:
+            net.fit_loop(batches)
+    except TrainingEnd:
+        pass  # fit_loop lets Ctrl-C through, which fit would not
+
+
 class LRSchedule(Callback):
     """Sets the learning rate and the dropout of each step, and ends the training.
 
@@ -218,12 +220,6 @@ class ValidationSnapshots(Callback):
         return Snapshot(share, output, state, time.monotonic() - started)
 
 
-def state_of(module: nn.Module) -> State:
-    """Return a copy of parameters and buffers, on the CPU."""
-    state = module.state_dict()
-    return {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-
-
 def to_arrays(module: nn.Module) -> dict[str, np.ndarray]:
     """Return parameters and buffers as arrays."""
     return {
@@ -231,118 +227,3 @@ def to_arrays(module: nn.Module) -> dict[str, np.ndarray]:
         name: (t.float() if t.dtype == torch.bfloat16 else t).cpu().contiguous().numpy()
         for name, t in module.state_dict().items()
     }
-
-
-@dataclass(frozen=True, eq=False)
-class Snapshot:
-    """A network at a step where the learning rate is zero.
-
-    Parameters
-    ----------
-    share : float
-        Share of the schedule that was done.
-    output : ndarray of shape (N, C)
-        Output for the validation rows.
-    state : dict of str to Tensor
-        Parameters and buffers.
-    seconds : float
-        Seconds of the evaluation.
-    """
-
-    share: float
-    output: np.ndarray
-    state: State
-    seconds: float
-
-
-def build_network(
-    space: Space, architecture: Architecture, task: TaskSpec
-) -> nn.Module:
-    return space.build(architecture, task)
-
-
-def to_inference_net(
-    space: Space,
-    architecture: Architecture,
-    task: TaskSpec,
-    build: Callable[..., nn.Module] = build_network,
-    **options: Any,
-) -> TensorNet:
-    """Build a network in a skorch net that predicts, on the CPU.
-
-    Load what was trained into its `module_`. A file holds these arguments and the
-    `state_dict` of the network, which is built again when the file is loaded.
-
-    Parameters
-    ----------
-    space : Space
-        Builds the network.
-    architecture : Architecture
-        Its architecture.
-    task : TaskSpec
-        The task that it is built for.
-    build : callable, default=build_network
-        (space, architecture, task, **options) -> network, which maps encoded rows to
-        (1, N, C).
-    **options
-        Further arguments of `build`.
-
-    Returns
-    -------
-    TensorNet
-        Ready to predict.
-    """
-    options = {f"module__{name}": option for name, option in options.items()}
-    with isolated(0, "cpu"):
-        net = wrap(space, architecture, task, build, **options)
-    prepare_inference(net)
-    return net
-
-
-def wrap(
-    space: Space,
-    architecture: Architecture,
-    task: TaskSpec,
-    build: Callable[..., nn.Module] = build_network,
-    **options: Any,
-) -> TensorNet:
-    """Build a network in a skorch net."""
-    return TensorNet(
-        build,
-        module__space=space,
-        module__architecture=architecture,
-        module__task=task,
-        criterion=WeightedLoss,
-        criterion__kind=task.kind,
-        criterion__label_smoothing=(architecture.get("label_smoothing", 0.0),),
-        optimizer=architecture,
-        train_split=None,
-        verbose=0,
-        **options,
-    ).initialize()
-
-
-def prepare_inference(net: TensorNet) -> None:
-    """Drop what only training needs; a net on the CPU can be loaded anywhere."""
-    net.optimizer_ = None
-    if net.callbacks_:
-        net.set_params(callbacks=None)
-    net.callbacks_ = []
-    net.module_.to("cpu").eval()
-    net.device = "cpu"
-
-
-@torch.no_grad()
-def evaluate(module: nn.Module, x: Tensor, n_micro_batches: int = 1) -> np.ndarray:
-    """Return the outputs (N, C) of one network, a bounded number of rows at a time."""
-    n_rows = max(1, max_rows(x.shape[1:]) // n_micro_batches)
-    parts = [module(part)[0] for part in x.split(n_rows)]
-    return torch.cat(parts).cpu().numpy()
-
-
-def max_rows(shape: Sequence[int]) -> int:
-    """Return how many rows of a shape are evaluated at once."""
-    if len(shape) == 1:
-        return MAX_ROWS
-    # Maps of images have many channels.
-    return max(1, min(MAX_ROWS, MAX_PIXELS // math.prod(shape)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from sknas._history import Architecture, Proposal
@@ -22,17 +21,11 @@ from sknas.nets import InitializedModule
 from sknas.spaces import Space
 from sknas.trainers._batches import N_STARTING, half_precision
 from sknas.trainers._group import NetworkState, State
-from sknas.trainers._skorch_net import (
-    LRSchedule,
-    Snapshot,
-    TensorNet,
-    TrainingEnd,
-    ValidationSnapshots,
-    prepare_inference,
-    state_of,
-    to_inference_net,
-    wrap,
-)
+from sknas.trainers._inference_net import prepare_inference, to_inference_net, wrap
+from sknas.trainers._snapshot import Snapshot, state_of
+
+if TYPE_CHECKING:
+    from sknas.trainers._skorch_net import TensorNet
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +180,9 @@ def _train(
     valid_x: np.ndarray | None,
     start: NetworkState | None,
 ) -> TrainedNetwork:
+    # skorch is imported by the first training, not by sknas.
+    from sknas.trainers._skorch_net import LRSchedule, ValidationSnapshots, fit_steps
+
     device, total = training.device, float(train.weight.sum())
     length = _length(training, total)
     x, y, weight = (
@@ -205,12 +201,7 @@ def _train(
     n_batches = count_batches(len(train), total, batch_size)
     batches = Batches((x, y, weight), n_batches, training.seed, net.step)
     net.max_epochs = -(-length.n_steps // len(batches))
-    net.notify("on_train_begin", X=batches, y=None)
-    try:
-        if net.step < last:
-            net.fit_loop(batches)
-    except TrainingEnd:
-        pass  # fit_loop lets Ctrl-C through, which fit would not
+    fit_steps(net, batches, last)
     state = NetworkState(
         net.step,
         state_of(net.module_),
@@ -249,7 +240,7 @@ def _stops(training: Training, length: Length) -> tuple[list[int], int]:
 def _make_net(
     training: Training,
     x: Tensor,
-    callbacks: Sequence[Callback],
+    callbacks: Sequence[Any],
     start: NetworkState | None,
 ) -> TensorNet:
     """Return a skorch net ready to train, initialised or as it was at `start`."""

@@ -23,7 +23,7 @@ from sknas._problem import RunContext
 from sknas.exceptions import SearchFailedError, SearchWarning
 from sknas.spaces import TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, Trainer
-from sknas.trainers._skorch_net import evaluate
+from sknas.trainers._snapshot import evaluate
 
 KINDS = ["binary", "multilabel", "regression"]
 

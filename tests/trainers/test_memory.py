@@ -427,7 +427,7 @@ def test_validation_rows_are_split_after_a_memory_error(monkeypatch):
         return original(self, x)
 
     monkeypatch.setattr(ConvNet, "forward", forward)
-    monkeypatch.setattr("sknas.trainers._skorch_net.MAX_PIXELS", 240 * 30)
+    monkeypatch.setattr("sknas.trainers._snapshot.MAX_PIXELS", 240 * 30)
     (trial,) = train("skorch", proposed, problem, space)
     assert (trial.status, trial.n_micro_batches) == ("ok", 2)
 

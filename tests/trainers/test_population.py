@@ -31,7 +31,7 @@ from sknas.exceptions import InvalidParameterError
 from sknas.spaces import DictSpace, ImageSpace, TableSpace
 from sknas.trainers import PopulationTrainer
 from sknas.trainers._loop import TrainingLoop
-from sknas.trainers._skorch_net import evaluate
+from sknas.trainers._snapshot import evaluate
 
 # Architectures of several shapes, trained as one cohort.
 FAMILIES = {

@@ -18,7 +18,7 @@ from sknas._history import Cause
 from sknas.nets import Linear, TableInput
 from sknas.spaces import Integer, Space
 from sknas.trainers import SkorchTrainer
-from sknas.trainers._skorch_net import evaluate
+from sknas.trainers._snapshot import evaluate
 
 RATES = [0.04, 0.01, 0.02, 0.08, 0.005, 0.1, 0.03, 0.06]
 

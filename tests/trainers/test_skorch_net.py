@@ -13,7 +13,7 @@ from sknas._training.isolation import DivergedError, isolated
 from sknas._training.schedules import coslog
 from sknas.spaces import TableSpace
 from sknas.trainers import Training, train_network
-from sknas.trainers._skorch_net import evaluate
+from sknas.trainers._snapshot import evaluate
 
 
 def make_rows(kind="binary", n=300, seed=0):

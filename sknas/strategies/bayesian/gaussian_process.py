@@ -37,7 +37,7 @@ from sklearn.feature_extraction import FeatureHasher
 
 from sknas._history import Architecture
 from sknas.spaces import Space
-from sknas.strategies.bayesian.surrogates import MIN_STD, Surrogate
+from sknas.strategies.bayesian.base import MIN_STD, Surrogate
 
 NOISES = (1e-3, 1e-2, 1e-1, 0.3)  # candidate noise variances
 LOG_NOISE_BOUNDS = (-9.0, 1.0)

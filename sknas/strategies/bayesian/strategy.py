@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -17,28 +18,26 @@ from sknas.strategies.bayesian.acquisition import (
     Hedge,
     expected_improvement,
 )
+from sknas.strategies.bayesian.base import MIN_STD, Surrogate
 from sknas.strategies.bayesian.gaussian_process import (
     ExponentialHammingGP,
     WeisfeilerLehmanGP,
 )
-from sknas.strategies.bayesian.surrogates import (
-    MIN_STD,
-    DeepEnsemble,
-    SkoptGP,
-    SkoptQuantiles,
-    Surrogate,
-    extra_trees,
-    random_forest,
-)
 from sknas.strategies.bayesian.warping import warp_losses
+
+LIBRARY_SURROGATES = ("gp", "rf", "et", "gbrt", "deep-ensemble")
+
+
+def _library_surrogate(name: str, seed: int) -> Surrogate:
+    # scikit-optimize is imported by the first of its surrogates, not by sknas.
+    from sknas.strategies.bayesian import surrogates
+
+    return surrogates.SURROGATES[name](seed)
+
 
 SURROGATES: dict[str, Callable[[int], Surrogate]] = {
     "hamming": ExponentialHammingGP,
-    "gp": SkoptGP,
-    "rf": random_forest,
-    "et": extra_trees,
-    "gbrt": SkoptQuantiles,
-    "deep-ensemble": DeepEnsemble,
+    **{name: partial(_library_surrogate, name) for name in LIBRARY_SURROGATES},
     "wl": WeisfeilerLehmanGP,
 }
 Utility = Callable[[Surrogate, np.ndarray], np.ndarray]

@@ -1,10 +1,9 @@
-"""The interface of surrogates, and those of scikit-optimize and scikit-learn."""
+"""Surrogates of scikit-optimize and scikit-learn."""
 
 from __future__ import annotations
 
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,43 +18,7 @@ from skopt.learning import (
 )
 from skopt.learning.gaussian_process.kernels import ConstantKernel, Matern
 
-from sknas._history import Architecture
-from sknas.spaces import Space
-
-MIN_STD = 1e-6  # lower bound of predicted standard deviations
-
-
-class Surrogate(ABC):
-    """A model that predicts the loss of an architecture, with its uncertainty.
-
-    Losses are warped: their mean is about 0 and their standard deviation about 1.
-    """
-
-    default_n_initial = 8  # minimum number of observations for useful predictions
-
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
-
-    def encode(self, space: Space, architectures: Sequence[Architecture]) -> np.ndarray:
-        """Return the codes of architectures, (n, d)."""
-        return space.encode(architectures)
-
-    @abstractmethod
-    def fit(self, X: np.ndarray, y: np.ndarray) -> None:
-        """Fit the model to codes (n, d) and losses (n,)."""
-
-    @abstractmethod
-    def predict(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return mean and standard deviation of the noise-free losses, (n,) each."""
-
-    def draw(self, X: np.ndarray, rng: np.random.Generator, n: int) -> np.ndarray:
-        """Draw `n` times from the predictive distribution of m points, (n, m)."""
-        mean, std = self.predict(X)
-        return mean + std * rng.standard_normal((n, len(mean)))
-
-    def fantasise(self, x: np.ndarray, y: float) -> Surrogate | None:
-        """Return a copy with one more observation; None if that needs a new fit."""
-        return None
+from sknas.strategies.bayesian.base import MIN_STD, Surrogate
 
 
 class LibrarySurrogate(Surrogate):
@@ -179,5 +142,10 @@ class DeepEnsemble(LibrarySurrogate):
         return losses.mean(axis=0), np.maximum(losses.std(axis=0), MIN_STD)
 
 
-random_forest = partial(SkoptForest, RandomForestRegressor)
-extra_trees = partial(SkoptForest, ExtraTreesRegressor)
+SURROGATES: dict[str, Callable[[int], Surrogate]] = {
+    "gp": SkoptGP,
+    "rf": partial(SkoptForest, RandomForestRegressor),
+    "et": partial(SkoptForest, ExtraTreesRegressor),
+    "gbrt": SkoptQuantiles,
+    "deep-ensemble": DeepEnsemble,
+}
