@@ -4,25 +4,30 @@
 
 Each search runs in a process of its own, with a checkpoint, for about 10 s. It receives
 SIGKILL at a random time in its first 10 s and is started again, until a run finishes.
-Then its predictions are compared with those of a search that was never killed, and its
-log is checked: no trial, no rung of a group and no refitted network may be there twice.
-One line per search; two run at a time.
+Then its predictions are compared with those of a search that was never killed. Its runs
+list what they put into the checkpoint: after a kill no trial may be missing there, and
+no trial, no rung of a group and no refitted network may be in the list twice. One line
+per search; two run at a time.
 """
 
-import json
 import random
+import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
 from threading import Lock
 
 from _lines import Lines, machine, parse_arguments
+
+from sknas._checkpoint.store import DATABASE
 
 SEEDS = 4  # different searches, each killed at many moments
 MAX_SECONDS = 10.0  # until a run is killed
@@ -33,7 +38,16 @@ SEARCH = """
 import hashlib, sys
 from sklearn.datasets import load_digits
 from sknas import NASClassifier
+from sknas._checkpoint.store import FileStore
 
+put = FileStore.put
+
+def listed_put(store, key, value):
+    put(store, key, value)
+    with open(sys.argv[3], "a") as file:
+        file.write(key + "\\n")
+
+FileStore.put = listed_put
 X, y = load_digits(return_X_y=True)
 folder = None if sys.argv[2] == "none" else sys.argv[2]
 model = NASClassifier(
@@ -69,9 +83,9 @@ def count_from(rows):
     return (number for number in count() if number not in there)
 
 
-def start(seed, folder):
-    """Start a search; return its process and the time."""
-    command = [sys.executable, "-W", "ignore", "-c", SEARCH, str(seed), str(folder)]
+def start(seed, folder, puts):
+    """Start a search that lists its puts in a file; return its process and the time."""
+    command = [sys.executable, "-W", "ignore", "-c", SEARCH, str(seed), folder, puts]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "started\n"
     return process, time.monotonic()
@@ -80,7 +94,7 @@ def start(seed, folder):
 @cache
 def uninterrupted(seed):
     """Return a digest of the predictions of a whole search, and its seconds."""
-    process, started = start(seed, "none")
+    process, started = start(seed, "none", "none")
     digest = process.communicate()[0]
     return digest, time.monotonic() - started
 
@@ -90,10 +104,12 @@ def search(number):
     rng, seed = random.Random(number), number % SEEDS
     with _lock:
         digest, seconds = uninterrupted(seed)
-    n_kills, found, n_trials, n_lost = 0, "", 0, 0
-    with tempfile.TemporaryDirectory() as folder:
+    n_kills, found, lost = 0, "", set()
+    with tempfile.TemporaryDirectory() as parent:
+        folder, puts = f"{parent}/searches", Path(parent, "puts")
+        puts.touch()
         while not found:
-            process, started = start(seed, folder)
+            process, started = start(seed, folder, puts)
             end = started + rng.uniform(0, MAX_SECONDS)
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.01)
@@ -104,15 +120,14 @@ def search(number):
                 found = process.stdout.read()
             process.stdout.close()
             process.wait()
-            before, n_trials = n_trials, len(trials(folder))
-            n_lost += max(before - n_trials, 0)
-        counts = Counter(keys(folder))
+            counts = Counter(puts.read_text().split())
+            lost |= {key for key in counts if key.startswith("trial:")} - keys(folder)
     return {
         "number": number,
         "seed": seed,
         "kills": n_kills,
         "equal": found == digest,
-        "trials_lost": n_lost,
+        "trials_lost": len(lost),
         "done_twice": sum(
             n > 1 for key, n in counts.items() if key.startswith(TRAINED)
         ),
@@ -121,22 +136,17 @@ def search(number):
 
 
 def keys(folder):
-    """Return the keys in the log of the only search in a folder; skip torn lines."""
-    paths = list(Path(folder).glob("*/journal.jsonl"))
-    texts = [text for path in paths for text in path.read_text().splitlines()]
-    found = []
-    for text in texts:
-        content = text.partition(" ")[2]
-        if content.endswith("}"):
-            try:
-                found.append(json.loads(content)["key"])
-            except json.JSONDecodeError:
-                continue
-    return found
+    """Return the keys of the only search in a folder, read from a copy.
 
-
-def trials(folder):
-    return {key for key in keys(folder) if key.startswith("trial:")}
+    What a kill has left is recovered by the next run of the search.
+    """
+    with tempfile.TemporaryDirectory() as copy:
+        for path in Path(folder).glob("*"):
+            shutil.copytree(path, copy, dirs_exist_ok=True)
+        with closing(sqlite3.connect(Path(copy, DATABASE))) as database:
+            tables = database.execute("SELECT name FROM sqlite_master").fetchall()
+            rows = database.execute("SELECT key FROM entries") if tables else []
+            return {key for (key,) in rows}
 
 
 if __name__ == "__main__":

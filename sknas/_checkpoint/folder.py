@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def open_checkpoint(
             content = json.dumps(dict(fingerprint), indent=1)
             partial.write_text(content, encoding="utf-8")
             os.replace(partial, path / HEADER)
-        yield FileStore(path, {cls.__name__: cls for cls in records})
+        with closing(FileStore(path, {cls.__name__: cls for cls in records})) as store:
+            yield store
 
 
 def _warn_of_new_search(

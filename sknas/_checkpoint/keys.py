@@ -14,7 +14,6 @@ cohort:promoted:N:I    members promoted by halving I of a cohort     trainers
 supernet               results of a search by gradient               strategies
 supernet-state:B       supernet in training with batches of B rows   strategies
 refit:SEED:STOP        a network trained on all rows                 ensemble
-dropped                keys whose values were deleted                store
 =====================  ============================================  ==========
 """
 
@@ -26,7 +25,6 @@ SEED = "seed"
 COHORT = "cohort"  # prefix of the states that are dropped when a batch is done
 SUPERNET = "supernet"
 SUPERNET_STATE = "supernet-state"  # prefix, dropped after the training
-DROPPED = "dropped"
 
 
 def batch(index: int) -> str:

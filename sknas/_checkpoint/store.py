@@ -1,4 +1,4 @@
-"""The format of a checkpoint on disk: a store in a folder, as a log and files.
+"""The format of a checkpoint on disk: a store in a database of SQLite.
 
 Other parts of the format stand in `folder` (names, header and lock), `fingerprint` (the
 header), `keys` (names of the values) and `records` (values as plain data).
@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
+import sqlite3
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,14 +20,29 @@ from typing import Any
 
 import torch
 
-from sknas._checkpoint.keys import DROPPED
 from sknas._checkpoint.records import has_tensors, pack, unpack
 from sknas._history import Proposal, Trial
 from sknas._problem import Store
 from sknas.exceptions import CheckpointError
 
-LOG = "journal.jsonl"
-TRUNCATED = b" truncated"  # marks a line that a killed process did not finish
+DATABASE = "search.db"
+TABLE = (
+    "CREATE TABLE entries (key TEXT, part INTEGER, content BLOB, seconds REAL, "
+    "checksum INTEGER, PRIMARY KEY (key, part))"
+)
+NEW_DATABASE = f"""
+PRAGMA page_size = 65536;  -- large values are written in a third of the time
+PRAGMA auto_vacuum = FULL;  -- the file shrinks when values are deleted
+PRAGMA journal_mode = WAL;  -- waits for the disk once per transaction, not four times
+{TABLE};
+"""
+SETTINGS = """
+PRAGMA locking_mode = EXCLUSIVE;  -- without shared memory: network folders have none
+PRAGMA synchronous = FULL;  -- a transaction is on disk when it returns
+PRAGMA secure_delete = OFF;  -- some builds of SQLite overwrite what is deleted
+"""
+PART_SIZE = 2**20  # bytes in a row: SQLite copies rows, and allows at most 1 GB
+ZIP = b"PK"  # torch's files begin so, and no JSON does
 # Errors that data raise if sknas did not write them.
 PARSE_ERRORS = (
     ValueError,
@@ -40,159 +55,143 @@ PARSE_ERRORS = (
 
 
 class FileStore(Store):
-    """Keeps values in a folder: entries of a log, and a file per value with tensors.
+    """Keeps values in a database, as JSON or, if they hold tensors, in torch's format.
 
-    A line of the log is a CRC-32, a space, and an entry as JSON; it is on disk when
-    `put` returns. A last line that is truncated is skipped, and its value computed
-    again. The file of a value is written before the entry, which holds its CRC-32.
-    Reading runs no code: files are in torch's ``weights_only`` form.
+    A value is on disk when `put` returns, and a killed process leaves no half of one.
+    Each row has a checksum, since neither SQLite nor torch detects a changed byte.
+    Reading runs no code: tensors are read with ``weights_only``.
 
     Parameters
     ----------
     folder : Path
-        Where values are kept.
+        Where the database is; one store at a time may use it.
     records : mapping of str to type
         Dataclasses by name that values may hold, besides `Trial` and `Proposal`.
 
     Raises
     ------
     CheckpointError
-        If a line that is not the last or a file is damaged, or a file would run code.
+        If the database is damaged, in use or of another program.
     """
 
     def __init__(self, folder: Path, records: Mapping[str, type] | None = None) -> None:
-        self.folder = folder
+        self.path = folder / DATABASE
         self.records = {"Trial": Trial, "Proposal": Proposal, **(records or {})}
-        self._entries: dict[str, dict[str, Any]] = {}
-        self._read_log()
-        self._remove_orphans()
+        with self._reading():
+            self._connection = sqlite3.connect(self.path)
+        try:
+            self._open()
+        except CheckpointError:
+            self.close()
+            raise
         self._earlier_seconds = self.seconds
         self._started = time.monotonic()
 
-    def get(self, key: str) -> Any:
-        entry = self._entries.get(key)
-        if entry is None:
-            return None
-        if "file" in entry:
-            return self._read_file(entry)
-        try:
-            return unpack(entry["value"], self.records)
-        except PARSE_ERRORS as error:
-            where = f"The value of {key!r} in {str(self.folder / LOG)!r}"
-            raise _foreign(f"{where} can't be read, {_first_line(error)}") from error
+    def close(self) -> None:
+        """Close the database, so that another store may use it."""
+        self._connection.close()
 
-    def _read_file(self, entry: dict[str, Any]) -> Any:
-        path = self.folder / entry["file"]
-        name = f"The file {str(path)!r} of a checkpoint"
+    def get(self, key: str) -> Any:
+        rows = self._rows("WHERE key = ? ORDER BY part", key)
+        content = b"".join(part for part, _ in rows)
+        if not content:
+            return None
         try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise _damaged(f"{name} can't be read, {error.strerror}") from error
-        if zlib.crc32(content) != entry["crc"]:
-            raise _damaged(f"{name} is damaged, its checksum has changed")
-        try:
-            if not content.startswith(b"PK"):  # torch would read it with a warning
-                raise UnpicklingError
-            packed = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
-            return unpack(packed, self.records)
+            return unpack(_parse(content), self.records)
         except UnpicklingError:
             reason = "it holds more than tensors"
         except PARSE_ERRORS as error:
-            reason = _first_line(error)
-        raise _foreign(f"{name} is refused, {reason}")
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        where = f"The value of {key!r} in {str(self.path)!r}"
+        raise _foreign(f"{where} is refused, {reason}")
 
     def put(self, key: str, value: Any) -> None:
-        packed = pack(value)
-        entry: dict[str, Any] = {"key": key}
-        try:
-            if has_tensors(packed):
-                entry |= self._write_file(key, packed)
-            else:
-                entry["value"] = packed
-            self.seconds = self._earlier_seconds + time.monotonic() - self._started
-            self._append(entry | {"seconds": round(self.seconds, 3)})
-            old_file = self._entries.get(key, {}).get("file")
-            if old_file not in (None, entry.get("file")):
-                (self.folder / old_file).unlink(missing_ok=True)
-        except OSError as error:
-            raise CheckpointError(
-                f"The checkpoint {str(self.folder)!r} can't be written, {error}: "
-                "earlier results are kept; free some space and call fit again."
-            ) from error
-        self._entries[key] = entry
+        content = _to_bytes(pack(value))
+        self.seconds = self._earlier_seconds + time.monotonic() - self._started
+        starts = range(0, len(content), PART_SIZE)
+        rows = [(key, i, content[i : i + PART_SIZE], self.seconds) for i in starts]
+        with self._writing() as database:
+            database.execute("DELETE FROM entries WHERE key = ?", (key,))
+            database.executemany(
+                "INSERT INTO entries VALUES (?, ?, ?, ?, ?)",
+                ((*row, _checksum(*row)) for row in rows),
+            )
 
     def drop(self, key: str) -> None:
-        keys = [
-            name
-            for name, entry in self._entries.items()
-            if (name == key or name.startswith(f"{key}:")) and "file" in entry
-        ]
-        if not keys:
-            return
-        # Log first: a file that is missing without an entry counts as damage.
-        self.put(DROPPED, keys)
-        for name in keys:
-            (self.folder / self._entries.pop(name)["file"]).unlink(missing_ok=True)
+        with self._writing() as database:
+            database.execute(
+                "DELETE FROM entries WHERE key = ? OR substr(key, 1, ?) = ?",
+                (key, len(key) + 1, f"{key}:"),
+            )
 
-    def _write_file(self, key: str, packed: Any) -> dict[str, Any]:
-        buffer = BytesIO()
-        torch.save(packed, buffer)
-        content = buffer.getvalue()
-        crc = zlib.crc32(content)
-        # The name is new, so that the file of an earlier entry stays intact.
-        name = f"{re.sub('[^0-9a-z]+', '-', key)[:60]}-{crc:08x}.pt"
-        partial = self.folder / f"{name}.part"
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self.folder / name)
-        return {"file": name, "crc": crc}
+    def _open(self) -> None:
+        """Check all that the database holds; create its table if it is new."""
+        with self._reading():
+            execute = self._connection.executescript(SETTINGS).execute
+            problems = execute("PRAGMA integrity_check(1)").fetchall()
+            schema = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
+            tables = execute(schema).fetchall()
+        if problems != [("ok",)]:
+            raise _damaged(f"The checkpoint {str(self.path)!r} is damaged")
+        if not tables:
+            with self._writing() as database:
+                database.executescript(NEW_DATABASE)
+        elif tables != [(TABLE,)]:
+            raise _foreign(f"The checkpoint {str(self.path)!r} has other tables")
+        self.seconds = max((seconds for _, seconds in self._rows()), default=0.0)
 
-    def _append(self, entry: dict[str, Any]) -> None:
-        text = json.dumps(entry)
-        with (self.folder / LOG).open("a", encoding="utf-8") as file:
-            file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def _rows(self, condition: str = "", *keys: str) -> Iterator[tuple[bytes, float]]:
+        """Yield the contents and seconds of rows, whose checksums are compared."""
+        query = f"SELECT * FROM entries {condition}"
+        with self._reading():
+            for *row, checksum in self._connection.execute(query, keys):
+                key, _, content, seconds = row
+                has_types = isinstance(content, bytes) and isinstance(seconds, float)
+                is_entry = has_types and 0 <= seconds < math.inf
+                if not is_entry or _checksum(*row) != checksum:
+                    where = f"The value of {key!r} in {str(self.path)!r}"
+                    raise _damaged(f"{where} is damaged, its checksum has changed")
+                yield content, seconds
 
-    def _read_log(self) -> None:
-        """Read all entries; mark and skip a last line that is truncated."""
-        path = self.folder / LOG
-        content = path.read_bytes() if path.exists() else b""
-        *lines, rest = content.split(b"\n")
-        if rest:
-            # Nothing is deleted: the rest of the line stays.
-            is_whole = _parse(rest) is not None
-            with path.open("ab") as file:
-                file.write(b"\n" if is_whole else TRUNCATED + b"\n")
-            lines.append(rest if is_whole else rest + TRUNCATED)
-        for number, line in enumerate(lines, 1):
-            entry = _parse(line)
-            if entry is not None:
-                if Path(entry.get("file", LOG)).name != entry.get("file", LOG):
-                    where = f"Line {number} of {str(path)!r}"
-                    raise _foreign(f"{where} names a file outside of its folder")
-                self._apply(entry)
-            elif not line.endswith(TRUNCATED):
-                where = f"Line {number} of {str(path)!r}"
-                raise _damaged(f"{where} is damaged, its checksum has changed")
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise CheckpointError(
+                f"The checkpoint {str(self.path)!r} can't be read, {error}: end other "
+                "programs that use the file, restore it, or use another folder."
+            ) from error
 
-    def _apply(self, entry: dict[str, Any]) -> None:
-        """Update the state of the store with an entry of the log."""
-        key = entry["key"]
-        self.seconds = max(self.seconds, entry["seconds"])
-        self._entries[key] = entry
-        if key == DROPPED and isinstance(entry.get("value"), list):
-            for name in map(str, entry["value"]):
-                self._entries.pop(name, None)
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Commit all changes or none."""
+        try:
+            with self._connection:
+                yield self._connection
+        except sqlite3.Error as error:
+            raise CheckpointError(
+                f"The checkpoint {str(self.path)!r} can't be written, {error}: "
+                "earlier results are kept; free some space and call fit again."
+            ) from error
 
-    def _remove_orphans(self) -> None:
-        """Remove files without an entry, which a killed process left."""
-        named = {entry.get("file") for entry in self._entries.values()}
-        for path in self.folder.glob("*.pt*"):
-            if path.name not in named:
-                path.unlink(missing_ok=True)
+
+def _to_bytes(packed: Any) -> memoryview:
+    if not has_tensors(packed):
+        return memoryview(json.dumps(packed).encode())
+    buffer = BytesIO()
+    torch.save(packed, buffer)
+    return buffer.getbuffer()
+
+
+def _parse(content: bytes) -> Any:
+    if not content.startswith(ZIP):
+        return json.loads(content)
+    return torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _checksum(key: str, part: int, content: bytes | memoryview, seconds: float) -> int:
+    return zlib.crc32(content, zlib.crc32(f"{key} {part} {seconds}".encode()))
 
 
 def _damaged(what: str) -> CheckpointError:
@@ -201,20 +200,3 @@ def _damaged(what: str) -> CheckpointError:
 
 def _foreign(what: str) -> CheckpointError:
     return CheckpointError(f"{what}: sknas did not write it; use another folder.")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-
-
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the entry of a line, None if it is damaged or not of this format."""
-    crc, _, content = line.partition(b" ")
-    if crc != f"{zlib.crc32(content):08x}".encode():
-        return None
-    try:
-        entry = json.loads(content)
-        is_entry = isinstance(entry["key"], str) and 0 <= entry["seconds"] < math.inf
-        return entry if is_entry and isinstance(entry.get("file", ""), str) else None
-    except PARSE_ERRORS:
-        return None

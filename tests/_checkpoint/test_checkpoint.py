@@ -1,15 +1,17 @@
 """An interrupted search is resumed with the same result."""
 
-import json
 import os
 import pickle
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import warnings
-import zlib
 from collections import Counter
+from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,8 +23,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 
 from sknas import NASClassifier, NASRegressor
 from sknas._checkpoint import keys
-from sknas._checkpoint.folder import HEADER
-from sknas._checkpoint.store import LOG, FileStore
+from sknas._checkpoint.folder import HEADER, LOCK
+from sknas._checkpoint.store import DATABASE, FileStore, _checksum
 from sknas._ensemble import refit
 from sknas._ensemble.selection import Selection
 from sknas._history import Architecture, Proposal, Trial
@@ -269,13 +271,13 @@ def test_time_before_a_kill_counts_towards_max_time(trainings, tmp_path, monkeyp
     model, X, y = search(checkpoint=tmp_path, max_time=30.0, max_trials=None)
     assert trainings.fit(model, X, y, kill_at=12) is None
     # As if the first run had used all the time.
-    real = FileStore._read_log
+    real = FileStore._open
 
     def late(store):
         real(store)
         store.seconds = 29.9
 
-    monkeypatch.setattr(FileStore, "_read_log", late)
+    monkeypatch.setattr(FileStore, "_open", late)
     started = time.monotonic()
     model.fit(X, y)
     assert time.monotonic() - started < 10
@@ -283,8 +285,8 @@ def test_time_before_a_kill_counts_towards_max_time(trainings, tmp_path, monkeyp
     assert model.score(X, y) > 0.5
 
 
-def test_time_of_earlier_runs_counts_for_reevaluations(tmp_path):
-    store = FileStore(tmp_path)
+def test_time_of_earlier_runs_counts_for_reevaluations():
+    store = NullStore()
     store.seconds = 40.0
     again = Search(
         space=SPACES["table"],
@@ -345,34 +347,43 @@ def test_ctrl_c_in_a_training_leaves_no_unfinished_trial(
 # Files of a checkpoint
 
 
+def keys_in(folder, copy):
+    """Return the keys of the only search in a folder, as if it were killed now."""
+    (path,) = folder.glob(f"*/{DATABASE}")
+    shutil.copytree(path.parent, copy, dirs_exist_ok=True)
+    with closing(sqlite3.connect(copy / DATABASE)) as database:
+        return [key for (key,) in database.execute("SELECT key FROM entries")]
+
+
 def test_every_trial_is_on_disk_before_it_is_reported(tmp_path, monkeypatch):
-    model, X, y = search(checkpoint=tmp_path)
+    model, X, y = search(checkpoint=tmp_path / "searches")
     numbers = []
 
     def show(progress, history):
-        (path,) = tmp_path.glob(f"*/{LOG}")
-        written = path.read_text()
+        on_disk = keys_in(tmp_path / "searches", tmp_path / f"copy {len(numbers)}")
         numbers.extend(t.proposal.number for t in history)
-        for trial in history:
-            assert f'"key": "trial:{trial.proposal.number}"' in written
+        assert {keys.trial(t.proposal.number) for t in history} <= {*on_disk}
 
     monkeypatch.setattr("sknas._search.progress.Progress.show", show)
     model.fit(X, y)
     assert set(numbers) == set(range(7))
-    (path,) = tmp_path.glob(f"*/{LOG}")
-    lines = [text.partition(" ")[2] for text in path.read_text().splitlines()]
-    keys = [json.loads(line)["key"] for line in lines]
-    assert sum(key.startswith("trial:") for key in keys) == 7
 
 
 def test_the_folder_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("sknas._search.loop.N_WITH_NETWORKS", 5)
-    model, X, y = search(checkpoint=tmp_path, max_trials=40)
+    model, X, y = search(checkpoint=tmp_path / "searches", max_trials=40)
     model.fit(X, y)
-    files = list(tmp_path.glob("*/*.pt"))
+    found = keys_in(tmp_path / "searches", tmp_path / "copy")
     # The networks of the best trials and of the ensemble, but no state of a cohort.
-    kinds = Counter(path.name.partition("-")[0] for path in files)
-    assert kinds == {"networks": 5, "refit": len(model.ensemble_)}
+    kinds = Counter(key.partition(":")[0] for key in found)
+    n_batches = kinds.pop("batch")
+    assert kinds == {
+        **{"seed": 1, "done": n_batches, "end": 1, "trial": 40},
+        **{"networks": 5, "refit": len(model.ensemble_)},
+    }
+    # What is left of a search that has ended, without a log of changes.
+    (folder,) = (tmp_path / "searches").iterdir()
+    assert {path.name for path in folder.iterdir()} == {DATABASE, HEADER, LOCK}
 
 
 def test_each_search_has_its_own_folder(tmp_path):
@@ -439,14 +450,18 @@ def test_a_living_process_locks_its_search(tmp_path):
 
 def test_damage_is_an_error_and_nothing_is_deleted(tmp_path):
     model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=1)
-    model.fit(X, y)
-    (path,) = tmp_path.glob(f"*/{LOG}")
-    lines = path.read_text().splitlines(keepends=True)
-    lines[2] = lines[2].replace('"key"', '"kex"')
-    path.write_text("".join(lines))
-    with pytest.raises(CheckpointError, match=r"^Line 3 of .* is damaged"):
+    first = result_of(model.fit(X, y), X)
+    (path,) = tmp_path.glob(f"*/{DATABASE}")
+    content = path.read_bytes()
+    damaged = content.replace(b'"$": "Trial"', b'"$": "Tryal"', 1)
+    path.write_bytes(damaged)
+    with pytest.raises(
+        CheckpointError, match=r"^The value of 'trial:\d' .* is damaged"
+    ):
         model.fit(X, y)
-    assert path.read_text() == "".join(lines)
+    assert path.read_bytes() == damaged != content
+    path.write_bytes(content)
+    assert result_of(model.fit(X, y), X) == first
 
 
 @pytest.mark.parametrize("checkpoint", [3, True, b"folder", ["a"]])
@@ -473,29 +488,29 @@ class Trap:
         return Path.touch, (self.mark,)
 
 
-@pytest.mark.parametrize("write", [pickle.dump, torch.save])
-def test_untrusted_files_run_no_code(write, tmp_path):
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [(pickle.dump, r"\w+DecodeError: "), (torch.save, "it holds more than tensors")],
+)
+def test_untrusted_files_run_no_code(write, reason, tmp_path):
     model, X, y = search(max_trials=2, max_epochs=2, checkpoint=tmp_path)
     model.fit(X, y)
-    mark, crcs = tmp_path / "mark", {}
-    for path in tmp_path.glob("*/*.pt"):
-        with path.open("wb") as file:
-            write(Trap(mark), file)
-        crcs[path.name] = zlib.crc32(path.read_bytes())
-    (store,) = tmp_path.glob(f"*/{LOG}")
-    written = ""
-    for text in store.read_text().splitlines():  # keep the checksums correct
-        line = json.loads(text.partition(" ")[2])
-        if line.get("file") in crcs:
-            line["crc"] = crcs[line["file"]]
-        text = json.dumps(line)
-        written += f"{zlib.crc32(text.encode()):08x} {text}\n"
-    store.write_text(written)
-    with pytest.raises(CheckpointError, match=r"^The file .*\.pt' .* is refused, it "):
+    (path,) = tmp_path.glob(f"*/{DATABASE}")
+    mark, buffer = tmp_path / "mark", BytesIO()
+    write(Trap(mark), buffer)
+    content = buffer.getvalue()
+    with closing(sqlite3.connect(path)) as database, database:
+        rows = database.execute("SELECT key, seconds FROM entries").fetchall()
+        for key, seconds in rows:  # with checksums that are correct
+            if key.startswith("networks:"):
+                checksum = _checksum(key, 0, content, seconds)
+                changes = "SET content = ?, checksum = ? WHERE key = ?"
+                database.execute(f"UPDATE entries {changes}", (content, checksum, key))
+    written = path.read_bytes()
+    with pytest.raises(CheckpointError, match=rf"^The value .* is refused, {reason}"):
         model.fit(X, y)
     assert not mark.exists()
-    assert store.read_text() == written
-    assert {path.name for path in tmp_path.glob("*/*.pt")} == crcs.keys()
+    assert path.read_bytes() == written
 
 
 @pytest.mark.parametrize(
@@ -532,14 +547,21 @@ import sys
 import numpy as np
 from sklearn.datasets import load_digits
 from sknas import NASClassifier
+from sknas._checkpoint.store import FileStore
 
 X, y = load_digits(return_X_y=True)
 model = NASClassifier(
     max_trials=18, max_epochs=10, cv=2, n_jobs=1, random_state=0, checkpoint=sys.argv[1]
 )
+put = FileStore.put
+def printing(store, key, value):
+    put(store, key, value)
+    print("put", flush=True)
+FileStore.put = printing
 print("started", flush=True)
 model.fit(X[:300], y[:300])
-print(model.stop_reason_, model.predict_proba(X).tobytes().hex()[:64], flush=True)
+predicted = model.predict_proba(X).tobytes().hex()[:64]
+print("ended", model.stop_reason_, predicted, flush=True)
 """
 
 
@@ -551,25 +573,22 @@ def start(folder):
     return process
 
 
-def n_lines(folder):
-    return sum(len(p.read_bytes().splitlines()) for p in Path(folder).glob(f"*/{LOG}"))
-
-
 def output_of(process):
+    """Return what a process says at its end."""
     with process.stdout:
-        said = process.stdout.read().split()
+        said = process.stdout.read().partition("ended")[2].split()
     process.wait(60)
     return said
 
 
+@pytest.mark.process
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_searches_of_killed_or_terminated_processes_are_resumed(tmp_path):
     folder = tmp_path / "searches"
     for number, status in ((signal.SIGKILL, -9), (signal.SIGTERM, 143)):
-        process, before = start(folder), n_lines(folder)
-        until = time.monotonic() + 60
-        while n_lines(folder) < before + 4 and time.monotonic() < until:
-            time.sleep(0.01)
+        process = start(folder)
+        for _ in range(4):
+            assert process.stdout.readline() == "put\n"
         process.send_signal(number)
         assert output_of(process) == []
         assert process.returncode == status

@@ -1,16 +1,21 @@
 """Values of a store on disk and damaged files."""
 
-import json
 import pickle
-import zlib
+import random
+import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
 
+from sknas._checkpoint import store as store_module
 from sknas._checkpoint.records import CLASS
-from sknas._checkpoint.store import LOG, TRUNCATED, FileStore
+from sknas._checkpoint.store import DATABASE, TABLE, FileStore
 from sknas._history import Architecture, Proposal, Trial
 from sknas._problem import NullStore
 from sknas.exceptions import CheckpointError
@@ -33,6 +38,7 @@ VALUES = {
         rung_scores=(0.25, 1 / 7),
     ),
 }
+LARGE = torch.arange(800_000.0)  # several rows
 
 
 def assert_same(a, b):
@@ -41,25 +47,40 @@ def assert_same(a, b):
 
 @pytest.fixture
 def store(tmp_path):
-    return FileStore(tmp_path)
+    folder = tmp_path / "search"
+    folder.mkdir()
+    with closing(FileStore(folder, {"Record": Record})) as store:
+        yield store
 
 
-def lines(folder):
-    return (folder / LOG).read_bytes().splitlines(keepends=True)
+def killed(store):
+    """Return a folder with what a killed process leaves at this moment."""
+    folder = store.path.parent.parent / f"killed {random.random()}"
+    return shutil.copytree(store.path.parent, folder)
 
 
-def filled(folder, n):
-    store = FileStore(folder)
-    for number in range(n):
-        store.put(f"k{number}", number)
-    return store
+def read(folder, key):
+    with closing(FileStore(folder, {"Record": Record})) as store:
+        return store.get(key)
+
+
+def insert(folder, key, content, seconds=1.0):
+    """Write any content with a correct checksum, as for an untrusted checkpoint."""
+    row = (key, 0, content, seconds)
+    checked = content if isinstance(content, bytes) else b""
+    checksum = store_module._checksum(key, 0, checked, seconds)
+    with closing(sqlite3.connect(folder / DATABASE)) as database, database:
+        database.execute("DELETE FROM entries")
+        database.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (*row, checksum))
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_values_are_read_by_another_store(store, tmp_path, name):
+def test_values_are_on_disk_when_put_returns(store, name):
     store.put("key", VALUES[name])
-    assert_same(FileStore(tmp_path).get("key"), VALUES[name])
+    assert_same(read(killed(store), "key"), VALUES[name])
     assert_same(store.get("key"), VALUES[name])
+    store.close()
+    assert_same(read(store.path.parent, "key"), VALUES[name])
 
 
 @pytest.mark.parametrize(
@@ -68,96 +89,102 @@ def test_values_are_read_by_another_store(store, tmp_path, name):
         torch.rand(3, 4, dtype=torch.float64),
         torch.rand(2, 2).to(torch.bfloat16),
         torch.tensor(3),
-        torch.rand(100, 100)[7:8],
+        torch.rand(1000, 1000)[7:8, :100],
         torch.arange(6).reshape(2, 3).T,
+        LARGE,
     ],
-    ids=["double", "half", "count", "view", "transposed"],
+    ids=["double", "half", "count", "view", "transposed", "large"],
 )
-def test_tensors_are_read_bit_for_bit(tmp_path, tensor):
-    records = {"Record": Record}
+def test_tensors_are_read_bit_for_bit(store, tensor):
     record = Record("name", tensor, ({"state": tensor},))
-    FileStore(tmp_path, records).put("rung:0:1,2", [record])
-    (found,) = FileStore(tmp_path, records).get("rung:0:1,2")
+    store.put("rung:0:1,2", [record])
+    (found,) = read(killed(store), "rung:0:1,2")
     assert found.name == "name"
     assert found.tensor.dtype == tensor.dtype
     assert torch.equal(found.tensor, tensor)
     assert torch.equal(found.parts[0]["state"], tensor)
-    (path,) = tmp_path.glob("*.pt")
-    assert path.stat().st_size < 3_500  # a view is written without its base
+    # A view is written without its base.
+    assert store.path.stat().st_size < 2 * tensor.nbytes + 500_000
 
 
-def test_trials_are_read_with_their_arrays(tmp_path):
+def test_trials_are_read_with_their_arrays(store):
     predictions = np.array([[0.1, np.nan], [0.3, 0.4]])
     trial = Trial(Proposal(Architecture({})), score=1.0, predictions=predictions)
-    FileStore(tmp_path).put("trial:0", trial)
-    found = FileStore(tmp_path).get("trial:0")
+    store.put("trial:0", trial)
+    found = store.get("trial:0")
     np.testing.assert_array_equal(found.predictions, predictions)
     assert found.predictions.dtype == np.float64
 
 
-def test_later_values_replace_earlier_ones(store, tmp_path):
-    store.put("key", torch.zeros(2))
-    store.put("key", torch.ones(2))
-    assert torch.equal(FileStore(tmp_path).get("key"), torch.ones(2))
-    assert len(list(tmp_path.glob("*.pt"))) == 1  # the earlier file is gone
-    store.put("key", torch.ones(2))
-    assert torch.equal(FileStore(tmp_path).get("key"), torch.ones(2))
+def test_later_values_replace_earlier_ones(store):
+    for value in (torch.zeros(2), LARGE, torch.ones(2), torch.ones(2)):
+        store.put("key", value)
+        assert torch.equal(read(killed(store), "key"), value)
     store.put("key", 3)
-    assert FileStore(tmp_path).get("key") == 3
-    assert not list(tmp_path.glob("*.pt"))
+    assert read(killed(store), "key") == 3
 
 
-def test_later_value_does_not_replace_values_with_longer_keys(store, tmp_path):
+def test_later_value_does_not_replace_values_with_longer_keys(store):
+    store.put("rung:1", torch.ones(2))
     for value in (0, 1):
         store.put("rung", torch.full((2,), value))
-        store.put("rung:1", torch.ones(2))
-    store.put("rung", torch.full((2,), 2))
-    assert FileStore(tmp_path).get("rung:1") is not None
-
-
-def test_only_dropped_values_are_removed(store, tmp_path):
-    store.put("a", torch.zeros(2))
-    store.put("b", torch.ones(2))
-    store.drop("a")
-    store.drop("never there")
-    again = FileStore(tmp_path)
-    assert again.get("a") is None
-    assert again.get("b") is not None
-    assert len(list(tmp_path.glob("*.pt"))) == 1
+    assert torch.equal(store.get("rung:1"), torch.ones(2))
 
 
 def test_values_are_dropped_by_the_prefix_of_their_keys(store):
-    for key in ("cohort:1:a", "cohort:1:b", "cohort:12:a", "other"):
+    dropped = ("cohort:1", "cohort:1:a", "cohort:1:b")
+    kept = ("cohort:12:a", "cohort", "cohort_1:a", "Cohort:1:a", "other")
+    for key in (*dropped, *kept):
         store.put(key, torch.zeros(2))
     store.drop("cohort:1")
-    found = [store.get(key) is None for key in ("cohort:1:a", "cohort:1:b")]
-    assert found == [True, True]
-    assert store.get("cohort:12:a") is not None
-    assert store.get("other") is not None
+    store.drop("never there")
+    with closing(FileStore(killed(store))) as again:
+        assert [again.get(key) for key in dropped] == [None] * 3
+        assert None not in [again.get(key) for key in kept]
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        {CLASS: "Nothing"},
-        {CLASS: "Trial", "nothing": 1},
-        {CLASS: "tuple"},
-        {CLASS: "Architecture", "choices": 3},
-    ],
-    ids=str,
-)
-def test_unknown_types_of_values_are_an_error(store, value):
-    store._append({"key": "key", "value": value, "seconds": 1.0})
-    with pytest.raises(
-        CheckpointError, match=r"of 'key' in .* can't be read, \w+: .*; "
-    ):
-        FileStore(store.folder).get("key")
+def test_dropped_and_replaced_values_leave_the_disk(store):
+    store.put("kept", 1)
+    for _ in range(3):
+        store.put("dropped", LARGE)
+    store.drop("dropped")
+    store.close()
+    assert [path.name for path in store.path.parent.iterdir()] == [DATABASE]
+    assert store.path.stat().st_size < 500_000 < LARGE.nbytes
 
 
-def test_seconds_are_finite(store):
-    store._append({"key": "key", "value": 1, "seconds": float("inf")})
-    with pytest.raises(CheckpointError, match=r"Line 1 .* is damaged"):
-        FileStore(store.folder)
+def test_an_interrupted_put_keeps_the_earlier_value(store, monkeypatch):
+    store.put("key", 1)
+    real, n_rows = store_module._checksum, []
+
+    def interrupted(*row):
+        n_rows.append(row)
+        if len(n_rows) == 3:
+            raise KeyboardInterrupt
+        return real(*row)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(store_module, "_checksum", interrupted)
+        store.put("key", LARGE)
+    assert store.get("key") == 1
+    store.put("other", 2)
+    assert read(killed(store), "key") == 1
+
+
+def test_a_database_needs_no_shared_memory(store):
+    store.put("key", 1)
+    with closing(FileStore(killed(store))) as again:
+        assert again.get("key") == 1
+        for folder in (store.path.parent, again.path.parent):
+            names = {path.name for path in folder.iterdir()}
+            assert names == {DATABASE, f"{DATABASE}-wal"}  # there is no file "-shm"
+
+
+def test_a_second_store_of_a_folder_is_refused(store, monkeypatch):
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+    with pytest.raises(CheckpointError, match=r"can't be read, database is locked: "):
+        FileStore(store.path.parent)
+    store.put("key", 1)
 
 
 def test_value_of_an_unknown_key_is_none(store):
@@ -171,157 +198,183 @@ def test_null_store_stores_nothing():
     assert store.get("key") is None
 
 
-@pytest.mark.parametrize("n_left", range(1, 12))
-def test_truncated_last_line_is_ignored_also_after_later_writes(tmp_path, n_left):
-    filled(tmp_path, 3)
-    whole = (tmp_path / LOG).read_bytes()
-    truncated = whole[: len(whole) - n_left]
-    (tmp_path / LOG).write_bytes(truncated)
-    is_whole = n_left == 1  # only the line feed is missing
-    store = FileStore(tmp_path)
-    assert store.get("k1") == 1
-    assert store.get("k2") == (2 if is_whole else None)
-    store.put("k2", 22)
-    again = FileStore(tmp_path)
-    assert [again.get(f"k{j}") for j in range(3)] == [0, 1, 22]
-    assert (
-        (tmp_path / LOG).read_bytes().startswith(truncated)
-    )  # the truncated line stays in the file
-    assert (TRUNCATED in (tmp_path / LOG).read_bytes()) != is_whole
-
-
-@pytest.mark.parametrize("damaged", [1, 2, 3])
-def test_damage_is_an_error_with_its_line(tmp_path, damaged):
-    filled(tmp_path, 3)
-    all_lines = lines(tmp_path)
-    all_lines[damaged - 1] = all_lines[damaged - 1].replace(b"k", b"q")
-    (tmp_path / LOG).write_bytes(b"".join(all_lines))
-    before = (tmp_path / LOG).read_bytes()
-    with pytest.raises(CheckpointError, match=rf"^Line {damaged} of .* is damaged"):
-        FileStore(tmp_path)
-    assert (tmp_path / LOG).read_bytes() == before
-
-
-def test_a_damaged_file_is_an_error(store, tmp_path):
-    store.put("key", torch.zeros(100))
-    (path,) = tmp_path.glob("*.pt")
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-    with pytest.raises(CheckpointError, match=r"file .* is damaged"):
-        FileStore(tmp_path).get("key")
-
-
-def test_a_missing_file_is_an_error_unless_it_was_dropped(store, tmp_path):
-    for key in ("a", "b"):
-        store.put(key, torch.ones(3) if key == "a" else torch.zeros(3))
-    store.drop("b")
-    store.drop("b")
-    assert (tmp_path / LOG).read_text().count('"dropped"') == 1
-    again = FileStore(tmp_path)
-    assert again.get("b") is None
-    again.put("b", torch.zeros(3))
-    assert torch.equal(FileStore(tmp_path).get("b"), torch.zeros(3))
-    (file,) = tmp_path.glob("a-*.pt")
-    file.unlink()
-    for one in (store, again, FileStore(tmp_path)):
-        with pytest.raises(
-            CheckpointError, match=r"a-\w+.pt' of a checkpoint can't be"
-        ):
-            one.get("a")
-
-
-def test_partial_files_of_a_killed_process_are_removed(store, tmp_path):
-    store.put("a", torch.ones(3))
-    (kept,) = tmp_path.glob("*.pt")
-    for name in ("b-00000000.pt", "c-00000000.pt.part"):
-        (tmp_path / name).write_bytes(b"half")
-    (tmp_path / "mine.txt").write_text("of the user")
-    assert torch.equal(FileStore(tmp_path).get("a"), torch.ones(3))
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left == {kept.name, LOG, "mine.txt"}
-
-
-def test_files_that_would_run_code_are_refused(store, tmp_path):
-    # An untrusted checkpoint with correct checksums.
-    store.put("key", torch.zeros(2))
-    (path,) = tmp_path.glob("*.pt")
-    path.unlink()
-    line = next(iter(store._entries.values()))
-    torch.save({"value": pytest.raises}, path)
-    line["crc"] = zlib.crc32(path.read_bytes())
-    with pytest.raises(CheckpointError, match="it holds more than tensors"):
-        store.get("key")
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"{}", pickle.dumps([1]), b"PK\x03\x04" + 40 * b"x"], ids=len
-)
-def test_foreign_files_are_refused(store, content):
-    store.put("key", torch.zeros(2))
-    line = next(iter(store._entries.values()))
-    (store.folder / line["file"]).write_bytes(content)
-    line["crc"] = zlib.crc32(content)
-    with pytest.raises(CheckpointError, match=rf"file .*{line['file']}.* is refused"):
-        store.get("key")
-
-
-def test_unknown_records_are_refused(store):
-    store.put("key", {"$": "Trap", "tensor": torch.zeros(2)})
-    with pytest.raises(CheckpointError, match=r"is refused, KeyError: 'Trap'"):
-        store.get("key")
-
-
-OTHER_LINES = ["", "no json", "[]", "3", "{}", '{"key": "a"}', 9_999 * "["]
-OTHER_LINES += [
-    '{"key": [], "seconds": 0}',
-    '{"key": "a", "seconds": "x"}',
-    '{"key": "a", "seconds": 0, "file": 3}',
-]
-
-
-@pytest.mark.parametrize("text", OTHER_LINES, ids=range(len(OTHER_LINES)))
-def test_foreign_lines_are_an_error(tmp_path, text):
-    crc = f"{zlib.crc32(text.encode()):08x}"
-    (tmp_path / LOG).write_text(f"{crc} {text}\n")
-    with pytest.raises(CheckpointError, match=r"^Line 1 of .* is damaged"):
-        FileStore(tmp_path)
-
-
-def test_files_outside_of_the_folder_are_not_touched(store, tmp_path):
-    # An untrusted checkpoint with correct checksums.
-    other = tmp_path / "other.pt"
-    other.write_bytes(b"precious")
-    folder = tmp_path / "own"
-    folder.mkdir()
-    line = {"key": "cohort:0:0", "file": str(other), "crc": 0, "seconds": 0.0}
-    text = json.dumps(line)
-    crc = f"{zlib.crc32(text.encode()):08x}"
-    (folder / LOG).write_text(f"{crc} {text}\n")
-    with pytest.raises(CheckpointError, match=r"^Line 1 .* names a file outside"):
-        FileStore(folder)
-    assert other.read_bytes() == b"precious"
-
-
-def test_a_full_disk_is_an_error(store, monkeypatch):
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("sknas._checkpoint.store.os.fsync", full)
-    with pytest.raises(CheckpointError, match=r"can't be written, .*No space left"):
-        store.put("key", 1)
-
-
 def test_seconds_of_earlier_runs_are_added(tmp_path, monkeypatch):
     now = [100.0]
     monkeypatch.setattr("sknas._checkpoint.store.time.monotonic", lambda: now[0])
-    first = FileStore(tmp_path)
-    now[0] = 107.0
-    first.put("a", 1)
-    assert first.seconds == 7.0
+    with closing(FileStore(tmp_path)) as first:
+        now[0] = 107.0
+        first.put("a", 1)
+        assert first.seconds == 7.0
     now[0] = 1000.0  # the time between two runs
-    second = FileStore(tmp_path)
-    assert second.seconds == 7.0
-    now[0] = 1003.0
-    second.put("b", 1)
-    assert FileStore(tmp_path).seconds == 10.0
+    with closing(FileStore(tmp_path)) as second:
+        assert second.seconds == 7.0
+        now[0] = 1003.0
+        second.put("b", 1)
+    with closing(FileStore(tmp_path)) as third:
+        assert third.seconds == 10.0
+
+
+# Damage
+
+
+@pytest.fixture
+def filled(store):
+    """Return the path of a closed database, and the values in it."""
+    values = {f"key:{n}": {"score": n / 7} for n in range(5)} | {"big": torch.rand(999)}
+    for key, value in values.items():
+        store.put(key, value)
+    store.close()
+    return store.path, values
+
+
+def test_a_changed_byte_is_an_error_or_has_no_effect(filled):
+    path, values = filled
+    content = path.read_bytes()
+    used = [index for index, byte in enumerate(content) if byte]
+    rng, n_errors = random.Random(0), 0
+    for _ in range(60):
+        changed = bytearray(content)
+        changed[rng.choice(used)] ^= 1 << rng.randrange(8)
+        path.write_bytes(changed)
+        try:
+            with closing(FileStore(path.parent)) as store:
+                found = {key: store.get(key) for key in values}
+        except CheckpointError as error:
+            assert "\n" not in str(error) and str(path) in str(error)
+            n_errors += 1
+        else:
+            assert_same(found, values)
+    assert n_errors > 40
+
+
+def test_a_changed_value_is_an_error_that_names_it(filled):
+    path, values = filled
+    before = path.read_bytes()
+    for old, new in ((b'"score": 0.0', b'"score": 1.0'), (b"data/0", b"data/1")):
+        damaged = before.replace(old, new, 1)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"value of '.*is damaged, its check"):
+            FileStore(path.parent)
+        assert path.read_bytes() == damaged != before
+    path.write_bytes(before)
+    assert_same(read(path.parent, "key:3"), values["key:3"])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_a_truncated_database_is_an_error(filled, share):
+    path, _ = filled
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match=r"db' (can't be read|is damaged)"):
+        FileStore(path.parent)
+    assert len(path.read_bytes()) == int(share * len(content))
+
+
+def test_values_before_damage_of_the_log_are_kept(store):
+    for number in range(4):
+        store.put(f"key:{number}", number)
+    folder = killed(store)
+    log = folder / f"{DATABASE}-wal"
+    log.write_bytes(log.read_bytes()[:-1000])
+    with closing(FileStore(folder)) as again:
+        assert [again.get(f"key:{number}") for number in range(4)] == [0, 1, 2, None]
+
+
+def test_a_full_disk_is_an_error_and_keeps_earlier_values(store):
+    store.put("key", 1)
+    (n_pages,) = store._connection.execute("PRAGMA page_count").fetchone()
+    store._connection.execute(f"PRAGMA max_page_count = {n_pages + 1}")
+    for key in ("key", "other"):
+        with pytest.raises(
+            CheckpointError, match=r"can't be written, .*full: earlier results are kept"
+        ):
+            store.put(key, LARGE)
+    assert store.get("key") == read(killed(store), "key") == 1
+
+
+# Foreign files
+
+
+@pytest.mark.parametrize(
+    "content", [b"{}", pickle.dumps([1]), 5_000 * b"x", None], ids=range(4)
+)
+def test_a_file_that_is_no_database_is_an_error(content, tmp_path):
+    path = tmp_path / DATABASE
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"search.db' can't be read, \w+ .*: "):
+        FileStore(tmp_path)
+    assert content is None or path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        "CREATE TABLE other (a)",
+        f"{TABLE}; CREATE TRIGGER t AFTER INSERT ON entries BEGIN SELECT 1; END",
+        "CREATE VIEW entries AS SELECT 'key', 0, x'33', 1.0, 0",
+    ],
+)
+def test_a_database_of_another_program_is_an_error(statements, tmp_path):
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        database.executescript(statements)
+    with pytest.raises(CheckpointError, match=r"other tables: sknas did not write it"):
+        FileStore(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "seconds"),
+    [
+        ("text", 1.0),
+        (None, 1.0),
+        (3, 1.0),
+        (b"3", "x"),
+        (b"3", None),
+        (b"3", float("inf")),
+        (b"3", -1.0),
+    ],
+)
+def test_rows_of_other_types_are_an_error(filled, content, seconds):
+    path, _ = filled
+    insert(path.parent, "key", content, seconds)
+    with pytest.raises(CheckpointError, match=r"^The value of 'key' in .* is damaged"):
+        FileStore(path.parent)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", 9_999 * b"[", pickle.dumps([1]), b"PK\x03\x04" + 40 * b"x"],
+    ids=range(4),
+)
+def test_values_of_another_format_are_refused(filled, content):
+    path, _ = filled
+    insert(path.parent, "key", content)
+    with pytest.raises(CheckpointError, match=r"^The value of 'key' .* is refused, \w"):
+        read(path.parent, "key")
+
+
+def test_values_that_would_run_code_are_refused(filled):
+    path, _ = filled
+    buffer = BytesIO()
+    torch.save({"value": pytest.raises}, buffer)
+    insert(path.parent, "key", buffer.getvalue())
+    with pytest.raises(CheckpointError, match="is refused, it holds more than tensors"):
+        read(path.parent, "key")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {CLASS: "Nothing"},
+        {CLASS: "Trial", "nothing": 1},
+        {CLASS: "tuple"},
+        {CLASS: "Architecture", "choices": 3},
+        {CLASS: "Trap", "tensor": torch.zeros(2)},
+    ],
+    ids=lambda value: value[CLASS],
+)
+def test_unknown_types_of_values_are_an_error(store, value):
+    store.put("key", value)
+    with pytest.raises(
+        CheckpointError, match=r"of 'key' in .* is refused, \w+: .*: sknas did not"
+    ):
+        store.get("key")

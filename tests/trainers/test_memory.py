@@ -2,6 +2,7 @@
 
 import math
 import sys
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -453,8 +454,9 @@ def test_a_checkpoint_keeps_the_micro_batches(trainer, tmp_path):
     schedule = schedule_module.Schedule.of(proposed.architecture, problem)
     records = {cls.__name__: cls for cls in TRAINERS[trainer].records}
     group = NetworkGroup([TrialState(proposed, schedule, n_micro_batches=2)])
-    FileStore(tmp_path, records).put("group", [group])
-    (found,) = FileStore(tmp_path, records).get("group")
+    with closing(FileStore(tmp_path, records)) as store:
+        store.put("group", [group])
+        (found,) = store.get("group")
     assert found.trials[0].n_micro_batches == 2
     assert found.schedule == schedule and hash(found.schedule) == hash(schedule)
 

@@ -1,6 +1,7 @@
 """Gradient searches that are interrupted, or run out of time or memory."""
 
 import time
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -71,11 +72,17 @@ class KilledError(Exception):
     """Raised in place of the end of a process."""
 
 
-class MortalStore(Store):
-    """A file store that raises KilledError at a given write."""
+@pytest.fixture
+def store(tmp_path):
+    with closing(FileStore(tmp_path)) as store:
+        yield store
 
-    def __init__(self, folder, n_left):
-        self.store, self.n_left = FileStore(folder), n_left
+
+class MortalStore(Store):
+    """A store that raises KilledError at a given write."""
+
+    def __init__(self, store, n_left):
+        self.store, self.n_left = store, n_left
         self.n_put = 0
 
     def get(self, key):
@@ -121,11 +128,12 @@ def proposed_when_killed(folder, max_writes, strategy, space, problem):
     """Run a search whose process is killed repeatedly, after a few snapshots."""
     rng = np.random.default_rng(0)
     for _ in range(100):
-        store = MortalStore(folder, int(rng.integers(1, max_writes)))
-        try:
-            return proposed(strategy, space, problem, store=store)
-        except KilledError:
-            pass
+        with closing(FileStore(folder)) as opened:
+            store = MortalStore(opened, int(rng.integers(1, max_writes)))
+            try:
+                return proposed(strategy, space, problem, store=store)
+            except KilledError:
+                pass
     raise AssertionError("The search never ends.")
 
 
@@ -143,8 +151,9 @@ def check_resumed(folder, trainers, strategy, search):
     space, make_problem = SEARCHES[search]
     problem = make_problem(n_steps=N_STEPS)
     space = space.for_task(problem.task)
-    store = MortalStore(folder / "whole", np.inf)
-    whole, expected = proposed(strategy, space, problem, store=store)
+    with closing(FileStore(folder / "whole")) as opened:
+        store = MortalStore(opened, np.inf)
+        whole, expected = proposed(strategy, space, problem, store=store)
     max_writes = store.n_put // 2
     killed, again = proposed_when_killed(
         folder / "killed", max_writes, strategy, space, problem
@@ -158,7 +167,8 @@ def check_resumed(folder, trainers, strategy, search):
     assert torch.equal(first.alphas.vector, last.alphas.vector)
     assert first.budget.step == last.budget.step == N_STEPS
     for name in ("whole", "killed"):
-        assert FileStore(folder / name).get(keys.supernet_state(32)) is None
+        with closing(FileStore(folder / name)) as opened:
+            assert opened.get(keys.supernet_state(32)) is None
 
 
 def cases():
@@ -191,11 +201,11 @@ def test_other_options_resume_to_the_same_search(tmp_path, trainers, parameters)
     check_resumed(tmp_path, trainers, strategy, search)
 
 
-def test_a_finished_search_is_not_repeated(tmp_path, trainers):
+def test_a_finished_search_is_not_repeated(store, trainers):
     strategy = GradientStrategy("darts")
     space, problem = PlantedSpace(), planted_problem(n_steps=N_STEPS)
-    first, expected = proposed(strategy, space, problem, store=FileStore(tmp_path))
-    again, others = proposed(strategy, space, problem, store=FileStore(tmp_path))
+    first, expected = proposed(strategy, space, problem, store=store)
+    again, others = proposed(strategy, space, problem, store=store)
     assert len(trainers) == 1 and others == expected
     assert_same(first, again)
 
@@ -224,25 +234,24 @@ def slow_steps(monkeypatch):
     return ticks
 
 
-def test_a_supernet_is_saved_every_ten_seconds(tmp_path, slow_steps):
+def test_a_supernet_is_saved_every_ten_seconds(slow_steps, store):
     search = GradientStrategy("darts", batch_size=64), PlantedSpace()
-    store = MortalStore(tmp_path, 3)
     with pytest.raises(KilledError):
-        proposed(*search, planted_problem(n_steps=100), store=store)
+        proposed(*search, planted_problem(n_steps=100), store=MortalStore(store, 3))
     assert slow_steps.now == 30
-    state = FileStore(tmp_path).get(keys.supernet_state(64))
+    state = store.get(keys.supernet_state(64))
     assert state["budget"] == {"step": 30, "seconds_used": 30.0}
 
 
-def test_time_before_an_interruption_is_counted(tmp_path, trainers, slow_steps):
+def test_time_before_an_interruption_is_counted(slow_steps, store, trainers):
     """Two runs together take a third of the time."""
     search = GradientStrategy("darts"), PlantedSpace(), planted_problem(n_steps=10_000)
     whole, expected = proposed(*search, deadline=60.0)
     assert trainers[0].budget.step == 20
     slow_steps.now = 0.0
     with pytest.raises(KilledError):
-        proposed(*search, deadline=60.0, store=MortalStore(tmp_path, 8))
-    found, others = proposed(*search, deadline=60.0, store=FileStore(tmp_path))
+        proposed(*search, deadline=60.0, store=MortalStore(store, 8))
+    found, others = proposed(*search, deadline=60.0, store=store)
     assert trainers[-1].budget.step == 20 and slow_steps.now == 20.0
     assert others == expected
     assert_same(found, whole)
@@ -307,18 +316,18 @@ def test_batches_are_smaller_after_running_out_of_memory(monkeypatch, trainers, 
     assert strategy.derived_ and len(strategy.entropy_) > 1
 
 
-def test_a_training_with_smaller_batches_is_resumed(tmp_path, monkeypatch, trainers):
+def test_a_training_with_smaller_batches_is_resumed(store, monkeypatch, trainers):
     limit_memory(monkeypatch, 40, MemoryError())
     search = GradientStrategy("darts", batch_size=64), PlantedSpace()
     problem = planted_problem(n_steps=N_STEPS)
     whole, expected = proposed(*search, problem)
     for n_writes in (4, 3):
         with pytest.raises(KilledError):
-            proposed(*search, problem, store=MortalStore(tmp_path, n_writes))
-    found, others = proposed(*search, problem, store=FileStore(tmp_path))
+            proposed(*search, problem, store=MortalStore(store, n_writes))
+    found, others = proposed(*search, problem, store=store)
     assert others == expected
     assert_same(found, whole)
-    assert FileStore(tmp_path).get(keys.supernet_state(32)) is None
+    assert store.get(keys.supernet_state(32)) is None
 
 
 def test_random_architectures_are_proposed_if_memory_does_not_suffice(monkeypatch):
