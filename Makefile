@@ -17,7 +17,7 @@ PIP_ARGS := install --quiet --disable-pip-version-check
 # A stamp half made is no stamp.
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test test-slow test-all test-floor coverage lint format docs clean
+.PHONY: help demo test test-slow test-all test-floor coverage lint format docs build clean
 
 help: ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,10 @@ format: $(VENV)/.stamp-dev ## Repair style where that can be done by itself
 
 docs: $(VENV)/.stamp-docs ## Build the documentation in docs/_build/html
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# Not isolated, so that the pinned back end builds.
+build: $(VENV)/.stamp-test ## Build the sdist and the wheel in dist
+	$(BIN)/python -m build --no-isolation
 
 clean: ## Remove what was built, and caches; the environments stay
 	rm -rf build dist docs/_build docs/gallery docs/generated docs/api/generated

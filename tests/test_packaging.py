@@ -1,4 +1,4 @@
-"""The wheel and the versions it requires."""
+"""The sdist, the wheel, and the versions that the wheel requires."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -14,6 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -61,15 +63,37 @@ def run(*command, cwd):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def dist(tmp_path_factory):
+    """Build the sdist, and the wheel from it, in a folder."""
     # No isolation: the back end is installed, and tests use no network.
-    out = tmp_path_factory.mktemp("wheel")
-    build = (sys.executable, "-I", "-m", "build", "--wheel", "--no-isolation")
+    out = tmp_path_factory.mktemp("dist")
+    build = (sys.executable, "-I", "-m", "build", "--no-isolation")
     run(*build, "--outdir", str(out), str(ROOT), cwd=out)
-    (path,) = out.glob("*.whl")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist):
+    (path,) = dist.glob("*.whl")
     return path
 
 
+@pytest.mark.packaging
+def test_sdist_holds_what_a_packager_needs(dist):
+    with tarfile.open(dist / f"sknas-{sknas.__version__}.tar.gz") as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    pages = ["CHANGELOG", "CODE_OF_CONDUCT", "CONTRIBUTING", "README", "SECURITY"]
+    wanted = {f"{page}.md" for page in pages} | {"CITATION.cff", "LICENSE", "Makefile"}
+    wanted |= {"constraints.txt", "constraints-floor.txt", "pyproject.toml"}
+    wanted |= {"docs/conf.py", "examples/demo.py", "examples/GALLERY_HEADER.rst"}
+    wanted |= {".ci/run", ".github/workflows/ci.yml", "tests/test_packaging.py"}
+    assert wanted <= names
+    folders = {name.split("/")[0] for name in names if "/" in name}
+    assert folders == {".ci", ".github", "docs", "examples", "sknas", "tests"}
+    assert not any(re.search("benchmarks/results|_build|__pycache__", n) for n in names)
+
+
+@pytest.mark.packaging
 def test_wheel_holds_only_the_package(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -82,6 +106,7 @@ def test_wheel_holds_only_the_package(wheel):
     assert {Path(name).suffix for name in code} <= {".py", ".typed"}
 
 
+@pytest.mark.packaging
 def test_wheel_holds_every_module(wheel):
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if name.endswith(".py")}
@@ -90,6 +115,7 @@ def test_wheel_holds_every_module(wheel):
     }
 
 
+@pytest.mark.packaging
 def test_wheel_metadata(wheel):
     with zipfile.ZipFile(wheel) as archive:
         info = f"sknas-{sknas.__version__}.dist-info"
@@ -98,12 +124,14 @@ def test_wheel_metadata(wheel):
     assert metadata["Version"] == sknas.__version__
     assert metadata["Requires-Python"] == PROJECT["requires-python"]
     assert metadata["License-Expression"] == "BSD-3-Clause"
+    assert set(metadata.get_all("Provides-Extra")) == EXTRAS.keys()
     # A plain install requires no developer tools.
     required = [Requirement(line) for line in metadata.get_all("Requires-Dist")]
     plain = {str(one) for one in required if one.marker is None}
     assert plain == {str(one) for one in DEPENDENCIES}
 
 
+@pytest.mark.packaging
 def test_wheel_imports_in_a_clean_environment(wheel, tmp_path):
     env = tmp_path / "env"
     venv.EnvBuilder(with_pip=False, symlinks=os.name != "nt").create(env)
@@ -160,8 +188,17 @@ def test_constraints_pin_torch_first(name):
 
 
 def test_changelog_has_a_section_for_this_version():
-    headings = re.findall(r"^## \[(.+?)\]", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
     assert {"Unreleased", sknas.__version__} & set(headings)
+
+
+def test_citation_agrees_with_the_package():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["cff-version"], citation["type"]) == ("1.2.0", "software")
+    assert str(citation["version"]) == sknas.__version__
+    assert citation["license"] == PROJECT["license"]
+    assert citation["authors"] == PROJECT["authors"]
+    assert citation["keywords"] == PROJECT["keywords"]
 
 
 def test_ci_can_be_run():
