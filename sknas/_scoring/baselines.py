@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from joblib import parallel_config
 from scipy import sparse
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -59,7 +60,9 @@ def _linear(task: TaskSpec) -> Any:
 
 
 def _score(problem: Problem, make: Callable[[TaskSpec], Any]) -> Score:
-    with warnings.catch_warnings():
+    # In workers, the linear model of scikit-learn 1.6 would be the first task: joblib
+    # would take the memory of torch, which is loaded later, for a leak.
+    with parallel_config(backend="sequential"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         predictions = [_predict(make, fold)[None] for fold in problem.folds]
     scores = score_predictions(problem, predictions, finite=np.array([True]))
