@@ -12,6 +12,7 @@ import warnings
 from collections import Counter
 from contextlib import closing
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -146,8 +147,21 @@ def result_of(model, X):
 # Resumed searches
 
 
-@pytest.mark.parametrize("inputs", ["table", "image"])
-@pytest.mark.parametrize("strategy", STRATEGIES)
+def with_slow(cases, quick):
+    """Return the cases as parameters, all but the quick ones marked as slow."""
+    return [
+        pytest.param(*case, marks=[] if case in quick else pytest.mark.slow)
+        for case in cases
+    ]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "inputs"),
+    with_slow(
+        product(STRATEGIES, ["table", "image"]),
+        quick=[("bayesian", "table"), ("gradient", "image")],
+    ),
+)
 def test_search_killed_several_times_has_the_same_result(
     strategy, inputs, trainings, tmp_path
 ):
@@ -166,7 +180,9 @@ def test_search_killed_several_times_has_the_same_result(
     assert sorted(trainings.done) == sorted(once)
 
 
-@pytest.mark.parametrize("kill_at", (1, 7, 12, 25))
+@pytest.mark.parametrize(
+    "kill_at", with_slow([(1,), (7,), (12,), (25,)], quick=[(1,), (12,)])
+)
 def test_search_killed_at_any_write_has_the_same_result(kill_at, trainings, tmp_path):
     model, X, y = search(max_trials=5)
     expected = result_of(model.fit(X, y), X)
