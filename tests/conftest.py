@@ -51,7 +51,8 @@ def pytest_terminal_summary(terminalreporter, config):
     totals = Counter()
     for report in terminalreporter.getreports("passed"):
         folder = report.nodeid.partition("::")[0].rpartition("/")[0]
-        totals[folder] += dict(report.user_properties)["cpu_seconds"]
+        # Doctests of the package have no time: they are not below this folder.
+        totals[folder] += dict(report.user_properties).get("cpu_seconds", 0)
     terminalreporter.section("CPU seconds by folder")
     for folder, seconds in totals.most_common():
         terminalreporter.write_line(f"{seconds:7.1f} {folder}")

@@ -437,10 +437,10 @@ def test_time_is_left_after_a_slow_encoding(is_resumed, tmp_path, monkeypatch):
     monkeypatch.setattr(base, "EnsembleBuilder", Watched)
     model = NASClassifier(max_time=0.5, n_jobs=1, random_state=0)
     model.set_params(checkpoint=tmp_path if is_resumed else None)
-    if is_resumed:
-        model.fit(ROWS, CLASSES)
-    monkeypatch.setattr(base, "split_rows", slow)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SearchWarning)  # the time may be too short
+        if is_resumed:
+            model.fit(ROWS, CLASSES)
+        monkeypatch.setattr(base, "split_rows", slow)
         model.fit(ROWS, CLASSES)
     assert 0.15 < seconds_left[-1] <= 0.5

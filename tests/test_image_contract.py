@@ -147,6 +147,7 @@ def test_flips_are_not_used_if_they_change_the_class():
     assert model.best_score_ > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["bayesian", "gradient"])
 @pytest.mark.parametrize("seconds", [8.0])
 def test_max_time_holds(by, seconds):

@@ -402,6 +402,7 @@ def test_the_folder_is_bounded(tmp_path, monkeypatch):
     assert {path.name for path in folder.iterdir()} == {DATABASE, HEADER, LOCK}
 
 
+@pytest.mark.process
 def test_each_search_has_its_own_folder(tmp_path):
     model, X, y = search(checkpoint=tmp_path, max_trials=2, max_epochs=2)
     with warnings.catch_warnings():

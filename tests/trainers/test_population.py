@@ -337,7 +337,9 @@ ERRORS = [
     ("where", "after"),
     [("_load", 0), ("_step", 4), ("_take_snapshot", 0), ("_step", 20)],
 )
-@pytest.mark.parametrize("optimizer", ["adamw", "momentum"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", pytest.param("momentum", marks=pytest.mark.slow)]
+)
 def test_groups_out_of_memory_are_split(
     where, after, optimizer, monkeypatch, two_rungs
 ):
@@ -355,6 +357,7 @@ def test_groups_out_of_memory_are_split(
         assert_same(trial, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_all_memory_errors_are_recognised(error, monkeypatch):
     problem = make_problem(n=60, n_steps=5)

@@ -144,7 +144,7 @@ def test_repeated_rows_do_not_inflate_scores(trainer):
     rng = np.random.default_rng(0)
     X = rng.integers(0, 2, (600, 2))
     y = (X[:, 0] ^ X[:, 1]) ^ (rng.random(600) < 0.1)
-    model = NASClassifier(max_trials=3, trainer=trainer, random_state=0, n_jobs=1)
+    model = NASClassifier(max_trials=1, trainer=trainer, random_state=0, n_jobs=1)
     model.fit(X[:400], y[:400])
     assert model.best_score_ > 0.85 > model.baseline_scores_["linear"]
     assert model.score(X[400:], y[400:]) > 0.85
