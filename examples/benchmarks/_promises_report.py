@@ -59,7 +59,7 @@ def ensemble_speed(lines):
 def import_time(lines):
     last = lines.iloc[-1]
     before = f"{last['before_s']:.1f} s of torch and scikit-learn"
-    return f"{last['median_s']:.2f} s, after {before}", None
+    return f"{last['median_s']:.2f} s, after {before}", last["median_s"] <= 0.4
 
 
 def memory(lines):
@@ -115,7 +115,7 @@ JUDGES = {
         "predict_speed",
         ensemble_speed,
     ),
-    "`import sknas`": (md.MISSING, "import_time", import_time),
+    "`import sknas`": ("at most 0.4 s", "import_time", import_time),
     "Memory of a training is estimated before it starts": (
         "0.7 to 2 times its peak",
         "memory_estimate",
