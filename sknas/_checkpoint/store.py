@@ -6,9 +6,12 @@ header), `keys` (names of the values) and `records` (values as plain data).
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
+import os
 import sqlite3
+import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
@@ -77,11 +80,12 @@ class FileStore(Store):
     def __init__(self, folder: Path, records: Mapping[str, type] | None = None) -> None:
         self.path = folder / DATABASE
         self.records = {"Trial": Trial, "Proposal": Proposal, **(records or {})}
+        self._lock, self._process = threading.Lock(), os.getpid()
         with self._reading():
-            self._connection = sqlite3.connect(self.path)
+            self._connection = sqlite3.connect(self.path, check_same_thread=False)
         try:
             self._open()
-        except CheckpointError:
+        except BaseException:  # Ctrl-C, too
             self.close()
             raise
         self._earlier_seconds = self.seconds
@@ -89,11 +93,21 @@ class FileStore(Store):
 
     def close(self) -> None:
         """Close the database, so that another store may use it."""
-        self._connection.close()
+        if os.getpid() != self._process:
+            # In a forked child, SQLite would delete the log that the parent writes,
+            # also when Python frees the connection: one more reference prevents both.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._connection))
+            return
+        with self._lock:
+            self._connection.close()
 
     def get(self, key: str) -> Any:
-        rows = self._rows("WHERE key = ? ORDER BY part", key)
-        content = b"".join(part for part, _ in rows)
+        query = "SELECT * FROM entries WHERE key = ? ORDER BY part"
+        with self._reading():
+            rows = self._connection.execute(query, (key,)).fetchall()
+        for row in rows:
+            self._check(*row)
+        content = b"".join(row[2] for row in rows)
         if not content:
             return None
         try:
@@ -126,8 +140,10 @@ class FileStore(Store):
 
     def _open(self) -> None:
         """Check all that the database holds; create its table if it is new."""
+        # No variable holds a cursor: an exception would keep it, and the database open.
+        execute = self._connection.execute
         with self._reading():
-            execute = self._connection.executescript(SETTINGS).execute
+            self._connection.executescript(SETTINGS)
             problems = execute("PRAGMA integrity_check(1)").fetchall()
             schema = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
             tables = execute(schema).fetchall()
@@ -138,25 +154,26 @@ class FileStore(Store):
                 database.executescript(NEW_DATABASE)
         elif tables != [(TABLE,)]:
             raise _foreign(f"The checkpoint {str(self.path)!r} has other tables")
-        self.seconds = max((seconds for _, seconds in self._rows()), default=0.0)
-
-    def _rows(self, condition: str = "", *keys: str) -> Iterator[tuple[bytes, float]]:
-        """Yield the contents and seconds of rows, whose checksums are compared."""
-        query = f"SELECT * FROM entries {condition}"
+        self.seconds = 0.0
         with self._reading():
-            for *row, checksum in self._connection.execute(query, keys):
-                key, _, content, seconds = row
-                has_types = isinstance(content, bytes) and isinstance(seconds, float)
-                is_entry = has_types and 0 <= seconds < math.inf
-                if not is_entry or _checksum(*row) != checksum:
-                    where = f"The value of {key!r} in {str(self.path)!r}"
-                    raise _damaged(f"{where} is damaged, its checksum has changed")
-                yield content, seconds
+            for row in execute("SELECT * FROM entries"):
+                self._check(*row)
+                self.seconds = max(self.seconds, row[3])
+
+    def _check(
+        self, key: str, part: int, content: Any, seconds: Any, checksum: Any
+    ) -> None:
+        has_types = isinstance(content, bytes) and isinstance(seconds, float)
+        is_entry = has_types and 0 <= seconds < math.inf
+        if not is_entry or _checksum(key, part, content, seconds) != checksum:
+            where = f"The value of {key!r} in {str(self.path)!r}"
+            raise _damaged(f"{where} is damaged, its checksum has changed")
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
-            yield
+            with self._lock:
+                yield
         except sqlite3.Error as error:
             raise CheckpointError(
                 f"The checkpoint {str(self.path)!r} can't be read, {error}: end other "
@@ -167,7 +184,7 @@ class FileStore(Store):
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """Commit all changes or none."""
         try:
-            with self._connection:
+            with self._lock, self._connection:
                 yield self._connection
         except sqlite3.Error as error:
             raise CheckpointError(

@@ -1,13 +1,17 @@
 """Values of a store on disk and damaged files."""
 
+import gc
+import os
 import pickle
 import random
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -185,6 +189,44 @@ def test_a_second_store_of_a_folder_is_refused(store, monkeypatch):
     with pytest.raises(CheckpointError, match=r"can't be read, database is locked: "):
         FileStore(store.path.parent)
     store.put("key", 1)
+
+
+def test_an_interrupted_opening_leaves_the_database_free(store, monkeypatch):
+    store.put("key", 1)
+    store.close()
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0))
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_checksum", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt) as retained:
+            FileStore(store.path.parent)
+    assert read(store.path.parent, "key") == 1
+    del retained
+
+
+def test_several_threads_may_use_a_store(store):
+    values = {f"{i}": [i] for i in range(20)}
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(store.put, values, values.values()))
+        assert list(pool.map(store.get, values)) == list(values.values())
+    folder = killed(store)
+    assert [read(folder, key) for key in values] == list(values.values())
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_that_closes_the_store_has_no_effect(store):
+    store.put("a", 1)
+    child = os.fork()
+    if child == 0:
+        store.close()
+        vars(store).clear()
+        gc.collect()  # as at the end of Python
+        os._exit(0)
+    os.waitpid(child, 0)
+    store.put("b", 2)
+    folder = killed(store)
+    assert [read(folder, key) for key in "ab"] == [1, 2]
 
 
 def test_value_of_an_unknown_key_is_none(store):
