@@ -162,7 +162,7 @@ def by_way(lines):
     groups = lines.groupby("way", sort=False)
     cells = groups["fit_s"].agg(md.mean_text, form="{:.1f}").to_frame("fit, s")
     cells["2 processes / this"] = relative_seconds(lines).round(3)
-    shares = lines["journal_s"] / lines["fit_s"]
+    shares = lines["writing_s"] / lines["fit_s"]
     cells["writing"] = shares.groupby(lines["way"]).mean().map("{:.1%}".format)
     return cells
 

@@ -67,7 +67,7 @@ def run(way, rows, seed, n_trials):
         started = time.perf_counter()
         model.fit(X, y)
         seconds = time.perf_counter() - started
-        return {"fit_s": round(seconds, 2), "journal_s": round(sum(written), 3)}
+        return {"fit_s": round(seconds, 2), "writing_s": round(sum(written), 3)}
 
 
 @contextmanager
