@@ -45,6 +45,8 @@ from sknas.trainers import Trainer
 
 if TYPE_CHECKING:
     from sknas.trainers import TensorNet
+else:  # for typing.get_type_hints, without skorch
+    TensorNet = Any
 
 CHUNK_CELLS = 2**24  # encoded cells that `predict` holds at once
 

@@ -1,13 +1,18 @@
 """`import sknas` is quick: libraries that few searches need are imported by those."""
 
+import inspect
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 import sknas
+import sknas.nets
+import sknas.spaces
+import sknas.strategies
 import sknas.trainers
 
 CODE = """
@@ -60,3 +65,22 @@ def test_an_unknown_name_is_rejected():
         AttributeError, match=r"'sknas\.trainers' has no .* 'TensorNets'"
     ):
         sknas.trainers.TensorNets  # noqa: B018
+
+
+def public_functions(cls):
+    """Return the constructor, the methods and the getters of a class."""
+    for name in dir(cls):
+        value = inspect.getattr_static(cls, name)
+        value = value.fget if isinstance(value, property) else value
+        if (name == "__init__" or name[0] != "_") and inspect.isfunction(value):
+            yield value
+
+
+@pytest.mark.parametrize(
+    "package", [sknas, sknas.nets, sknas.spaces, sknas.strategies, sknas.trainers]
+)
+def test_annotations_of_public_names_can_be_evaluated(package):
+    for value in filter(callable, (getattr(package, n) for n in package.__all__)):
+        get_type_hints(value)
+        for function in public_functions(value) if inspect.isclass(value) else ():
+            get_type_hints(function)

@@ -200,6 +200,41 @@ def test_tensors_of_all_dtypes_are_restored_bit_for_bit():
         assert found.stride() == tensor.stride()
 
 
+class Extra(nn.Linear):
+    """A layer whose state has more than tensors."""
+
+    def __init__(self):
+        super().__init__(3, 3)
+        self.extra = None
+        self.register_buffer("scale", torch.ones(3), persistent=False)
+
+    def get_extra_state(self):
+        return self.extra
+
+    def set_extra_state(self, state):
+        self.extra = state
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_changed_dtype_is_restored(dtype):
+    net = make_net(Extra)
+    net.module_.to(dtype)
+    loaded = pickle.loads(pickle.dumps(net)).module_
+    for name in ("weight", "bias", "scale"):
+        found, tensor = getattr(loaded, name), getattr(net.module_, name)
+        assert found.dtype == dtype and torch.equal(found, tensor)
+
+
+@pytest.mark.parametrize(
+    "extra", [{"n_calls": 2}, np.ones(2), torch.ones(2).bfloat16()]
+)
+def test_extra_state_is_restored(extra):
+    net = make_net(Extra)
+    net.module_.extra = extra
+    found = pickle.loads(pickle.dumps(net)).module_.extra
+    assert type(found) is type(extra) and str(found) == str(extra)
+
+
 @pytest.fixture(scope="module")
 def table_model():
     model, X, y = FITS["one network"]

@@ -32,7 +32,7 @@ BEHIND_ONE_MODULE = {
     "skorch": "sknas.trainers._skorch_net",
     "tqdm": "sknas._search.progress",
 }
-MAX_LINES, MAX_DEPTH = 600, 3
+MAX_LINES, MAX_DEPTH = 500, 3
 
 
 def part_of(path):

@@ -18,6 +18,8 @@ from sknas.trainers._snapshot import evaluate
 
 if TYPE_CHECKING:
     from sknas.trainers import TensorNet
+else:  # for typing.get_type_hints, without skorch
+    TensorNet = Any
 
 
 @dataclass(frozen=True, eq=False)

@@ -153,9 +153,7 @@ class Categorical(Choice):
         when: When | None = None,
     ) -> None:
         self.options = [plain(value) for value in options]
-        if not all(
-            isinstance(o, bool | int | float | str | None) for o in self.options
-        ):
+        if not all(isinstance(o, int | float | str | None) for o in self.options):
             raise InvalidParameterError(
                 "The options of a Categorical must be bool, int, float, str or None, "
                 f"got {short_repr(self.options)}; name other objects by strings."
@@ -167,9 +165,8 @@ class Categorical(Choice):
         self.default = plain(default)
         self.when = when
         # bool is an int in Python: the key tells True from 1.
-        self._indices = {
-            (type(o), o): j for j, o in reversed([*enumerate(self.options)])
-        }
+        indexed = reversed([*enumerate(self.options)])
+        self._indices = {(type(option), option): j for j, option in indexed}
         odds = np.array(self.weights or [1.0], dtype=float)
         cumulative = np.cumsum(odds / odds.max())
         self._cumulative = (cumulative / cumulative[-1]).tolist()

@@ -15,6 +15,8 @@ from sknas.spaces import Space
 
 if TYPE_CHECKING:
     from sknas.trainers._skorch_net import TensorNet
+else:  # for typing.get_type_hints, without skorch
+    TensorNet = Any
 
 
 def build_network(

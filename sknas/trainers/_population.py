@@ -24,6 +24,8 @@ from sknas.trainers._successive_halving import successive_halving
 
 if TYPE_CHECKING:
     from sknas.trainers._skorch_net import TensorNet
+else:  # for typing.get_type_hints, without skorch
+    TensorNet = Any
 
 # Larger groups are no faster, and harder to spread over workers.
 MAX_NETWORKS = 40  # networks of a group

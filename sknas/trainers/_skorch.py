@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sknas._budget import IMAGE_COST, TABLE_COST
 from sknas._history import Proposal, Trial
@@ -25,6 +25,8 @@ from sknas.trainers._train_network import TrainedNetwork, make_training, train_n
 
 if TYPE_CHECKING:
     from sknas.trainers._skorch_net import TensorNet
+else:  # for typing.get_type_hints, without skorch
+    TensorNet = Any
 
 
 class SkorchTrainer(Trainer):

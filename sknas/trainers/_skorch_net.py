@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -57,19 +58,27 @@ class TensorNet(NeuralNet):
         # file format that runs no code can keep it.
         state = self.__dict__.copy()
         if self.initialized_:
-            state |= {"module_": to_arrays(self.module_), "criterion_": None}
+            arrays, dtypes = to_arrays(self.module_), dtypes_of(self.module_)
+            state |= {"module_": arrays, "dtypes": dtypes, "criterion_": None}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self.initialized_:
-            arrays = self.module_
+            arrays, dtypes = self.module_, self.__dict__.pop("dtypes")
+            dtypes = {name: getattr(torch, dtype) for name, dtype in dtypes.items()}
+            # Waits for trainings of other threads: a module draws its first parameters.
             with isolated(0, "cpu"):
                 self.initialize_module().initialize_criterion()
+                module = self.module_
+                for name, t in chain(module.named_parameters(), module.named_buffers()):
+                    t.data = t.data.to(dtypes.get(name, t.dtype))
             # torch.tensor copies: the array may be a memory map of a read-only file.
-            self.module_.load_state_dict(
-                {n: torch.tensor(a) for n, a in arrays.items()}
-            )
+            loaded = {
+                n: torch.tensor(a, dtype=dtypes[n]) if n in dtypes else a
+                for n, a in arrays.items()
+            }
+            module.load_state_dict(loaded)
             # As in skorch, a net whose GPU is missing is loaded on the CPU.
             self.device = str(get_map_location(state["device"]))
             self.module_.to(self.device).eval()
@@ -220,10 +229,22 @@ class ValidationSnapshots(Callback):
         return Snapshot(share, output, state, time.monotonic() - started)
 
 
-def to_arrays(module: nn.Module) -> dict[str, np.ndarray]:
-    """Return parameters and buffers as arrays."""
+def to_arrays(module: nn.Module) -> dict[str, Any]:
+    """Return the state of a module with arrays in place of tensors."""
     return {
         # NumPy has no bfloat16; float32 holds its values exactly.
         name: (t.float() if t.dtype == torch.bfloat16 else t).cpu().contiguous().numpy()
+        if isinstance(t, Tensor)
+        else t
         for name, t in module.state_dict().items()
+    }
+
+
+def dtypes_of(module: nn.Module) -> dict[str, str]:
+    """Return the names of the dtypes of the tensors of a module."""
+    tensors = dict(module.named_buffers()) | module.state_dict()
+    return {
+        name: str(t.dtype).removeprefix("torch.")
+        for name, t in tensors.items()
+        if isinstance(t, Tensor)
     }

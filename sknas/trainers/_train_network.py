@@ -26,6 +26,8 @@ from sknas.trainers._snapshot import Snapshot, state_of
 
 if TYPE_CHECKING:
     from sknas.trainers._skorch_net import TensorNet
+else:  # for typing.get_type_hints, without skorch
+    TensorNet = Any
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,13 @@ from scipy.optimize import check_grad
 from scipy.stats import spearmanr
 from tables import TABLES, ChainSpace, all_of
 
+from sknas.strategies.bayesian import surrogates
 from sknas.strategies.bayesian.gaussian_process import (
     JITTER,
     ExponentialHammingGP,
     WeisfeilerLehmanGP,
 )
-from sknas.strategies.bayesian.strategy import SURROGATES
+from sknas.strategies.bayesian.strategy import LIBRARY_SURROGATES, SURROGATES
 
 PAIRS = [(name, "mixed") for name in SURROGATES if name != "wl"]
 PAIRS += [(name, "chain") for name in SURROGATES]
@@ -192,3 +193,7 @@ def test_weisfeiler_lehman_labels_equal_those_by_hand():
     assert np.minimum(third[0], third[1]).sum() == 0
     near = [model.kernel(codes, codes, rounds)[0, 1] for rounds in range(3)]
     np.testing.assert_allclose(near, [1, 6 / 8, 6 / 11])
+
+
+def test_surrogates_of_libraries_are_listed_without_their_import():
+    assert set(LIBRARY_SURROGATES) == set(surrogates.SURROGATES)
