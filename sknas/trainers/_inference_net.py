@@ -46,8 +46,8 @@ def to_inference_net(
     task : TaskSpec
         The task that it is built for.
     build : callable, default=build_network
-        (space, architecture, task, **options) -> network, which maps encoded rows to
-        (1, N, C).
+        Builds a network that maps encoded rows to (1, N, C), from the space, the
+        architecture, the task and the options.
     **options
         Further arguments of `build`.
 
