@@ -8,11 +8,11 @@ versions are entries, too.
 
 from __future__ import annotations
 
-import copyreg
 import dis
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from importlib.metadata import version
 from operator import attrgetter
 from pathlib import Path
@@ -20,11 +20,13 @@ from types import (
     CellType,
     CodeType,
     FunctionType,
+    MappingProxyType,
     MethodType,
     ModuleType,
 )
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
@@ -126,8 +128,13 @@ def _describe(value: Any) -> str:
     """Return a value as text that is the same in another process."""
     found: list[Code] = []
     text = _to_text(value, found)
-    # `found` grows while the code in it is described.
-    contents = [_contents(code, found) for code in found]
+    # All that the value itself holds must be described, of what it uses as much as can
+    # be. `found` grows while the code in it is described.
+    n_own = len(found)
+    contents = [
+        _contents(code, found, _to_text if index < n_own else _to_text_or_type)
+        for index, code in enumerate(found)
+    ]
     digest = hashlib.sha256(repr(contents).encode()).hexdigest()[:16]
     return f"{text} {digest}" if found else text
 
@@ -156,6 +163,8 @@ def _to_text_or_type(value: Any, found: list[Code]) -> str:
     """Return a value as text, or its type if that fails, as for a lock."""
     try:
         return _to_text(value, found)
+    except RecursionError:
+        raise
     except Exception:  # pickling runs code of the user
         return _to_text(type(value), found)
 
@@ -177,12 +186,26 @@ def _parts(value: Any) -> Any:
     if isinstance(value, CodeType):
         return BODY(value)
     # All else is described by what its pickle holds.
-    reduce = copyreg.dispatch_table.get(type(value))
+    reduce = cloudpickle.Pickler.dispatch_table.get(type(value))
     reduced: Any = reduce(value) if reduce else value.__reduce_ex__(4)
     if isinstance(reduced, str):  # a name, as of `len`; a cached function has another
         name = f"{getattr(value, '__module__', '')}.{reduced}"
         return [type(value), getattr(value, "__wrapped__", name)]
-    return [type(value), *reduced]
+    parts = [type(value), *reduced]
+    parts[3:4] = [_without_caches(state, type(value)) for state in parts[3:4]]
+    # Items come as iterators, and that of a deque holds the deque.
+    parts[4:6] = [list(items or ()) for items in parts[4:6]]
+    return parts
+
+
+def _without_caches(state: Any, cls: type) -> Any:
+    """Return the state of an instance without what a `cached_property` keeps in it."""
+    if type(state) is not dict:
+        return state
+    members = {name: getattr(cls, str(name), None) for name in state}
+    return {
+        k: v for k, v in state.items() if not isinstance(members[k], cached_property)
+    }
 
 
 def _has_library_name(value: Code) -> bool:
@@ -203,24 +226,38 @@ def _is_library(module: str | None) -> bool:
     return is_library and module != "__main__"
 
 
-def _contents(value: Code, found: list[Code]) -> str:
+def _contents(
+    value: Code, found: list[Code], describe: Callable[[Any, list[Code]], str]
+) -> str:
     """Return what a function or class of the user consists of, as text."""
     if isinstance(value, type):
         texts, used = [_to_text(value.__bases__, found)], _members(value)
     else:
-        cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-        closure = {key: cell.cell_contents for key, cell in cells if cell != CellType()}
-        state = [value.__code__, value.__defaults__, value.__kwdefaults__, closure]
-        texts, used = [_to_text(state, found)], _used_globals(value)
+        texts, used = [_to_text(value.__code__, found)], _used_globals(value)
+        items = _defaults_and_closure(value).items()
+        texts += [f"{_to_text(k, found)} {describe(v, found)}" for k, v in items]
     texts += [f"{name} {_to_text_or_type(used[name], found)}" for name in sorted(used)]
     return ", ".join(texts)
+
+
+def _defaults_and_closure(function: FunctionType) -> Mapping[Any, Any]:
+    """Return the values that a function holds."""
+    registry = getattr(function, "registry", None)
+    if isinstance(registry, MappingProxyType):  # singledispatch closes over a cache
+        return registry
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    closure = {name: cell.cell_contents for name, cell in cells if cell != CellType()}
+    defaults = dict(enumerate(function.__defaults__ or ()))
+    return {**defaults, **(function.__kwdefaults__ or {}), **closure}
 
 
 def _members(cls: type) -> dict[str, Any]:
     """Return the functions and values that a class defines."""
     found = {}
     for name, member in vars(cls).items():
-        member = getattr(member, "fget", None) or getattr(member, "__func__", member)
+        member = getattr(member, "fget", None) or member
+        if isinstance(member, classmethod | staticmethod):
+            member = member.__func__
         if isinstance(member, FunctionType) or not name.startswith("__"):
             found[name] = member
     return found

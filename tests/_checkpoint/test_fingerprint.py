@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from threading import Lock
 
@@ -19,6 +20,7 @@ from parameter_values import text, texts, values
 from sknas import NASClassifier
 from sknas._checkpoint import fingerprint
 from sknas.exceptions import InvalidParameterError
+from sknas.spaces import TableSpace
 
 X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
 Y = np.arange(60) % 7 % 3  # classes of different sizes
@@ -85,6 +87,48 @@ def test_code_of_libraries_is_described_by_name(monkeypatch):
     # An installed library that is not in the list.
     monkeypatch.setattr(fingerprint, "LIBRARIES", ())
     assert text(torch.nn.Linear) == "torch.nn.modules.linear.Linear"
+
+
+HOLDERS = {
+    "global": lambda k: scorer_of(using(""), k=k),
+    "closure": lambda k: lambda estimator, X, y: k,
+    "default": lambda k: lambda estimator, X, y, k=k: k,
+    "default of a helper": lambda k: scorer_of(using("def h(k=k): 0", "h()"), k=k),
+    "member": lambda k: type("Made", (), {"k": k}),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_values_that_code_uses_are_described_by_their_content(holder):
+    one, same, other = (
+        {name: text(HOLDERS[holder](value)) for name, value in values(k).items()}
+        for k in (1, 1, 2)
+    )
+    assert one == same
+    assert [name for name in one if one[name] == other[name]] == []
+
+
+def test_values_that_hold_themselves_are_refused():
+    k = []
+    k.append(k)
+    for hold in HOLDERS.values():
+        with pytest.raises(InvalidParameterError, match="recursion"):
+            text(hold(k))
+
+
+class CachingSpace(TableSpace):
+    @functools.cached_property
+    def cached(self):
+        return 1
+
+
+def test_what_a_cached_property_holds_does_not_matter():
+    space = CachingSpace()
+    before = text(space)
+    assert space.cached == vars(space)["cached"]
+    assert text(space) == before
+    space.other = 1
+    assert text(space) != before
 
 
 @pytest.mark.parametrize("hold", [lambda lock: lock, lambda lock: lambda y: lock])
@@ -203,6 +247,24 @@ def test_fingerprints_of_different_code_differ(one, other):
 MADE = "def make(k): return lambda e, X, y: k\nscorer = make({})"
 LOCKED = "from threading import Lock; lock = Lock(); m = cached_property(held({}))"
 NEXT_TO_A_LOCK = "from threading import Lock; lock = Lock(); k = {}"
+LOCKED_DEFAULT = "from threading import Lock\ndef k(a={}, lock=Lock()): 0"
+LIMITED = """
+from threading import Lock
+def limited(function, lock):
+    return lambda: [lock, function]
+k = limited(lambda: {}, Lock())
+"""
+DISPATCHED = """
+from collections.abc import Mapping
+from functools import singledispatch, singledispatchmethod
+def h(a): 0
+def m(self, a): 0
+k = singledispatch(h)
+k.register(Mapping, lambda a: {0})
+class Made:
+    m = singledispatchmethod(m)
+    m.register(Mapping, lambda self, a: {0})
+"""
 CHAIN = "".join(f"def f{i}(): return f{i + 1}()\n" for i in range(1_000)) + "f1000 = {}"
 REDUCED = "k = {}; __reduce__ = lambda self: (list, ())"
 
@@ -215,11 +277,23 @@ REDUCED = "k = {}; __reduce__ = lambda self: (list, ())"
         lambda k: scorer_of(class_with(LOCKED.format(k))),
         lambda k: scorer_of(class_with(REDUCED.format(k)))(),
         lambda k: scorer_of(using(NEXT_TO_A_LOCK.format(k), "[lock, k]")),
+        lambda k: scorer_of(using(LOCKED_DEFAULT.format(k))),
+        lambda k: scorer_of(using(LIMITED.format(k))),
+        lambda k: scorer_of(using(DISPATCHED.format(k))),
+        lambda k: scorer_of(using(DISPATCHED.format(k), "Made()")),
         lambda k: scorer_of(using(CHAIN.format(k), "f0()")),
     ],
 )
 def test_code_inside_other_objects_is_described(made):
     assert text(made(1)) == text(made(1)) != text(made(2))
+
+
+def test_calls_of_a_dispatched_helper_do_not_matter():
+    scorer = scorer_of(using(DISPATCHED.format(1), "[k({}), Made().m({})]"))
+    before = text(scorer)
+    scorer(None, None, None)
+    type("Other", (Mapping,), {}).register(int)  # ABCs of a process count these
+    assert text(scorer) == before
 
 
 def test_comments_and_line_numbers_do_not_matter():

@@ -5,10 +5,10 @@ Its own module, so that another process can import it or run it as a script.
 
 import functools
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from enum import Enum
 from operator import itemgetter
-from types import MethodType
+from types import MappingProxyType, MethodType
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,18 @@ from sknas.strategies import GradientStrategy
 
 class Colour(Enum):
     RED, BLUE = 1, 2
+
+
+class Default(defaultdict):
+    pass
+
+
+class Ordered(OrderedDict):
+    pass
+
+
+class Counted(Counter):
+    pass
 
 
 class Judge:
@@ -88,6 +100,14 @@ def values(k):
         "order of a dict": {k: 0, 3 - k: 0},
         "type of a key": {1: 0} if k == 1 else {"1": 0},
         "ordered dict": OrderedDict(a=k),
+        "subclass of an ordered dict": Ordered(a=k),
+        "default dict": Default(int, a=k),
+        "counter": Counted(a=k),
+        "read-only dict": MappingProxyType({"a": k}),
+        "keys": {"a": 0, k: 0}.keys(),
+        "deque": deque([k], 3),
+        "attribute that is a deque": with_attribute(Judge(0), deque([k])),
+        "partial of a deque": functools.partial(max, deque([k])),
         "enum": Colour(k),
         "pattern": re.compile(f"{k}"),
         "splitter": KFold(k + 1),
