@@ -38,7 +38,9 @@ def pytest_runtest_call(item):
     seconds = cpu_seconds() - item.stash[STARTED]
     item.user_properties.append(("cpu_seconds", seconds))
     limits = [s for name, s in EXPENSIVE.items() if item.nodeid.startswith(name)]
-    is_quick = not any(map(item.get_closest_marker, MARKERS))
+    is_marked = any(map(item.get_closest_marker, MARKERS))
+    # Coverage makes tests slower.
+    is_quick = not is_marked and not item.config.getoption("cov_source", None)
     if is_quick and seconds > max([MAX_CPU_SECONDS, *limits]):
         pytest.fail(f"takes {seconds:.1f} s of CPU time: speed it up or mark it slow")
     return result
