@@ -150,7 +150,7 @@ def half_precision(problem: Problem, device: str) -> torch.dtype | None:
         return None
     if device.startswith("cuda"):
         return torch.bfloat16
-    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.10
+    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.11
         return None
     cpu = torch.cpu.get_capabilities()
     is_fast = cpu.get("avx512_bf16") or cpu.get("amx_bf16")
