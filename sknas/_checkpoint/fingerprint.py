@@ -25,6 +25,7 @@ from types import (
     ModuleType,
 )
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import cloudpickle
 import numpy as np
@@ -183,6 +184,8 @@ def _parts(value: Any) -> Any:
         return ["module", value.__name__]
     if isinstance(value, MethodType):  # its pickle holds the name of the function
         return [value.__func__, value.__self__]
+    if isinstance(value, WeakKeyDictionary):  # a cache, as in a singledispatchmethod
+        return [type(value)]
     if isinstance(value, CodeType):
         return BODY(value)
     # All else is described by what its pickle holds.

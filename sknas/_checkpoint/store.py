@@ -198,7 +198,7 @@ def _to_bytes(packed: Any) -> memoryview:
         return memoryview(json.dumps(packed).encode())
     buffer = BytesIO()
     torch.save(packed, buffer)
-    return buffer.getbuffer()
+    return memoryview(buffer.getvalue())
 
 
 def _parse(content: bytes) -> Any:
