@@ -114,7 +114,9 @@ def ray_cluster():
 def workers(request):
     """Two workers; clusters without a value of `n_jobs`."""
     if request.param != "loky":
-        request.getfixturevalue(f"{request.param}_cluster")
+        cluster = request.getfixturevalue(f"{request.param}_cluster")
+    if request.param == "dask":  # a worker that an earlier test ended is started again
+        cluster.wait_for_workers(2)
     options = {"n_jobs": 2} if request.param == "loky" else {}
     with joblib.parallel_config(backend=request.param, **options):
         yield request.param
