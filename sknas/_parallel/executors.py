@@ -19,7 +19,6 @@ import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
-from sknas._history import Cause, Fault
 from sknas._parallel.payload import Payload, Task, execute, make_task, pack, read_result
 from sknas._parallel.worker import ParentProcess, remove, worker_folder
 from sknas._problem import Problem, RunContext
@@ -34,7 +33,7 @@ DASK_OPTIONS = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
 
 
 class WorkerDiedError(Exception):
-    """A worker died, and all tasks under way were lost with it."""
+    """A worker died, and the tasks under way were lost with it."""
 
 
 def _timeout(context: RunContext) -> float | None:
@@ -71,7 +70,7 @@ class Executor(ABC):
         """Yield the index and result of each task as soon as it is ready.
 
         Tasks start in their order. If a cluster retried a task by itself and gave up,
-        the result is a `Fault`.
+        the result is a `WorkerDiedError`: another task may have killed the workers.
 
         Raises
         ------
@@ -234,7 +233,8 @@ class DaskExecutor(Executor):
         try:
             return read_result(future.result())
         except self.distributed.KilledWorker:
-            return Fault(Cause.WORKER_LOST)
+            _payloads.pop(problem.folds[0], None)  # it may be lost with the workers
+            return WorkerDiedError()
         except CancelledError:  # the result or its payload was lost with a worker
             _payloads.pop(problem.folds[0], None)  # the next task sends it again
             raise WorkerDiedError from None
@@ -288,4 +288,4 @@ class RayExecutor(Executor):
         try:
             return read_result(self.ray.get(reference))
         except self.deaths:
-            return Fault(Cause.WORKER_LOST)
+            return WorkerDiedError()

@@ -140,20 +140,26 @@ def _run_with_retries(
         suspects = [index for index in left if n_deaths[index]]
         chosen = suspects[:1] or list(left)
         tasks = ((index, left[index]) for index in chosen)
+        lost: list[int] = []
         n_open = len(chosen)
         try:
             for index, result in executor.results(function, problem, context, tasks):
+                n_open -= 1
+                if isinstance(result, WorkerDiedError):
+                    lost.append(index)
+                    continue
                 del left[index]
                 ready[index] = result
-                n_open -= 1
                 # Yield the last result only after the executor has ended: joblib kills
                 # its workers if its generator is closed before its end.
                 while n_open and next_index in ready:
                     yield ready.pop(next_index)
                     next_index += 1
         except WorkerDiedError:
-            unfinished = [index for index in chosen if index in left]
-            n_deaths.update(unfinished[: executor.n_workers])  # they were under way
+            unfinished = [i for i in chosen if i in left and i not in lost]
+            lost += unfinished[: executor.n_workers]  # they were under way
+        n_deaths.update(lost)
+        if lost:
             ready |= _give_up(left, n_deaths, context)
     while next_index in ready:
         yield ready.pop(next_index)

@@ -147,6 +147,32 @@ def test_only_a_task_that_kills_its_worker_twice_is_given_up():
     assert executor.n_lives[0] == 7
 
 
+class Blaming(Fragile):
+    """A cluster that gives up the tasks of a dead worker, and goes on with others.
+
+    A task that kills its worker takes the next one with it: it waited there.
+    """
+
+    def results(self, function, problem, context, tasks):
+        tasks = list(tasks)
+        self.batches.append([index for index, _ in tasks])
+        while tasks:
+            index, task = tasks.pop(0)
+            if self.n_lives.get(index, 0):
+                self.n_lives[index] -= 1
+                for lost in [index, *(i for i, _ in tasks[:1])]:
+                    yield lost, WorkerDiedError()
+                del tasks[:1]
+            else:
+                yield index, function(problem, context, *task)
+
+
+def test_a_task_that_a_cluster_gives_up_is_retried_alone():
+    executor = Blaming({1: 9})
+    assert run(executor) == [0, Fault(Cause.WORKER_LOST), 4, 9, 16]
+    assert executor.batches == [[0, 1, 2, 3, 4], [1], [2]]
+
+
 def test_several_tasks_may_kill_their_workers():
     assert run(Fragile({index: 9 for index in range(4)})) == [
         Fault(Cause.WORKER_LOST)
