@@ -343,11 +343,14 @@ class BaseNAS(BaseEstimator, ABC):
         n_columns = max(self.n_features_in_, 1) * 64
         min_rows = self._reader.min_chunk_rows
         n_rows = int(np.clip(CHUNK_CELLS // n_columns, min_rows, 65_536))
-        parts = []
+        parts, n_unseen = [], []
         for start in range(0, len(X), n_rows):
             rows = slice(start, start + n_rows)
             part = X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
-            parts.append(self.ensemble_.predict(self._reader.read(part)))
+            raw = self._reader.read(part)
+            n_unseen.append(raw.n_unseen)
+            parts.append(self.ensemble_.predict(raw))
+        self._reader.warn_unseen(np.sum(n_unseen, axis=0), len(X))
         return np.concatenate(parts)
 
     def __sklearn_tags__(self) -> Any:

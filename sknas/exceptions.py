@@ -15,3 +15,7 @@ class SearchFailedError(RuntimeError):
 
 class SearchWarning(UserWarning):
     """Something the user of a search should know; issued at most once per fit."""
+
+
+class UnseenValuesWarning(UserWarning):
+    """Most values of a column did not occur in fit; issued once per fit."""

@@ -145,6 +145,9 @@ class ImageReader(Reader):
         # torch rejects negative strides, which an axis of length 1 may still have.
         return RawImages(pixels if min(pixels.strides) >= 0 else pixels.copy())
 
+    def warn_unseen(self, n_unseen: np.ndarray, n_rows: int) -> None:
+        """Do nothing: images have no categories."""
+
     def prune_vocabulary(self, encoders: Sequence[Any]) -> None:
         """Do nothing: images have no categories."""
 

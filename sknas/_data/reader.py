@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import sparse
 
+from sknas._data.frames import plain_frame
 from sknas._problem import TaskSpec
-from sknas._validation import short_repr
 
 
 class RawRows(ABC):
@@ -29,6 +28,11 @@ class RawRows(ABC):
     @abstractmethod
     def keys(self) -> list[np.ndarray]:
         """Arrays over the rows, equal for two rows exactly if the rows are equal."""
+
+    @property
+    def n_unseen(self) -> np.ndarray:
+        """Number (G,) of values that `fit` did not see, by categorical column."""
+        return np.zeros(0, dtype=np.int64)
 
     @abstractmethod
     def encoder(self, weight: np.ndarray) -> Encoder:
@@ -75,6 +79,18 @@ class Reader(ABC):
         """Read rows with the learnt layout."""
 
     @abstractmethod
+    def warn_unseen(self, n_unseen: np.ndarray, n_rows: int) -> None:
+        """Warn, once, if most values of a column were not seen in `fit`.
+
+        Parameters
+        ----------
+        n_unseen : ndarray of shape (G,)
+            The sum of `RawRows.n_unseen` over all rows.
+        n_rows : int
+            The number of rows.
+        """
+
+    @abstractmethod
     def prune_vocabulary(self, encoders: Sequence[Any]) -> None:
         """Drop categories that no encoder distinguishes; predictions stay the same."""
 
@@ -100,7 +116,7 @@ def n_dimensions(X: Any) -> int:
 
 
 def dense_rows(caller_name: str, X: Any) -> Any:
-    """Return a dense X, with a polars frame turned into a pandas one.
+    """Return a dense X, and any frame as a pandas one of plain columns.
 
     Raises
     ------
@@ -113,14 +129,5 @@ def dense_rows(caller_name: str, X: Any) -> Any:
         raise TypeError(
             f"{caller_name} does not take sparse X, give a dense array: X.toarray()."
         )
-    if hasattr(X, "collect") and hasattr(X, "lazy"):
-        raise TypeError("X is a lazy frame, give its rows: X.collect().")
-    if isinstance(X, pd.DataFrame) and not X.columns.is_unique:
-        duplicate = X.columns[X.columns.duplicated()][0]
-        raise ValueError(
-            f"Columns of X must have different names, {short_repr(duplicate)} occurs "
-            "more than once: rename them."
-        )
-    if not isinstance(X, pd.DataFrame) and hasattr(X, "get_column"):  # polars
-        return pd.DataFrame({name: X.get_column(name).to_numpy() for name in X.columns})
-    return X
+    frame = plain_frame(X)
+    return X if frame is None else frame

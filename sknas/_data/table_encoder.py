@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sknas._data.reader import Encoder, RawRows
+from sknas._data.vocabulary import UNSEEN
 from sknas._problem import TaskSpec
 
 N_EDGES = 49  # quantiles of a numeric column; they bound 48 bins, divisible by 8 and 16
@@ -34,8 +35,8 @@ class RawTable(RawRows):
     numeric : ndarray of shape (N, F), float32 or float64
         Numeric columns, NaN where missing.
     codes : ndarray of shape (N, G), int64
-        Index of each cell in the vocabulary of its column; -1 where unknown, the length
-        of the vocabulary where missing.
+        Code of each cell in the vocabulary of its column; -1 where unseen, -2 where
+        pruned, the number of categories where missing.
     """
 
     numeric: np.ndarray
@@ -51,6 +52,10 @@ class RawTable(RawRows):
     @property
     def keys(self) -> list[np.ndarray]:
         return [self.numeric + 0.0, self.codes]  # + 0.0 turns -0.0 into 0.0
+
+    @property
+    def n_unseen(self) -> np.ndarray:
+        return np.count_nonzero(self.codes == UNSEEN, axis=0)
 
     def encoder(self, weight: np.ndarray) -> TableEncoder:
         return TableEncoder().fit(self, weight)
@@ -230,7 +235,8 @@ class _Lookup:
         self.values[levels] = list(values)  # the last entry stays the default
 
     def __getitem__(self, codes: np.ndarray) -> np.ndarray:
-        within = np.where(codes < len(self.values) - 1, codes, -1)
+        is_within = (codes >= 0) & (codes < len(self.values) - 1)
+        within = np.where(is_within, codes, -1)
         return self.values[within]
 
     def is_level(self, n_categories: int) -> np.ndarray:

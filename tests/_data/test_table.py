@@ -225,7 +225,7 @@ def test_categorical_features_select_the_categories(given, expected):
     X = pd.DataFrame({"a": [1, 2], "b": [0.5, 1], "c": [True, False], "d": [3, 4]})
     X["d"] = X["d"].astype("category")
     reader = TableReader("NASClassifier", given).fit(X)
-    assert [reader.names_[index] for index in reader.categorical_] == expected
+    assert [column.name for column in reader.categories_.values()] == expected
 
 
 @pytest.mark.parametrize("given", ["all", [True], ["b"], [2], [-1], [1.5], 3])
@@ -250,8 +250,8 @@ def test_infinity_is_refused_by_name(dtype, later):
     bad = pd.DataFrame({"fine": [1.0, 2.0], "bad": pd.Series([np.inf, 1], dtype=dtype)})
     good = bad.assign(bad=1.0)
     message = (
-        "Column 'bad' of X holds infinity, NASClassifier takes finite numbers and NaN: "
-        "replace it by NaN or by a large number."
+        "Column 'bad' of X holds infinity, numbers must be finite or NaN: replace it "
+        "by NaN or by a large number."
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         read(good if later else bad, bad)
@@ -317,8 +317,9 @@ def test_complex_numbers_in_a_numeric_column_are_refused():
 @pytest.mark.parametrize("dtype", [object, "string", "category"])
 def test_strings_in_a_numeric_column_are_refused_by_name(dtype):
     message = (
-        "Column 'a' of X must hold numbers as it did in fit, or be named in "
-        "'categorical_features': could not convert string to float: 'red'"
+        "Column 'a' of X is read as numbers, it must hold nothing else in fit and in "
+        "predict, or be named in 'categorical_features': could not convert string to "
+        "float: 'red'"
     )
     with pytest.raises(ValueError, match=re.escape(message)):
         read(frame([1.0, 2.0]), frame(["red", None], dtype))
@@ -544,6 +545,10 @@ def test_encoded_table_has_the_declared_layout(seed):
         assert set(np.unique(seen)) >= set(range(1, cardinality + 1))
 
 
+def sizes(reader):
+    return [len(column.vocabulary_) for column in reader.categories_.values()]
+
+
 def test_categories_that_no_encoder_distinguishes_are_pruned(mixed_frame):
     reader = TableReader("NASClassifier").fit(mixed_frame)
     table = reader.read(mixed_frame)
@@ -554,9 +559,9 @@ def test_categories_that_no_encoder_distinguishes_are_pruned(mixed_frame):
     )
     rows = pd.concat([mixed_frame, later])
     expected = [encoder.transform(reader.read(rows)) for encoder in encoders]
-    n_words = [len(words) for words in reader.vocabularies_]
+    n_words = sizes(reader)
     reader.prune_vocabulary(encoders)
-    assert all(len(v) <= n for v, n in zip(reader.vocabularies_, n_words, strict=True))
+    assert all(n <= before for n, before in zip(sizes(reader), n_words, strict=True))
     for encoder, before in zip(encoders, expected, strict=True):
         assert_array_equal(encoder.transform(reader.read(rows)), before)
 
@@ -568,10 +573,10 @@ def test_category_known_to_one_of_several_encoders_is_kept():
     first, second = (fitted(table.take(np.arange(*r))) for r in ((0, 60), (20, 62)))
     alone = TableReader("NASClassifier").fit(words)
     reader.prune_vocabulary([first, second])
-    kept = reader.vocabularies_[0].tolist()
-    assert {"a", "b", "c"} <= set(kept) and len(kept) < 5
+    kept = set(reader.categories_[0].vocabulary_.codes_)
+    assert {"a", "b", "c"} <= kept and len(kept) < 5
     alone.prune_vocabulary([])
-    assert alone.vocabularies_[0].tolist() == []
+    assert sizes(alone) == [0]
 
 
 def test_a_frame_of_all_kinds(mixed_frame):

@@ -322,7 +322,7 @@ def test_strings_that_cannot_be_encoded_are_categories():
 def test_message_shortens_a_long_string_in_a_numeric_column():
     model = classifier().fit(pd.DataFrame({"a": X[:, 0]}), CLASSES)
     new = pd.DataFrame({"a": ["1.5", "x" * 10_000]})
-    with pytest.raises(ValueError, match="Column 'a' of X must hold numbers") as error:
+    with pytest.raises(ValueError, match="Column 'a' of X is read as numbers") as error:
         model.predict(new)
     assert len(str(error.value)) < 400
 

@@ -1,0 +1,190 @@
+"""Columns of a table: each kind learns its layout once, and reads any dtype."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from numbers import Number
+from textwrap import shorten
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import infer_dtype
+
+from sknas._data.vocabulary import Vocabulary, read_number
+from sknas._validation import short_repr
+
+Values: TypeAlias = "pd.Series | np.ndarray"  # the cells of one column
+
+MAX_ERROR_CHARS = 200  # length of another library's message within ours
+SINGLE_PRECISION = ("float16", "float32", "halffloat[pyarrow]", "float[pyarrow]")
+# Names that `pandas.api.types.infer_dtype` gives the cells of an object column.
+NUMERIC_CELLS = ("integer", "floating", "mixed-integer-float", "decimal")
+DATE_CELLS = (
+    "datetime64",
+    "datetime",
+    "date",
+    "timedelta64",
+    "timedelta",
+    "time",
+    "period",
+)
+
+
+class Column(ABC):
+    """One column of a table.
+
+    Parameters
+    ----------
+    name : str
+        Its name, for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def fit(self, values: Values) -> Column:
+        """Learn the layout."""
+
+    @abstractmethod
+    def read(self, values: Values) -> np.ndarray:
+        """Read cells, whose dtype may differ from that in `fit`.
+
+        Raises
+        ------
+        ValueError
+            If they can't be cells of this column.
+        """
+
+
+class NumberColumn(Column):
+    """A column of numbers, which is read as floats (N,), NaN where missing."""
+
+    def fit(self, values: Values) -> NumberColumn:
+        reject_unreadable(values, self.name)
+        return self
+
+    def read(self, values: Values) -> np.ndarray:
+        reject_unreadable(values, self.name)
+        reject_dates(values, self.name)
+        numbers = self._as_floats(values)
+        reject_infinity(numbers, self.name)
+        return numbers
+
+    def _as_floats(self, values: Values) -> np.ndarray:
+        dtype = values.dtype
+        if isinstance(values, np.ndarray) and dtype.kind in "fiub":
+            return values if dtype.itemsize <= 8 else _as_doubles(values)
+        is_single = str(dtype).lower() in SINGLE_PRECISION
+        float_type = np.float32 if is_single else np.float64
+        series = pd.Series(values)
+        if series.dtype.kind in "OUT":
+            series = series.map(_flag_as_number, na_action="ignore").astype(object)
+        try:
+            with np.errstate(over="ignore"):  # infinity, which is refused
+                return series.to_numpy(dtype=float_type, na_value=np.nan)
+        except (TypeError, ValueError, ArithmeticError) as error:
+            raise ValueError(
+                f"Column {self.name!r} of X is read as numbers, it must hold nothing "
+                "else in fit and in predict, or be named in 'categorical_features': "
+                f"{shorten(str(error), MAX_ERROR_CHARS)}."
+            ) from error
+
+
+class CategoryColumn(Column):
+    """A column of categories, which is read as codes (N,), see `RawTable`.
+
+    Attributes
+    ----------
+    vocabulary_ : Vocabulary
+        The categories in `fit`.
+    """
+
+    def fit(self, values: Values) -> CategoryColumn:
+        reject_unreadable(values, self.name)
+        self.vocabulary_ = Vocabulary().fit(values)
+        return self
+
+    def read(self, values: Values) -> np.ndarray:
+        reject_unreadable(values, self.name)
+        try:
+            return self.vocabulary_.encode(values)
+        except ValueError as error:
+            raise ValueError(
+                f"Column {self.name!r} of X {error}: give values of the same kind."
+            ) from error
+
+
+def _as_doubles(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # infinity, which is refused
+        return values.astype(np.float64)
+
+
+def _flag_as_number(cell: Any) -> Any:
+    """Return the number of a text that is a flag, else the cell."""
+    is_flag = isinstance(cell, str) and cell in ("True", "False")
+    return read_number(cell) if is_flag else cell
+
+
+def is_categorical(values: Values) -> bool:
+    """Return True if the dtype, or the cells of an object column, are not numeric."""
+    dtype = values.dtype
+    if isinstance(dtype, pd.CategoricalDtype | pd.StringDtype) or dtype.kind in "US":
+        return True
+    if _is_object(values):
+        inferred = infer_dtype(values, skipna=True)
+        if inferred in ("mixed", "mixed-integer"):
+            cells = pd.Series(values).dropna()
+            return any(isinstance(c, bool) or not isinstance(c, Number) for c in cells)
+        return inferred not in (*NUMERIC_CELLS, "empty")
+    return pd.api.types.is_bool_dtype(dtype) or pd.api.types.is_string_dtype(dtype)
+
+
+def _is_object(values: Values) -> bool:
+    """Return True if the cells are Python objects."""
+    dtype = values.dtype
+    return dtype.kind == "O" and not pd.api.types.is_extension_array_dtype(dtype)
+
+
+def reject_unreadable(values: Values, name: str) -> None:
+    """Refuse complex numbers, and cells that hold several values each."""
+    if values.dtype.kind == "c":
+        raise ValueError(
+            f"Complex data not supported: column {name!r} of X is complex, give the "
+            "real and the imaginary part as two columns."
+        )
+    if not _is_object(values):
+        return
+    for cell in values:
+        if isinstance(cell, Collection) and not isinstance(cell, str | bytes):
+            raise ValueError(
+                f"Column {name!r} of X holds {type(cell).__name__} objects such as "
+                f"{short_repr(cell)}, a cell must hold one value: give each of their "
+                "values in a column of its own, for example by "
+                f"pd.DataFrame(X[{name!r}].tolist())."
+            )
+
+
+def reject_infinity(numbers: np.ndarray, name: str) -> None:
+    """Refuse infinite numbers."""
+    if np.isinf(numbers).any():
+        raise ValueError(
+            f"Column {name!r} of X holds infinity, numbers must be finite or NaN: "
+            "replace it by NaN or by a large number."
+        )
+
+
+def reject_dates(values: Values, name: str) -> None:
+    """Refuse dates and durations."""
+    dtype = values.dtype
+    is_date = dtype.kind in "mM" or isinstance(dtype, pd.PeriodDtype)
+    is_date |= isinstance(dtype, pd.DatetimeTZDtype)
+    if _is_object(values):
+        is_date |= infer_dtype(values, skipna=True) in DATE_CELLS
+    if is_date:
+        raise ValueError(
+            f"Column {name!r} of X holds dates ({dtype}), which are not read: turn it "
+            "into numbers or categories first, such as year, month and weekday."
+        )
