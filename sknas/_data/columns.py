@@ -6,19 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from numbers import Number
 from textwrap import shorten
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype
 
-from sknas._data.vocabulary import Vocabulary, read_number
+from sknas._data.vocabulary import Vocabulary
 from sknas._validation import short_repr
 
 Values: TypeAlias = "pd.Series | np.ndarray"  # the cells of one column
 
 MAX_ERROR_CHARS = 200  # length of another library's message within ours
 SINGLE_PRECISION = ("float16", "float32", "halffloat[pyarrow]", "float[pyarrow]")
+FLAGS = {str(flag): int(flag) for flag in (False, True)}
 # Names that `pandas.api.types.infer_dtype` gives the cells of an object column.
 NUMERIC_CELLS = ("integer", "floating", "mixed-integer-float", "decimal")
 DATE_CELLS = (
@@ -80,9 +81,9 @@ class NumberColumn(Column):
         is_single = str(dtype).lower() in SINGLE_PRECISION
         float_type = np.float32 if is_single else np.float64
         series = pd.Series(values)
-        if series.dtype.kind in "OUT":
-            series = series.map(_flag_as_number, na_action="ignore").astype(object)
         try:
+            if series.dtype.kind in "OUT" and series.isin(FLAGS).any():
+                series = series.map(lambda cell: FLAGS.get(cell, cell)).astype(object)
             with np.errstate(over="ignore"):  # infinity, which is refused
                 return series.to_numpy(dtype=float_type, na_value=np.nan)
         except (TypeError, ValueError, ArithmeticError) as error:
@@ -122,12 +123,6 @@ def _as_doubles(values: np.ndarray) -> np.ndarray:
         return values.astype(np.float64)
 
 
-def _flag_as_number(cell: Any) -> Any:
-    """Return the number of a text that is a flag, else the cell."""
-    is_flag = isinstance(cell, str) and cell in ("True", "False")
-    return read_number(cell) if is_flag else cell
-
-
 def is_categorical(values: Values) -> bool:
     """Return True if the dtype, or the cells of an object column, are not numeric."""
     dtype = values.dtype
@@ -157,10 +152,12 @@ def reject_unreadable(values: Values, name: str) -> None:
         )
     if not _is_object(values):
         return
-    for cell in values:
-        if isinstance(cell, Collection) and not isinstance(cell, str | bytes):
+    cells = np.asarray(values, dtype=object)
+    for type_ in set(map(type, cells)):
+        if issubclass(type_, Collection) and not issubclass(type_, str | bytes):
+            cell = next(cell for cell in cells if type(cell) is type_)
             raise ValueError(
-                f"Column {name!r} of X holds {type(cell).__name__} objects such as "
+                f"Column {name!r} of X holds {type_.__name__} objects such as "
                 f"{short_repr(cell)}, a cell must hold one value: give each of their "
                 "values in a column of its own, for example by "
                 f"pd.DataFrame(X[{name!r}].tolist())."

@@ -104,8 +104,7 @@ class Vocabulary:
             widened = {_widened(key, dtype): code for key, code in self.codes_.items()}
             for i, number in enumerate(numbers):
                 if isinstance(number, float) and codes[i] == UNSEEN:
-                    code = self.codes_.get(_widened(number, dtype), UNSEEN)
-                    codes[i] = widened.get(number, code)
+                    codes[i] = widened.get(number, self._find(_widened(number, dtype)))
         return codes
 
     def _is_pruned(self, keys: Sequence[Key]) -> np.ndarray:

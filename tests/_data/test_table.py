@@ -325,6 +325,14 @@ def test_strings_in_a_numeric_column_are_refused_by_name(dtype):
         read(frame([1.0, 2.0]), frame(["red", None], dtype))
 
 
+@pytest.mark.parametrize("dtype", [object, "string", "category"])
+def test_numbers_and_flags_as_text_are_read_in_a_numeric_column(dtype):
+    rows = frame(["1.5", "True", None, "-3"], dtype)
+    assert_array_equal(
+        read(frame([1.0, 2.0]), rows).numeric[:, 0], [1.5, 1, np.nan, -3]
+    )
+
+
 def test_integer_beyond_floats_is_refused_by_name():
     with pytest.raises(ValueError, match="Column 'a' of X"):
         read(frame([10**400, 2], object))

@@ -17,13 +17,14 @@ import sklearn
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 
 import sknas
-from sknas.exceptions import SearchFailedError, SearchWarning
+from sknas.exceptions import SearchFailedError, SearchWarning, UnseenValuesWarning
 
 TINY = {"max_trials": 1, "max_epochs": 1, "cv": 2, "n_jobs": 1, "random_state": 0}
 SKNAS, SKLEARN = Path(sknas.__file__).parent, Path(sklearn.__file__).parent
 LONGEST = 1_000  # maximum length of a message, in characters
 CLOSE = 1e-4  # tolerance of a prediction, relative to the largest one
 
+ALLOWED = (DataConversionWarning, UnseenValuesWarning)  # warnings
 # Allowed reasons of failed trials; any other reason is a caught crash.
 REASONS = ("diverged", "undefined", "memory")
 CRASHES = (
@@ -47,6 +48,7 @@ class Case:
     y: object
     fit: dict = field(default_factory=dict)
     new: list = field(default_factory=list)  # (X, may be refused)
+    alike: list = field(default_factory=list)  # tables of the same values as X
     may_fail: bool = False
     notes: list = field(default_factory=list)
 
@@ -109,6 +111,11 @@ def _outcome(case):
                 message = f"refused valid rows in predict: {brief(error)}"
                 raise FaultError(message) from error
             name = "refused in predict"
+    for X in case.alike:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UnseenValuesWarning)
+            found = _answers(model, X, len(case.X))
+        _check_close(found, _answers(model, case.X, len(case.X)), "of equal values")
     return name
 
 
@@ -149,7 +156,7 @@ def _check_warnings(caught):
         if issubclass(kind, SearchWarning):
             if any(crash in text for crash in CRASHES):
                 raise FaultError(f"trials crashed: {brief(text)}")
-        elif not (issubclass(kind, DataConversionWarning) or _is_from_sklearn(warning)):
+        elif not (issubclass(kind, ALLOWED) or _is_from_sklearn(warning)):
             position = Path(warning.filename).name
             raise FaultError(
                 f"{kind.__name__} at {position}:{warning.lineno}: {brief(text)}"

@@ -269,7 +269,7 @@ CHANGES = {
     "huge": _with_values(NUMBERS, False, 1.7e308, -1.7e308, 5e-324, 0.0),
     "infinite": _with_values(NUMBERS, True, np.inf, 1.0),
     "words for numbers": _with_values(NUMBERS, True, "a", "1"),
-    "numbers for words": _with_values(WORDY, False, 1, 2.5, 10**30),
+    "numbers for words": _with_values(WORDY, True, 1, 2.5, 10**30),
     "booleans": _with_values(NUMBERS, True, True, False),
     "category": lambda rng, tail: (
         _replaced(tail, lambda n: pd.Categorical(["new"] * n), WORDY),

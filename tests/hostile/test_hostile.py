@@ -2,6 +2,7 @@
 
 import pytest
 from hostile_cases import FaultError, outcome
+from hostile_dtypes import dtype_case
 from hostile_images import image_case
 from hostile_parameters import parameter_case
 from hostile_tables import table_case
@@ -43,3 +44,9 @@ def test_images_give_a_result_or_a_documented_error(seed):
 @given(seed=seeds)
 def test_parameters_give_a_result_or_a_documented_error(seed):
     check(parameter_case(seed))
+
+
+@few
+@given(seed=seeds)
+def test_equal_values_of_any_dtype_are_predicted_alike(seed):
+    check(dtype_case(seed))
