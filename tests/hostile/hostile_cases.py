@@ -48,9 +48,9 @@ class Case:
     y: object
     fit: dict = field(default_factory=dict)
     new: list = field(default_factory=list)  # (X, may be refused)
-    alike: list = field(default_factory=list)  # tables of the same values as X
     may_fail: bool = False
     notes: list = field(default_factory=list)
+    alike: list = field(default_factory=list)  # tables of the same values as X
 
     def __str__(self):
         shown = {k: v for k, v in self.fit.items() if v is not None}
