@@ -33,6 +33,17 @@ def plain_frame(X: Any) -> pd.DataFrame | None:
     return None
 
 
+def plain_series(y: Any) -> Any:
+    """Return a column of pandas, polars or Arrow as one that pandas can read."""
+    if hasattr(y, "to_pylist") and hasattr(y, "type"):  # an array of Arrow
+        y = pd.Series(pd.array(y, dtype=pd.ArrowDtype(y.type)))
+    if isinstance(y, pd.Series):
+        column = _plain_column(y)
+        return y if column is None else column
+    is_polars = hasattr(y, "to_list") and hasattr(y, "null_count")
+    return _from_polars(y) if is_polars else y
+
+
 def _plain_columns(X: pd.DataFrame) -> pd.DataFrame:
     if not X.columns.is_unique:
         duplicate = X.columns[X.columns.duplicated()][0]

@@ -13,6 +13,7 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length
 
 from sknas._data.deduplicate import check_weight, deduplicate
+from sknas._data.frames import plain_series
 from sknas._data.reader import RawRows, Reader
 from sknas._data.splits import IndexPair, Split, is_n_folds, make_splits, user_splits
 from sknas._data.target import TargetReader, TargetScale, as_array, sigmoid, softmax
@@ -102,7 +103,7 @@ def prepare(
             f"This {type(estimator).__name__} estimator requires y to be passed, but "
             "the target y is None"
         )
-    X = reader.check(estimator, X, reset=True)
+    X, y = reader.check(estimator, X, reset=True), plain_series(y)
     if not hasattr(y, "to_numpy"):  # a series or frame keeps its dtype
         y = as_array(y)
     check_consistent_length(X, y, groups)

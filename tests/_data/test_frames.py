@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from sknas import NASClassifier
-from sknas._data.frames import plain_frame
+from sknas._data.frames import plain_frame, plain_series
 from sknas._data.table_reader import TableReader
 from sknas.exceptions import UnseenValuesWarning
 
@@ -115,6 +115,17 @@ def test_nested_columns_are_refused_with_what_to_do(kind, later):
             ValueError, match=r"Column 'a' of X holds .* in a column of"
         ):
             reader.fit(words).read(bad)
+
+
+@pytest.mark.parametrize("kind", SAME_WORDS)
+def test_targets_of_every_library_are_read_alike(kind):
+    values = SAME_WORDS[kind]
+    given = [values]
+    if isinstance(values, pa.Array):
+        given += [pa.chunked_array([values]), arrow_frame(values)["a"]]
+    for y in given:
+        found = [v.decode() if isinstance(v, bytes) else v for v in plain_series(y)]
+        assert pd.Series(found, dtype=object).fillna("").tolist() == ["a", "", "b", "a"]
 
 
 def test_a_frame_is_not_changed_and_not_copied():
