@@ -111,9 +111,9 @@ class BaseNAS(BaseEstimator, ABC):
         Parameters
         ----------
         X : array-like or data frame of shape (n_samples, n_features), or images
-            Numbers, categories, strings and booleans; values may be missing. Images are
-            arrays of 3 dimensions (n_samples, height, width), or of 4 with channels, or
-            flat rows and `image_shape`: 8 bits or floats of any scale.
+            Numbers, dates, categories, strings and booleans; values may be missing.
+            Images are arrays of 3 dimensions (n_samples, height, width), or of 4 with
+            channels, or flat rows and `image_shape`: 8 bits or floats of any scale.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             The targets.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -295,9 +295,12 @@ ONE_NAN = np.where(np.arange(len(X)) == 3, np.nan, VALUES)
             r"X must have 2 dimensions for search_space='table', got an array of shape "
             r"\(150, 4, 1\): give one row per sample\.",
         ),
-        (frame(day=DATES), r"Column 'day' of X holds dates \(datetime64"),
-        (frame(took=DATES - DATES[0]), r"Column 'took' of X holds dates \(timedelta64"),
-        (DATES.to_numpy()[:, None], r"Column 'x0' of X holds dates \(datetime64"),
+        (
+            frame(
+                day=pd.Series([*DATES[1:], DATES.tz_localize("UTC")[0]], dtype=object)
+            ),
+            "Column 'day' of X mixes dates with and without a time zone",
+        ),
         (frame(c=ONE_INFINITE[:, 2]), r"Column 'c' of X holds infinity, NAS"),
         (ONE_INFINITE, r"Column 'x2' of X holds infinity, NAS"),
         (X + 0j, "Complex data not supported"),
@@ -380,7 +383,8 @@ def fitted():
         (lambda t: t.assign(z=1), "(?s)unseen at fit time.*z"),
         (lambda t: t.assign(a="text"), "Column 'a' of X must hold numbers as it did"),
         (lambda t: t.assign(a=np.inf), "Column 'a' of X holds infinity"),
-        (lambda t: t.assign(a=DATES), "Column 'a' of X"),
+        (lambda t: t.assign(a=DATES), "Column 'a' of X holds dates"),
+        (lambda t: t.assign(word=DATES), "Column 'word' of X holds dates"),
         (lambda t: t.iloc[:0], r"Found array with 0 sample\(s\)"),
     ],
 )

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import infer_dtype
 
+from sknas._data.time_values import kind_of_dates
 from sknas._data.vocabulary import Vocabulary
 from sknas._validation import short_repr
 
@@ -22,15 +23,6 @@ SINGLE_PRECISION = ("float16", "float32", "halffloat[pyarrow]", "float[pyarrow]"
 FLAGS = {str(flag): int(flag) for flag in (False, True)}
 # Names that `pandas.api.types.infer_dtype` gives the cells of an object column.
 NUMERIC_CELLS = ("integer", "floating", "mixed-integer-float", "decimal")
-DATE_CELLS = (
-    "datetime64",
-    "datetime",
-    "date",
-    "timedelta64",
-    "timedelta",
-    "time",
-    "period",
-)
 
 
 class Column(ABC):
@@ -124,7 +116,9 @@ def _as_doubles(values: np.ndarray) -> np.ndarray:
 
 
 def is_categorical(values: Values) -> bool:
-    """Return True if the dtype, or the cells of an object column, are not numeric."""
+    """Return True if the dtype, or the cells, are neither numbers nor dates."""
+    if kind_of_dates(values) is not None:
+        return False
     dtype = values.dtype
     if isinstance(dtype, pd.CategoricalDtype | pd.StringDtype) or dtype.kind in "US":
         return True
@@ -174,14 +168,10 @@ def reject_infinity(numbers: np.ndarray, name: str) -> None:
 
 
 def reject_dates(values: Values, name: str) -> None:
-    """Refuse dates and durations."""
-    dtype = values.dtype
-    is_date = dtype.kind in "mM" or isinstance(dtype, pd.PeriodDtype)
-    is_date |= isinstance(dtype, pd.DatetimeTZDtype)
-    if _is_object(values):
-        is_date |= infer_dtype(values, skipna=True) in DATE_CELLS
-    if is_date:
+    """Refuse dates, durations and times of day."""
+    kind = kind_of_dates(values)
+    if kind is not None:
         raise ValueError(
-            f"Column {name!r} of X holds dates ({dtype}), which are not read: turn it "
-            "into numbers or categories first, such as year, month and weekday."
+            f"Column {name!r} of X holds {kind} ({values.dtype}), but numbers in fit: "
+            "give numbers as in fit, or fit again."
         )

@@ -16,11 +16,12 @@ from sknas._data.columns import (
     CategoryColumn,
     NumberColumn,
     is_categorical,
-    reject_dates,
     reject_infinity,
 )
+from sknas._data.dates import DateColumn
 from sknas._data.reader import Reader, dense_rows
 from sknas._data.table_encoder import RawTable, TableEncoder
+from sknas._data.time_values import kind_of_dates
 from sknas._validation import reject, short_repr
 from sknas.exceptions import UnseenValuesWarning
 
@@ -44,8 +45,8 @@ class TableReader(Reader):
     ----------
     names_ : list of str
         Names of the columns.
-    numbers_ : dict of int to NumberColumn
-        The columns read as numbers, by index.
+    numbers_ : dict of int to NumberColumn or DateColumn
+        The columns read as numbers, of which a date has several, by index.
     categories_ : dict of int to CategoryColumn
         The columns read as categories, by index.
     has_warned_ : bool
@@ -95,13 +96,15 @@ class TableReader(Reader):
         """Learn which columns are categories, and their vocabularies."""
         self.names_ = _column_names(X)
         categorical = set(self._find_categorical(X))
-        self.numbers_: dict[int, NumberColumn] = {}
+        self.numbers_: dict[int, NumberColumn | DateColumn] = {}
         self.categories_: dict[int, CategoryColumn] = {}
         for index, name in enumerate(self.names_):
             values = _column(X, index)
             with _naming_column(name):
                 if index in categorical:
                     self.categories_[index] = CategoryColumn(name).fit(values)
+                elif kind_of_dates(values) is not None:
+                    self.numbers_[index] = DateColumn(name).fit(values)
                 else:
                     self.numbers_[index] = NumberColumn(name).fit(values)
         self.has_warned_ = False
@@ -126,6 +129,7 @@ class TableReader(Reader):
         if (
             isinstance(X, np.ndarray)
             and X.dtype.kind in "fiub"
+            and all(isinstance(c, NumberColumn) for c in self.numbers_.values())
             and not self.categories_
         ):
             with np.errstate(over="ignore"):  # infinity, which is refused
@@ -138,10 +142,9 @@ class TableReader(Reader):
             with _naming_column(column.name):
                 columns.append(column.read(_column(X, index)))
         dtype = _float_type([values.dtype for values in columns])
-        numbers = np.empty((len(X), len(columns)), dtype=dtype)
-        for j, values in enumerate(columns):
-            numbers[:, j] = values
-        return numbers
+        parts = [values.reshape(len(X), -1) for values in columns]
+        parts = [np.empty((len(X), 0), dtype=dtype), *parts]  # there may be none
+        return np.concatenate(parts, axis=1, dtype=dtype, casting="unsafe")
 
     def warn_unseen(self, n_unseen: np.ndarray, n_rows: int) -> None:
         is_unknown = 2 * n_unseen > n_rows
@@ -197,7 +200,6 @@ class TableReader(Reader):
         for index, name in enumerate(self.names_):
             column = _column(X, index)
             with _naming_column(name):
-                reject_dates(column, name)
                 if is_categorical(column):
                     found.append(index)
         return found

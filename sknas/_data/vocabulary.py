@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sknas._data.time_values import date_text, is_date
+
 UNSEEN = -1  # code of a value that was not in the training rows
 PRUNED = -2  # code of a value that was, but too rarely to count
 
@@ -33,6 +35,8 @@ class Vocabulary:
         True if some category is a number, a flag or the text of one.
     has_words_ : bool
         False if all values are flags.
+    has_dates_ : bool
+        True if some value is a date, a duration or a time of day.
     """
 
     def fit(self, column: pd.Series | np.ndarray) -> Vocabulary:
@@ -46,6 +50,7 @@ class Vocabulary:
         self.has_numbers_ = not keys or any(_is_number(key) for key in keys)
         is_flag = [isinstance(value, bool | np.bool_) for value in values]
         self.has_words_ = not keys or not all(is_flag)
+        self.has_dates_ = not keys or any(map(is_date, values))
         self._pruned: np.ndarray | None = np.empty(0, dtype=np.uint64)
         return self
 
@@ -58,10 +63,13 @@ class Vocabulary:
         Raises
         ------
         ValueError
-            If the column holds text where `fit` saw flags alone, or numbers where it
-            saw text alone that is no number: no value can be recognised then.
+            If the column holds text where `fit` saw flags alone, numbers where it saw
+            text alone that is no number, or dates where it saw none: no value can be
+            recognised then.
         """
         values, indices = _factorize(column)
+        if values and not self.has_dates_ and all(map(is_date, values)):
+            raise ValueError(f"holds dates such as {values[0]}, but none in fit")
         keys = [_key(value) for value in values]
         self._check_kind(keys)
         codes = np.array([*map(self._find, keys), len(self)], dtype=np.int64)
@@ -152,6 +160,8 @@ def _is_number(key: Key) -> bool:
 
 
 def _key(value: Any) -> Key:
+    if is_date(value):
+        return date_text(value)
     if isinstance(value, bool | np.bool_ | Integral):
         return int(value)
     if isinstance(value, Decimal) and value == value.to_integral_value():

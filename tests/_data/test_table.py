@@ -1,12 +1,10 @@
 """Reading and encoding of tables."""
 
-import datetime
 import decimal
 import re
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -260,45 +258,6 @@ def test_infinity_is_refused_by_name(dtype, later):
 def test_infinity_in_an_array_is_rejected_by_column_index():
     with pytest.raises(ValueError, match="Column 'x1' of X holds infinity"):
         read(np.array([[1, 2], [3, -np.inf]]))
-
-
-DAYS = pd.to_datetime(["2020-01-01", "2021-06-01"])
-DATES = {
-    "datetime": DAYS,
-    "zone": DAYS.tz_localize("UTC"),
-    "difference": DAYS - DAYS[0],
-    "arrow": pd.array(DAYS, dtype=pd.ArrowDtype(pa.timestamp("us"))),
-    "arrow date": pd.array(DAYS.date, dtype=pd.ArrowDtype(pa.date32())),
-    "period": DAYS.to_period("D"),
-    "date object": pd.Series([datetime.date(2020, 1, 1), None], dtype=object),
-    "stamp object": pd.Series([DAYS[0], None], dtype=object),
-}
-
-
-@pytest.mark.parametrize("categorical", ["from_dtype", None, ["other"]], ids=str)
-@pytest.mark.parametrize("kind", DATES)
-def test_dates_are_refused_by_name(kind, categorical):
-    X = pd.DataFrame({"other": [1, 2], "when": DATES[kind]})
-    dtype = re.escape(str(X["when"].dtype))
-    message = (
-        rf"Column 'when' of X holds dates \({dtype}\), which are not read: turn it "
-        "into numbers or categories first, such as year, month and weekday."
-    )
-    with pytest.raises(ValueError, match=message):
-        read(X, categorical=categorical)
-
-
-@pytest.mark.parametrize("kind", ["datetime", "difference"])
-def test_dates_in_a_numeric_column_are_refused(kind):
-    with pytest.raises(ValueError, match="Column 'a' of X"):
-        read(frame([1.0, 2.0]), frame(DATES[kind]))
-
-
-def test_dates_in_an_array_are_rejected_by_column_index():
-    X = np.array([["2020-01-01", "2021-01-01"]], dtype="datetime64[D]")
-    for categorical in ("from_dtype", None):
-        with pytest.raises(ValueError, match="Column 'x0' of X holds dates"):
-            read(X, categorical=categorical)
 
 
 @pytest.mark.parametrize("categorical", ["from_dtype", None, [0]], ids=str)

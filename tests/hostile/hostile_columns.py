@@ -11,12 +11,14 @@ import fractions
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from hostile_dates import DATES
 
 WORDS = (
     *("red", "green", "", " ", "nan", "None", "NA", "1", "1.0", "True", "a\x00b"),
     *("é", "e\u0301", "日本", "\U0001f600", "\n", "x" * 5_000, "-0", "inf", "<NA>"),
 )
 GAPS = (None, np.nan, pd.NA, pd.NaT)
+DAY = pd.Timestamp("2020-02-29")
 
 
 def words(rng, n, k=4):
@@ -157,6 +159,7 @@ FINE = {
     "category of floats": categories(0.5, 1e300),
     "category of bools": categories(True, False),
     "category with gaps": _category_of(with_gaps(drawn("a", "b"), None)),
+    "category of dates": _category_of(drawn(DAY, DAY + pd.Timedelta(1, "D"))),
     "category of nothing": _category_of(drawn(None)),
     "sparse": lambda rng, n: pd.Series(
         pd.arrays.SparseArray(rng.choice([0.0, 1.5], n))
@@ -169,6 +172,9 @@ FINE = {
     "objects: gaps": drawn(*GAPS[:3]),
     "objects: words and numbers": drawn("a", 1, 2.5, True),
     "objects: bools and gaps": drawn(True, False, None),
+    "objects: NaT": drawn(pd.NaT),
+    "objects: numpy dates": drawn(np.datetime64("2020"), np.datetime64("2021-01-01")),
+    "months": lambda rng, n: pd.Series(pd.period_range("2020", periods=n, freq="M")),
     "NaN": with_gaps(floats(np.float64), np.nan),
     "None": with_gaps(floats(np.float64), None),
     "NA": with_gaps(floats(np.float64), pd.NA),
@@ -187,8 +193,6 @@ BY_LUCK = (
     *("objects: bools and gaps", "objects: gaps"),
 )
 
-DAY = pd.Timestamp("2020-02-29")
-
 ODD = {
     "infinite": lambda rng, n: pd.Series(rng.choice([1.0, np.inf, -np.inf, np.nan], n)),
     "infinite float16": lambda rng, n: pd.Series(
@@ -198,30 +202,23 @@ ODD = {
         rng.choice([np.longdouble("1e400"), np.longdouble(1)], n)
     ),
     "complex": lambda rng, n: pd.Series(rng.normal(size=n) + 1j),
-    "dates": lambda rng, n: pd.Series(pd.date_range(DAY, periods=n)),
-    "dates of a zone": lambda rng, n: pd.Series(
-        pd.date_range(DAY, periods=n, tz="Asia/Tokyo")
-    ),
-    "spans": lambda rng, n: pd.Series(pd.to_timedelta(rng.integers(0, 9, n), "D")),
-    "periods": lambda rng, n: pd.Series(pd.period_range("2020", periods=n, freq="M")),
     "intervals": lambda rng, n: pd.Series(pd.interval_range(0, n)),
-    "category of dates": _category_of(drawn(DAY, DAY + pd.Timedelta(1, "D"))),
     "category of intervals": lambda rng, n: pd.Series(
         pd.cut(rng.normal(size=n), [-9, 0, 9])
     ),
-    "arrow timestamps": typed("timestamp[ns][pyarrow]", DAY),
     "arrow decimals": drawn(
         decimal.Decimal("1.50"), dtype=pd.ArrowDtype(pa.decimal128(9, 2))
     ),
     "arrow binary": _arrow("binary", b"a", b"\xff"),
     "arrow null": typed("null[pyarrow]"),
     "arrow lists": drawn([1, 2], None, dtype=pd.ArrowDtype(pa.list_(pa.int64()))),
-    "objects: dates": drawn(DAY, datetime.datetime(2020, 1, 1), None),
-    "objects: days": drawn(datetime.date(2020, 1, 1), None),
-    "objects: times": drawn(datetime.time(1), None),
-    "objects: NaT": drawn(pd.NaT),
+    "objects: dates and gaps": drawn(DAY, datetime.datetime(2020, 1, 1), None),
+    "objects: dates with and without a zone": drawn(DAY, DAY.tz_localize("UTC")),
+    "objects: dates of several zones": drawn(
+        DAY.tz_localize("UTC"), DAY.tz_localize("Asia/Tokyo")
+    ),
+    "objects: dates and durations": drawn(DAY, pd.Timedelta(1)),
     "objects: dates and words": drawn(DAY, "a"),
-    "objects: numpy dates": drawn(np.datetime64("2020"), np.datetime64("2021-01-01")),
     "objects: decimals": drawn(decimal.Decimal("1.5"), decimal.Decimal("NaN")),
     "objects: decimal signals": drawn(decimal.Decimal("sNaN"), decimal.Decimal(1)),
     "objects: fractions": drawn(fractions.Fraction(1, 3), 1),
@@ -242,4 +239,4 @@ ODD = {
     "objects: frames": drawn(pd.DataFrame({"a": [1]}), pd.Series([1, 2])),
     "words of numbers": drawn("1", "2.5", "1e400"),
 }
-MAKERS = {**FINE, **ODD}
+MAKERS = {**FINE, **DATES, **ODD}

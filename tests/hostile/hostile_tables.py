@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from hostile_cases import TINY, Case
 from hostile_columns import BY_LUCK, FINE, GAPS, MAKERS, NUMBERS, ODD, WORDY
+from hostile_dates import DATES, in_other_containers
 from hostile_targets import (
     CLASSES_FINE,
     CLASSES_ODD,
@@ -90,7 +91,8 @@ def _target(rng, n, is_classifier, case):
 def _frame(rng, n, case):
     """Make columns of a few kinds, repeated in wide tables."""
     width = int(rng.choice(COLUMNS, p=USUAL / USUAL.sum()))
-    kinds = list(FINE) if rng.random() < 0.8 else [*FINE, *list(ODD) * 3]
+    kinds = [*FINE, *rng.choice(list(DATES), 6)]
+    kinds = kinds if rng.random() < 0.8 else [*kinds, *list(ODD) * 3]
     kinds = PLAIN if rng.random() < 0.2 or width > 100 else kinds
     chosen = [str(kind) for kind in rng.choice(kinds, min(width, 8))]
     case.may_fail |= any(kind in ODD for kind in chosen)
@@ -275,6 +277,7 @@ CHANGES = {
         _replaced(tail, lambda n: pd.Categorical(["new"] * n), WORDY),
         False,
     ),
+    "dates in other containers": in_other_containers,
     "dates": _with_values(MAKERS, True, pd.Timestamp("2020"), pd.Timestamp("2021")),
     "complex": _with_values(NUMBERS, True, 1j, 2.0),
     "columns in another order": lambda rng, tail: (tail.iloc[:, ::-1], True),
