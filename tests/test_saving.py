@@ -27,6 +27,7 @@ TABLE = pd.DataFrame(
         "word": RNG.choice([f"w{index}" for index in range(12)], 40),
         "flag": RNG.random(40) < 0.5,
         "gaps": pd.array([1, 2, None, 4] * 10, dtype="Int64"),
+        "when": pd.date_range("2024", periods=40, freq="37h", tz="Europe/Berlin"),
     }
 )
 IMAGES = RNG.random((24, 8, 8, 3))
