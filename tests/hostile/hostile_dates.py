@@ -8,6 +8,10 @@ import datetime
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from hostile_cases import TINY, Case
+from hostile_dtypes import CONTAINERS as TABLES
+
+from sknas import NASClassifier, NASRegressor
 
 DAY = datetime.datetime(2020, 2, 29, 23, 59)
 LONG_AGO, FAR_AHEAD = datetime.datetime(1678, 1, 1), datetime.datetime(2262, 1, 1)
@@ -35,7 +39,7 @@ def _ancient(rng, n):
 
 
 def _spans(rng, n):
-    return [cell - DAY for cell in _dates(rng, n)]
+    return [(cell - DAY) / 2 for cell in _dates(rng, n)]  # that nanoseconds can count
 
 
 def _times(rng, n):
@@ -88,7 +92,6 @@ CONTAINERS = {
             "objects": _objects(),
             "stamps": _objects(pd.Timestamp),
             "numpy objects": _objects(np.datetime64),
-            "datetime64[s]": _array("M8[s]"),
         },
     ),
     "days": (
@@ -136,21 +139,17 @@ CONTAINERS = {
 }
 
 
+def _cells(rng, n, kind, gaps):
+    """Draw cells of a kind, None where missing."""
+    missing = rng.random(n) < gaps
+    missing[0] = False
+    drawn = CONTAINERS[kind][0](rng, n)
+    return [None if gap else cell for cell, gap in zip(drawn, missing, strict=True)]
+
+
 def _maker(kind, container, gaps):
-    draw, containers = CONTAINERS[kind]
-
-    def make(rng, n):
-        cells = draw(rng, n)
-        missing = rng.random(n) < gaps
-        missing[0] = False
-        return containers[container](
-            [
-                None if is_gap else cell
-                for cell, is_gap in zip(cells, missing, strict=True)
-            ]
-        )
-
-    return make
+    wrap = CONTAINERS[kind][1][container]
+    return lambda rng, n: wrap(_cells(rng, n, kind, gaps))
 
 
 def _makers():
@@ -181,3 +180,37 @@ def in_other_containers(rng, tail):
     changed = pd.concat(parts, axis=1)
     changed.columns = tail.columns
     return changed, False
+
+
+def date_case(seed):
+    """Return a valid case with dates, and its rows in other containers."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.choice([4, 12, 40]))
+    kinds = [str(kind) for kind in rng.choice(list(CONTAINERS), rng.integers(1, 4))]
+    columns = [_cells(rng, n, kind, rng.choice([0, 0.3])) for kind in kinds]
+    case = Case(seed, None, None, None, notes=[f"{n} rows"])
+    case.X = _table(rng, kinds, columns, case)
+    for name in rng.choice(list(TABLES), 2):
+        table = _table(rng, kinds, columns, case)
+        if not any(isinstance(dtype, pd.PeriodDtype) for dtype in table.dtypes):
+            case.notes.append(name)
+            table = TABLES[name](table)
+        case.alike.append(table)
+    is_classifier = rng.random() < 0.5
+    case.y = np.arange(n) % 2 if is_classifier else rng.normal(size=n)
+    case.estimator = (NASClassifier if is_classifier else NASRegressor)(**TINY)
+    return case
+
+
+def _table(rng, kinds, columns, case):
+    """Wrap each column in a container of its kind."""
+    chosen = [str(rng.choice(list(CONTAINERS[kind][1]))) for kind in kinds]
+    case.notes += [f"{k} in {c}" for k, c in zip(kinds, chosen, strict=True)]
+    return pd.DataFrame(
+        {
+            f"{position}: {kind}": CONTAINERS[kind][1][container](cells)
+            for position, (kind, container, cells) in enumerate(
+                zip(kinds, chosen, columns, strict=True)
+            )
+        }
+    )

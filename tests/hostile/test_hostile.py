@@ -2,6 +2,7 @@
 
 import pytest
 from hostile_cases import FaultError, outcome
+from hostile_dates import date_case
 from hostile_dtypes import dtype_case
 from hostile_images import image_case
 from hostile_parameters import parameter_case
@@ -50,3 +51,9 @@ def test_parameters_give_a_result_or_a_documented_error(seed):
 @given(seed=seeds)
 def test_equal_values_of_any_dtype_are_predicted_alike(seed):
     check(dtype_case(seed))
+
+
+@few
+@given(seed=seeds)
+def test_equal_dates_in_any_container_are_predicted_alike(seed):
+    check(date_case(seed))
