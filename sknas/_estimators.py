@@ -64,7 +64,8 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         once more, with new seeds and beyond `max_trials`, and the best mean wins.
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
-        dtype; none; or a mask, indices or names of columns.
+        dtype, except objects that are numbers or dates; none; or a mask, indices or
+        names of columns.
     image_shape : tuple of int or None, default=None
         Shape of one image, for images that are flat rows of X: (height, width),
         (height, width, channels) or (channels, height, width).
@@ -294,7 +295,8 @@ class NASRegressor(RegressorMixin, BaseNAS):
         once more, with new seeds and beyond `max_trials`, and the best mean wins.
     categorical_features : "from_dtype", None or array-like, default="from_dtype"
         Columns read as categories: those of category, string, boolean and object
-        dtype; none; or a mask, indices or names of columns.
+        dtype, except objects that are numbers or dates; none; or a mask, indices or
+        names of columns.
     image_shape : tuple of int or None, default=None
         Shape of one image, for images that are flat rows of X: (height, width),
         (height, width, channels) or (channels, height, width).

@@ -85,7 +85,7 @@ class DateColumn(Column):
         zones = self._zones(times)
         if zones and self.zone_ is None:
             raise ValueError(
-                f"Column {self.name!r} of X has the time zone {zones.pop()!r}, but had "
+                f"Column {self.name!r} of X has the time zone {min(zones)!r}, but had "
                 "none in fit: remove it with tz_convert to the zone that fit meant, "
                 "then tz_localize(None)."
             )

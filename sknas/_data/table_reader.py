@@ -39,7 +39,7 @@ class TableReader(Reader):
         Name of the estimator, for messages.
     categorical_features : "from_dtype", None, or array-like of bool, int or str
         Columns to read as categories; "from_dtype" takes those of category, string,
-        boolean and object dtype.
+        boolean and object dtype, except objects that are numbers or dates.
 
     Attributes
     ----------
