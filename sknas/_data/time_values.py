@@ -24,6 +24,7 @@ TYPES_OF_CELLS = {
     "durations": (datetime.timedelta, np.timedelta64),
     "times of day": (datetime.time,),
 }
+ALL_TYPES = tuple(type_ for types in TYPES_OF_CELLS.values() for type_ in types)
 
 
 def kind_of_dates(column: pd.Series | np.ndarray) -> str | None:
@@ -48,7 +49,7 @@ def kind_of_dates(column: pd.Series | np.ndarray) -> str | None:
 
 def is_date(cell: Any) -> bool:
     """Return True if a cell is a date, a duration or a time of day."""
-    return any(isinstance(cell, types) for types in TYPES_OF_CELLS.values())
+    return isinstance(cell, ALL_TYPES)
 
 
 def date_text(cell: Any) -> str:
