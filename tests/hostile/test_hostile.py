@@ -53,7 +53,7 @@ def test_equal_values_of_any_dtype_are_predicted_alike(seed):
     check(dtype_case(seed))
 
 
-@few
+@settings(few, max_examples=8)
 @given(seed=seeds)
 def test_equal_dates_in_any_container_are_predicted_alike(seed):
     check(date_case(seed))
