@@ -22,6 +22,7 @@ from sknas._checkpoint import keys
 from sknas._checkpoint.fingerprint import PREVIOUS, fingerprint
 from sknas._checkpoint.folder import open_checkpoint
 from sknas._checkpoint.warm_start import PreviousSearch
+from sknas._data.containers import read_container
 from sknas._data.prepare import Prepared, encode_fold, prepare, split_rows
 from sknas._data.splits import Split, check_folds
 from sknas._ensemble.build import EnsembleBuilder, best_trial, fit_deadline
@@ -145,6 +146,9 @@ class BaseNAS(BaseEstimator, ABC):
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any) -> None:
         started = time.monotonic()
         self._check_parameters()
+        X, y = read_container("X", X), read_container("y", y)
+        sample_weight = read_container("sample_weight", sample_weight)
+        groups = read_container("groups", groups)
         parts = resolve(self, X)
         self.scorer_ = parts.scorer
         # Drop the old ensemble before refitting the readers, so that a failed fit never
@@ -339,7 +343,7 @@ class BaseNAS(BaseEstimator, ABC):
     def _predictions(self, X: Any) -> np.ndarray:
         """Return probabilities or values (N, C), predicted in chunks of rows."""
         check_is_fitted(self)
-        X = self._reader.check(self, X, reset=False)
+        X = self._reader.check(self, read_container("X", X), reset=False)
         n_columns = max(self.n_features_in_, 1) * 64
         min_rows = self._reader.min_chunk_rows
         n_rows = int(np.clip(CHUNK_CELLS // n_columns, min_rows, 65_536))

@@ -27,6 +27,8 @@ CHUNK_PIXELS = 2**18  # pixels converted to floats at once
 MAX_PIXEL = 1e30  # squares of larger pixels overflow in single precision
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 MAX_STANDARDISED = 10.0  # pixels of standardised images rarely exceed it
+MAX_8_BITS = 255
+MAX_OVERSHOOT = 0.2501  # of the range of fit, beyond its lower end: a quarter
 SHAPES = "(height, width), (height, width, channels) or (channels, height, width)"
 AXES = "'auto', 1 (channels first), or 3 or -1 (channels last)"
 
@@ -96,7 +98,7 @@ class ImageReader(Reader):
         array = _array(X)
         if reset:
             self._find_layout(array.shape)
-        elif array.ndim != 2 and array.shape[1:] != self.layout_:
+        elif array.ndim != 2 and not self._is_layout(array.shape[1:]):
             raise ValueError(
                 f"X must hold images of the shape {self.layout_} that fit saw, or flat "
                 f"rows of them, got an array of shape {array.shape}."
@@ -150,6 +152,12 @@ class ImageReader(Reader):
 
     def prune_vocabulary(self, encoders: Sequence[Any]) -> None:
         """Do nothing: images have no categories."""
+
+    def _is_layout(self, shape: tuple[int, ...]) -> bool:
+        """Return True if images of a shape hold their pixels in the order of `fit`."""
+        size = self.image_size or ()
+        grey = (size, (1, *size), (*size, 1))
+        return shape == self.layout_ or (self.layout_ in grey and shape in grey)
 
     def _find_layout(
         self, shape: tuple[int, ...]
@@ -217,7 +225,8 @@ def _array(X: Any) -> np.ndarray:
         array = np.asarray(X)
     except ValueError as error:
         raise ValueError(
-            "X must hold images of one shape, got a list of images of different shapes."
+            "X must hold images of one shape, got a list of images of different "
+            "shapes: resize or crop them."
         ) from error
     kind = array.dtype.kind
     if kind not in "biuf":
@@ -331,13 +340,15 @@ class _PixelRange:
         is_scaled = self.is_unit and self.is_float and self.high > 0
         # It is no sign of scaling if some image of fit had that range, too.
         is_scaled &= not (fitted.has_unit_image and self.is_whole >= fitted.is_whole)
+        is_beyond = self.is_whole and self.high > 2 * fitted.high
         if fitted.is_unit:
-            is_wrong = self.is_whole and self.high > 1
-        elif fitted.is_whole and fitted.low >= 0:
-            is_wrong = is_scaled or self.low < 0
+            is_wrong = self.high > (1 if self.is_whole else MAX_STANDARDISED)
+        elif fitted.low >= 0 and (fitted.is_whole or fitted.high > MAX_STANDARDISED):
+            if fitted.is_whole:  # dark images are followed by light ones
+                is_beyond = fitted.high <= MAX_8_BITS and self.high > 2 * MAX_8_BITS
+            is_wrong = is_scaled or is_beyond or self._is_shifted(fitted)
         else:
             is_integer = self.is_whole and not self.is_float
-            is_beyond = self.is_whole and self.high > 2 * fitted.high
             is_reduced = is_scaled and fitted.high > MAX_STANDARDISED
             is_original = is_integer and not fitted.is_whole and fitted.low < 0
             is_wrong = is_beyond or is_reduced or is_original
@@ -346,6 +357,12 @@ class _PixelRange:
                 f"X is in the range {self.low:g} to {self.high:g}, fit saw "
                 f"{fitted.low:g} to {fitted.high:g}: bring X to the scale of fit."
             )
+
+    def _is_shifted(self, fitted: _PixelRange) -> bool:
+        """Return True for centred pixels; noise and resizing pass 0 by less."""
+        lowest = fitted.low - MAX_OVERSHOOT * (fitted.high - fitted.low)
+        is_standardised = self.high <= min(MAX_STANDARDISED, fitted.high / 2)
+        return self.low < 0 and (self.low < lowest or is_standardised)
 
 
 class ImageEncoder(Encoder):
