@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from abc import ABC, abstractmethod
 from functools import partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,8 @@ from threadpoolctl import threadpool_limits
 from sknas._budget import Budget, Workload, plan_budget
 from sknas._checkpoint import keys
 from sknas._checkpoint.fingerprint import PREVIOUS, fingerprint
-from sknas._checkpoint.folder import open_checkpoint
+from sknas._checkpoint.folder import find_folder, open_checkpoint
+from sknas._checkpoint.owners import note_owner, warn_of_shared_search
 from sknas._checkpoint.warm_start import PreviousSearch
 from sknas._data.containers import read_container
 from sknas._data.prepare import Prepared, encode_fold, prepare, split_rows
@@ -39,7 +39,13 @@ from sknas._search.progress import Progress
 from sknas._search.proposals import initial_design
 from sknas._search.reevaluate import n_reevaluated
 from sknas._search.signals import Signals
-from sknas._validation import check_integer, check_positive, reject, short_repr
+from sknas._validation import (
+    check_integer,
+    check_positive,
+    reject,
+    reject_keyword,
+    short_repr,
+)
 from sknas.spaces import Space
 from sknas.strategies import Strategy
 from sknas.trainers import Trainer
@@ -105,7 +111,12 @@ class BaseNAS(BaseEstimator, ABC):
         self.verbose = verbose
 
     def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        groups: Any = None,
+        **unknown: Never,
     ) -> Self:
         """Search architectures and build an ensemble of the best ones.
 
@@ -114,7 +125,8 @@ class BaseNAS(BaseEstimator, ABC):
         X : array-like or data frame of shape (n_samples, n_features), or images
             Numbers, dates, categories, strings and booleans; values may be missing.
             Images are arrays of 3 dimensions (n_samples, height, width), or of 4 with
-            channels, or flat rows and `image_shape`: 8 bits or floats of any scale.
+            channels, or flat rows and `image_shape`: 8 bits or floats of any scale; or
+            a list of images of PIL. Tensors of torch are arrays here and below.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             The targets.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -123,6 +135,8 @@ class BaseNAS(BaseEstimator, ABC):
             number of rows are scaled up to it.
         groups : array-like of shape (n_samples,), default=None
             Rows of one group are never split between training and validation.
+        **unknown : never
+            Any other argument is refused, with the parameter that takes its place.
 
         Returns
         -------
@@ -132,12 +146,15 @@ class BaseNAS(BaseEstimator, ABC):
         Raises
         ------
         InvalidParameterError
-            If a parameter is invalid. It is both a ValueError and a TypeError.
+            If a parameter is invalid, or X is no container of rows. It is both a
+            ValueError and a TypeError.
         ValueError
             If X or y can't be used.
         SearchFailedError
             If no architecture could be trained.
         """
+        for keyword in unknown:
+            reject_keyword(type(self).__name__, keyword, self.get_params(deep=False))
         # One thread per process, so that workers do not compete for cores.
         with Signals(self.checkpoint is not None), threadpool_limits(limits=1):
             self._fit(X, y, sample_weight, groups)
@@ -160,11 +177,12 @@ class BaseNAS(BaseEstimator, ABC):
         previous = self._find_previous(depends_on)
         if previous is not None:
             seed = previous.seed
-        with open_checkpoint(
-            parts.caller_name, self.checkpoint, depends_on, parts.trainer.records
-        ) as store:
+        name, records = parts.caller_name, parts.trainer.records
+        folder = find_folder(name, self.checkpoint)
+        with open_checkpoint(name, folder, depends_on, records) as store:
             # A resumed search keeps its seed, and its earlier seconds count.
             seed = store.setdefault(keys.SEED, seed)
+            warn_of_shared_search(self, depends_on, seed)
             started -= store.seconds
             budget = self._plan_budget(parts, data, previous)
             problem = self._make_problem(parts, data, budget, seed)
@@ -172,6 +190,8 @@ class BaseNAS(BaseEstimator, ABC):
             deadline = fit_deadline(started, self.max_time)
             context = RunContext(parts.device, deadline, parts.n_jobs, store=store)
             history = self._search(parts, data, problem, context, budget, previous)
+        if self.stop_reason_ != StopReason.INTERRUPTED:
+            note_owner(self, depends_on, seed)
         if self.warm_start:
             self._previous = PreviousSearch(depends_on, seed, budget, history)
         self.search_time_ = time.monotonic() - started
@@ -227,10 +247,7 @@ class BaseNAS(BaseEstimator, ABC):
         check_integer(name, "ensemble_size", self.ensemble_size, 1, optional=True)
         if not isinstance(self.verbose, bool):
             check_integer(name, "verbose", self.verbose, 0)
-        if self.checkpoint is not None and not isinstance(
-            self.checkpoint, str | os.PathLike
-        ):
-            reject(name, "checkpoint", self.checkpoint, "a folder or None")
+        find_folder(name, self.checkpoint)
         if not isinstance(self.warm_start, bool):
             reject(name, "warm_start", self.warm_start, "True or False")
         check_folds(name, self.cv)

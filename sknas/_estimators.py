@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 
 from sknas._base import BaseNAS
+from sknas._data.containers import read_container
 from sknas._scoring.scorer import labels
 from sknas.spaces import Space
 from sknas.strategies import Strategy
@@ -242,6 +243,27 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         """
         return self._predictions(X)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy of the predictions.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features), or images
+            Rows, or images, as in `predict`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The true targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            Share of the rows whose class, or whose labels, are all right.
+        """
+        y = read_container("y", y)
+        sample_weight = read_container("sample_weight", sample_weight)
+        return float(super().score(X, y, sample_weight))
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
@@ -404,3 +426,29 @@ class NASRegressor(RegressorMixin, BaseNAS):
         """
         values = self._predictions(X)
         return values[:, 0] if self._target.is_column_ else values
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the coefficient of determination of the predictions.
+
+        Parameters
+        ----------
+        X : array-like or data frame of shape (n_samples, n_features), or images
+            Rows, or images, as in `predict`.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The true targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            At most 1; 0 for the mean of y; the mean over several targets.
+        """
+        y = read_container("y", y)
+        sample_weight = read_container("sample_weight", sample_weight)
+        return float(super().score(X, y, sample_weight))
+
+
+# Python's own errors name the function: the public class, not the base class.
+BaseNAS.__init__.__qualname__ = "NASRegressor.__init__"
+BaseNAS.fit.__qualname__ = "fit"

@@ -18,6 +18,15 @@ from typing import Any, NoReturn
 from sknas.exceptions import InvalidParameterError, SearchWarning
 
 MAX_REPR_CHARS = 200  # length of a value in a message
+# What replaces arguments of `fit` of other libraries, by a part of their names.
+FIT_WORDS = {
+    "metric": "trials are scored by the parameter 'scoring' of {}",
+    "val": "give all rows as X and y, rows to validate on are chosen by 'cv' of {}",
+    "epoch": "give max_epochs to {}",
+    "time": "give max_time to {}",
+    "categorical": "give categorical_features to {}",
+    "": "leave it out, options of a search are parameters of {}",
+}
 
 
 def reject(
@@ -47,6 +56,37 @@ def reject(
     text = f"The {name!r} parameter of {caller_name} must be {allowed}, got {got}"
     text += f"; {advice}" if advice else ""
     raise InvalidParameterError(text if text.endswith("?") else f"{text}.")
+
+
+def reject_keyword(
+    caller_name: str, keyword: str, parameters: Iterable[str]
+) -> NoReturn:
+    """Raise the error for an argument that `fit` does not have.
+
+    Parameters
+    ----------
+    caller_name : str
+        Name of the estimator.
+    keyword : str
+        The argument, for example of the `fit` of another library.
+    parameters : iterable of str
+        Parameters of the estimator.
+
+    Raises
+    ------
+    InvalidParameterError
+        Always.
+    """
+    near = difflib.get_close_matches(keyword, ("sample_weight", "groups"), n=1)
+    if keyword in parameters:
+        advice = f"give it to {caller_name}({keyword}=...)"
+    elif near:
+        advice = f"did you mean {near[0]!r}?"
+    else:
+        words = (part for part in FIT_WORDS if part in keyword.lower())
+        advice = FIT_WORDS[next(words, "")].format(caller_name)
+    text = f"{caller_name}.fit takes X, y, sample_weight and groups, got {keyword!r}"
+    raise InvalidParameterError(f"{text}: {advice}" + "." * (not near))
 
 
 def short_repr(value: Any) -> str:
@@ -123,4 +163,6 @@ def warn_user(message: str) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, SearchWarning, stacklevel=level)
+    # A closed stream of errors can't show it, and must not end a search.
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        warnings.warn(message, SearchWarning, stacklevel=level)

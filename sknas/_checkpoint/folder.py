@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,33 @@ HEADER, LOCK = "search.json", "lock"
 _warned: set[tuple[str, ...]] = set()  # subjects of the warnings issued so far
 
 
+def find_folder(caller_name: str, given: Any) -> Path | None:
+    """Return the folder of a checkpoint, absolute and with "~" expanded.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is no path, is empty, or names an environment variable.
+    """
+    if given is None:
+        return None
+    refuse = partial(reject, caller_name, "checkpoint", given)
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str) or not text:
+        refuse("a folder or None")
+    if os.path.expandvars(text) != text:
+        advice = "give os.path.expandvars(checkpoint)"
+        refuse("a folder without environment variables", advice)
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        refuse("a folder of a known user", str(error).rstrip("."))
+
+
 @contextmanager
 def open_checkpoint(
     caller_name: str,
-    folder: Any,
+    folder: Path | None,
     fingerprint: Mapping[str, str],
     records: Sequence[type] = (),
 ) -> Iterator[Store]:
@@ -35,8 +59,8 @@ def open_checkpoint(
     ----------
     caller_name : str
         Name of the estimator, for messages.
-    folder : str, Path or None
-        Where searches are kept; None keeps nothing.
+    folder : Path or None
+        Where searches are kept, as of `find_folder`; None keeps nothing.
     fingerprint : mapping of str to str
         Everything that the trials depend on, as text.
     records : sequence of type, default=()
@@ -53,7 +77,7 @@ def open_checkpoint(
         yield NullStore()
         return
     text = json.dumps(dict(fingerprint), sort_keys=True)
-    path = Path(folder) / hashlib.sha256(text.encode()).hexdigest()[:16]
+    path = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
@@ -65,12 +89,13 @@ def open_checkpoint(
         acquired = lock.acquire(timeout=0)
     except Timeout:
         raise CheckpointError(
-            f"Another process is running the search in {str(path)!r}; wait for its "
-            f"end, or give {caller_name} another 'checkpoint'."
+            f"Another process is running the search in {str(path)!r}, or another "
+            f"thread of this one; wait for its end, or give {caller_name} another "
+            "'checkpoint'."
         ) from None
     with acquired:
         if not (path / HEADER).exists():
-            _warn_of_new_search(Path(folder), path, fingerprint)
+            _warn_of_new_search(folder, path, fingerprint)
             partial = path / f"{HEADER}.part"
             content = json.dumps(dict(fingerprint), indent=1)
             partial.write_text(content, encoding="utf-8")

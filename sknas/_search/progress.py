@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +13,9 @@ from sknas._history import History
 
 class Progress:
     """A bar of trials or seconds, with the best score and the remaining time.
+
+    A search goes on without its bar if the stream of errors is missing, as in services
+    of Windows, or can't be written to.
 
     Parameters
     ----------
@@ -30,12 +35,14 @@ class Progress:
         unit = "trial" if self.counts_trials else "s"
         self.started = time.monotonic()
         self.bar: Any = None
-        if verbose:
+        if verbose and sys.stderr is not None:
             from tqdm.auto import tqdm  # needed for this alone
 
             shape = "{desc}: {percentage:3.0f}%|{bar:20}| {n:.0f}/{total:.0f} " + unit
             shape += " [{elapsed}<{remaining}{postfix}]"
-            self.bar = tqdm(total=total, desc="search", bar_format=shape)
+            # With a delay, the bar does not write before it can be stopped.
+            self.bar = tqdm(total=total, desc="search", bar_format=shape, delay=1e-9)
+            self._draw(lambda bar: bar.refresh())
 
     def __enter__(self) -> Progress:
         return self
@@ -46,21 +53,30 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self._draw(lambda bar: bar.close())
 
     def show(self, history: History) -> None:
         """Show the trials so far."""
-        if self.bar is None:
-            return
-        elapsed = time.monotonic() - self.started
-        done = len(history) if self.counts_trials else elapsed
-        self.bar.n = min(done, self.bar.total)
-        if history.succeeded:
-            self.bar.set_postfix_str(f"best={history.best.score:.4f}", refresh=False)
-        self.bar.refresh()
+        self._draw(lambda bar: self._show(bar, history))
 
     def note(self, text: str) -> None:
         """Show the step that follows the trials, such as the refit."""
-        if self.bar is not None:
-            self.bar.set_description_str(text)
+        self._draw(lambda bar: bar.set_description_str(text))
+
+    def _show(self, bar: Any, history: History) -> None:
+        elapsed = time.monotonic() - self.started
+        done = len(history) if self.counts_trials else elapsed
+        bar.n = min(done, bar.total)
+        if history.succeeded:
+            bar.set_postfix_str(f"best={history.best.score:.4f}", refresh=False)
+        bar.refresh()
+
+    def _draw(self, change: Callable[[Any], object]) -> None:
+        """Change the bar, and drop it if that fails."""
+        if self.bar is None:
+            return
+        try:
+            change(self.bar)
+        except Exception:  # a pipe that was closed, or any stream of the user
+            self.bar.disable = True  # or its destructor would write
+            self.bar = None
