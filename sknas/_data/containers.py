@@ -197,9 +197,11 @@ def _read_value(name: str, value: Any) -> Any:
     """Return arrays of any library, in lists of any depth, as those of numpy."""
     if isinstance(value, list | tuple):
         kinds = set(map(type, value))
-        if any(issubclass(kind, list | tuple) or _is_array(kind) for kind in kinds):
-            return [_read_cell(name, cell) for cell in value]
-        return value
+        if not any(issubclass(kind, list | tuple) or _is_array(kind) for kind in kinds):
+            return value
+        cells = [_read_cell(name, cell) for cell in value]
+        is_same = all(a is b for a, b in zip(cells, value, strict=True))
+        return value if is_same else cells
     if isinstance(value, torch.Tensor):
         return _read_tensor(name, value)
     if isinstance(value, np.ndarray):

@@ -335,6 +335,64 @@ def test_a_scale_other_than_that_of_fit_is_rejected(fitted, right, wrong):
         assert message.endswith(": bring X to the scale of fit.")
 
 
+QUARTER = 255 / 4
+NOISE = np.array([[[-1.0, 1.0]], [[-0.3, 0.4]]])
+
+
+@pytest.mark.parametrize(
+    ("fitted", "new", "is_right"),
+    [
+        *[("eight", EIGHT + share * QUARTER, True) for share in (-1, -0.5, 0.5, 1)],
+        *[("whole", EIGHT + share * QUARTER, True) for share in (-1, 1)],
+        *[("resized", EIGHT + share * QUARTER, True) for share in (-0.5, 1)],
+        *[("unit", EIGHT / 255 + share / 4, True) for share in (-1, 1)],
+        ("eight", (EIGHT + NOISE).astype(np.float32), True),
+        ("eight", EIGHT.astype(np.int64) - 3, True),
+        ("eight", EIGHT - 1.1 * QUARTER, False),
+        ("eight", EIGHT.astype(np.int16) - 128, False),
+        ("eight", EIGHT / 127.5 - 1, False),
+        ("resized", EIGHT / 127.5 - 1, False),
+        ("resized", EIGHT - 127.5, False),
+        ("eight", EIGHT.astype(np.uint16) * 257, False),
+        ("eight", EIGHT.astype(np.uint16), True),
+        ("unit", EIGHT * 0.999, False),
+    ],
+)
+def test_pixels_may_pass_the_range_of_fit_by_a_quarter(fitted, new, is_right):
+    estimator, reader = NASLike(), ImageReader(CALLER)
+    reader.fit(reader.check(estimator, FLOATS[fitted], reset=True))
+    if is_right:  # and none is clipped
+        read = reader.read(reader.check(estimator, new, reset=False))
+        assert_array_equal(read.pixels[:, 0], new)
+    else:
+        message = rejected(reader.check, estimator, new, reset=False)
+        assert message.endswith(": bring X to the scale of fit.")
+
+
+@pytest.mark.parametrize(
+    ("fitted", "new", "is_right"),
+    [
+        ((6, 5, 4), (6, 1, 5, 4), True),
+        ((6, 5, 4), (6, 5, 4, 1), True),
+        ((6, 1, 9, 8), (6, 9, 8), True),
+        ((6, 9, 8, 1), (6, 1, 9, 8), True),
+        ((6, 5, 4), (6, 4, 5), False),
+        ((6, 5, 4), (6, 5, 4, 3), False),
+        ((6, 3, 9, 8), (6, 9, 8, 3), False),
+    ],
+)
+def test_the_axis_of_a_single_channel_may_be_left_out(rng, fitted, new, is_right):
+    estimator, reader = NASLike(), ImageReader(CALLER)
+    X = rng.integers(0, 256, fitted, dtype=np.uint8)
+    reader.fit(reader.check(estimator, X, reset=True))
+    Z = np.resize(X, new)
+    if is_right:
+        read = reader.read(reader.check(estimator, Z, reset=False))
+        assert_array_equal(read.pixels, reader.read(X).pixels)
+    else:
+        assert "that fit saw" in rejected(reader.check, estimator, Z, reset=False)
+
+
 @pytest.mark.parametrize("scaler", [MinMaxScaler, StandardScaler])
 def test_rows_that_a_pipeline_scaled_are_read(scaler):
     X = load_digits().data
