@@ -20,7 +20,7 @@ from sknas._budget import Budget, Workload, plan_budget
 from sknas._checkpoint import keys
 from sknas._checkpoint.fingerprint import PREVIOUS, fingerprint
 from sknas._checkpoint.folder import find_folder, open_checkpoint
-from sknas._checkpoint.owners import note_owner, warn_of_shared_search
+from sknas._checkpoint.shared import register_search, warn_of_shared_search
 from sknas._checkpoint.warm_start import PreviousSearch
 from sknas._data.containers import read_container
 from sknas._data.prepare import Prepared, encode_fold, prepare, split_rows
@@ -191,7 +191,7 @@ class BaseNAS(BaseEstimator, ABC):
             context = RunContext(parts.device, deadline, parts.n_jobs, store=store)
             history = self._search(parts, data, problem, context, budget, previous)
         if self.stop_reason_ != StopReason.INTERRUPTED:
-            note_owner(self, depends_on, seed)
+            register_search(self, depends_on, seed)
         if self.warm_start:
             self._previous = PreviousSearch(depends_on, seed, budget, history)
         self.search_time_ = time.monotonic() - started

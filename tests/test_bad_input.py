@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn import config_context
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import (
@@ -485,3 +486,58 @@ def test_groups_are_never_split(cv):
     estimator.set_params(cv=cv).fit(table, y, groups=groups)
     assert estimator.best_score_ < 1
     assert n_splits(estimator) == (6 if isinstance(cv, LeaveOneGroupOut) else 3)
+
+
+# -------------------------------------------------------------- arguments of other fits
+
+CV = "give all rows as X and y, rows to validate on are chosen by 'cv' of {}."
+KEYWORDS = {
+    **dict.fromkeys(("eval_set", "validation_data", "X_val", "validation_split"), CV),
+    "eval_metric": "trials are scored by the parameter 'scoring' of {}.",
+    "epochs": "give max_epochs to {}.",
+    "time_limit": "give max_time to {}.",
+    "categorical_feature": "give categorical_features to {}.",
+    "callbacks": "leave it out, options of a search are parameters of {}.",
+    "verbose": "give it to {}(verbose=...).",
+    "sample_weights": "did you mean 'sample_weight'?",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_an_argument_of_another_fit_is_refused_with_what_replaces_it(kind, keyword):
+    with pytest.raises(TypeError) as caught:
+        tiny(kind).fit(X, target(kind), **{keyword: [(X, CLASSES)]})
+    name = kind.__name__
+    assert str(caught.value) == (
+        f"{name}.fit takes X, y, sample_weight and groups, got {keyword!r}: "
+        + KEYWORDS[keyword].format(name)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda kind: kind(1, 2, 3, 4),
+        lambda kind: kind(epochs=3),
+        lambda kind: kind().fit(),
+        lambda kind: kind().fit(X),
+        lambda kind: kind().fit(X, CLASSES, None, None, X),
+        lambda kind: kind().predict(),
+        lambda kind: kind().predict(X, batch_size=3),
+        lambda kind: kind().score(X),
+        lambda kind: kind().set_params(epochs=3),
+    ],
+)
+def test_no_error_of_a_call_names_a_private_class(kind, call):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call(kind)
+    assert "BaseNAS" not in str(caught.value)
+
+
+def test_metadata_is_routed_to_fit_as_before():
+    with config_context(enable_metadata_routing=True):
+        model = tiny().set_fit_request(sample_weight=True)
+        requests = model.get_metadata_routing().fit.requests
+    assert requests == {"sample_weight": True, "groups": None}

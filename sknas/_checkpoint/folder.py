@@ -40,10 +40,11 @@ def find_folder(caller_name: str, given: Any) -> Path | None:
     if os.path.expandvars(text) != text:
         advice = "give os.path.expandvars(checkpoint)"
         refuse("a folder without environment variables", advice)
-    try:
-        return Path(text).expanduser().absolute()
-    except RuntimeError as error:
-        refuse("a folder of a known user", str(error).rstrip("."))
+    expanded = os.path.expanduser(text)
+    if text.startswith("~") and expanded == text:
+        advice = f"give {'./' + text!r} for a folder of this name"
+        refuse("a folder of a known user", advice)
+    return Path(expanded).absolute()
 
 
 @contextmanager
@@ -91,7 +92,7 @@ def open_checkpoint(
         raise CheckpointError(
             f"Another process is running the search in {str(path)!r}, or another "
             f"thread of this one; wait for its end, or give {caller_name} another "
-            "'checkpoint'."
+            "'checkpoint' or 'random_state'."
         ) from None
     with acquired:
         if not (path / HEADER).exists():

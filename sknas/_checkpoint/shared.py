@@ -1,7 +1,8 @@
-"""Which estimator of this process ran a search, to tell that two are one model."""
+"""Warns of two estimators of this process that are one search, and thus one model."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import weakref
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 from sknas._validation import warn_user
 
-_owners: dict[tuple[str, int], weakref.ref[Any]] = {}  # of searches that ended
+_estimators: dict[tuple[str, int], weakref.ref[Any]] = {}  # by the search they ended
 
 
 def warn_of_shared_search(
@@ -18,8 +19,8 @@ def warn_of_shared_search(
     """Warn if another estimator without a `random_state` ran this very search."""
     if estimator.checkpoint is None or estimator.random_state is not None:
         return
-    owner = _owners.get(_key(fingerprint, seed))
-    if owner is not None and owner() is not estimator:
+    first = _estimators.get(_key(fingerprint, seed))
+    if first is not None and first() is not estimator:
         name = type(estimator).__name__
         warn_user(
             f"checkpoint={str(estimator.checkpoint)!r} holds this search already, as "
@@ -28,13 +29,15 @@ def warn_of_shared_search(
         )
 
 
-def note_owner(estimator: Any, fingerprint: Mapping[str, str], seed: int) -> None:
-    """Remember who ran a search to its end; the first one stays its owner."""
+def register_search(estimator: Any, fingerprint: Mapping[str, str], seed: int) -> None:
+    """Remember which estimator ran a search to its end, the first while it exists."""
     if estimator.checkpoint is not None:
         key = _key(fingerprint, seed)
-        _owners.setdefault(key, weakref.ref(estimator))
+        if key not in _estimators or _estimators[key]() is None:
+            _estimators[key] = weakref.ref(estimator)
 
 
 def _key(fingerprint: Mapping[str, str], seed: int) -> tuple[str, int]:
     """Return the key of a search; its seed differs from folder to folder."""
-    return json.dumps(dict(fingerprint), sort_keys=True), seed
+    text = json.dumps(dict(fingerprint), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest(), seed
