@@ -93,6 +93,8 @@ def _refuse(name: str, given: Any, advice: str) -> NoReturn:
 
 def _advice(name: str, given: Any) -> str:
     """Return what to give instead of an object, "" if it is a container."""
+    if hasattr(given, "toarray"):  # sparse X is refused where it is read
+        return "" if name == "X" else f"give {name}.toarray()"
     known = (
         (TensorDataset, "give its tensors, X, y = dataset.tensors"),
         (Dataset, "give its images or rows, and its targets: X, y = zip(*dataset)"),
@@ -112,11 +114,9 @@ def _advice(name: str, given: Any) -> str:
         return frame if name == "X" else f"give its values, list({name}.values())"
     if hasattr(given, "__next__"):
         return f"give list({name})"
-    if hasattr(given, "toarray") and name != "X":
-        return f"give {name}.toarray()"
     if hasattr(given, "to_pandas") and not any(hasattr(given, a) for a in FRAME):
         return f"give a frame, {name}.to_pandas()"
-    is_known = any(hasattr(given, a) for a in (*ARRAY, *FRAME, "to_numpy", "toarray"))
+    is_known = any(hasattr(given, a) for a in (*ARRAY, *FRAME, "to_numpy"))
     if is_known or isinstance(given, Sequence):
         return ""
     try:

@@ -132,7 +132,12 @@ def test_no_dtype_of_tensors_changes_a_value(values, dtype, depth):
 UNCHANGED = [
     *(pd.DataFrame(ROWS), pd.Series([1, 2]), pd.Index([1, 2]), pd.Categorical(["a"])),
     *(pl.DataFrame(ROWS), pl.Series([1, 2]), pl.LazyFrame({"a": [1]})),
-    *(pa.table({"a": [1]}), pa.array([1, 2]), sparse.eye(2).tocsr()),
+    *(
+        pa.table({"a": [1]}),
+        pa.array([1, 2]),
+        sparse.eye(2).tocsr(),
+        sparse.dok_array((2, 2)),
+    ),
     *(["a", None], ROWS.tolist(), ROWS, np.array(["a", None]), [], 1.0),
 ]
 
