@@ -128,8 +128,10 @@ def _advice(name: str, given: Any) -> str:
 
 def _refuse_pictures(frame: pd.DataFrame) -> None:
     """Raise an error for a column of images, which are no cells of a table."""
-    for name, column in frame.items():
-        if column.dtype == object and len(column) and _is_picture(column.iloc[0]):
+    objects = [i for i, dtype in enumerate(frame.dtypes) if dtype == np.dtype(object)]
+    for index in objects if len(frame) else []:
+        if _is_picture(frame.iat[0, index]):
+            name = frame.columns[index]
             raise InvalidParameterError(
                 f"Column {name!r} of X holds images: give them alone, as a list, "
                 f"X[{name!r}].tolist()."

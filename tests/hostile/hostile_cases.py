@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import sklearn
+import torch
 from sklearn.exceptions import DataConversionWarning, NotFittedError
 
 import sknas
@@ -231,6 +232,8 @@ def _take(X, rows):
         return X.iloc[rows]
     if isinstance(X, list | tuple):
         return type(X)(X[row] for row in rows)
+    if isinstance(X, torch.Tensor):
+        return X[torch.tensor(rows.copy())]
     return np.asanyarray(X)[rows]
 
 
@@ -265,4 +268,4 @@ def _equal(a, b):
 
 def _shown(value):
     """Return a value as text, without the addresses of objects."""
-    return re.sub("0x[0-9a-f]+", "", repr(value))
+    return re.sub("0x[0-9a-fA-F]+", "", repr(value))

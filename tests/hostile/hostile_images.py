@@ -1,5 +1,6 @@
 """Cases with images: dtypes, layouts, sizes, constant and invalid images."""
 
+import hostile_containers
 import numpy as np
 import pandas as pd
 from hostile_cases import TINY, Case
@@ -145,8 +146,19 @@ CONTAINERS = {
     "big-endian": lambda array: array.astype(array.dtype.newbyteorder(">")),
     "lists": np.ndarray.tolist,
     "list of arrays": list,
+    **hostile_containers.CONTAINERS,
 }
 FLAT = {"frame": lambda array: pd.DataFrame(array)}
+
+
+def _noisy(rng, X):
+    """Return pixels that pass both ends of the range by up to a quarter of it."""
+    if X.dtype.kind not in "biuf" or not np.isfinite(X).all():
+        return X
+    X = X.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return X + np.ptp(X) * rng.uniform(-0.25, 0.25, X.shape)
+
 
 CHANGES = {
     "the same": lambda rng, X: X,
@@ -172,4 +184,9 @@ CHANGES = {
     "text": lambda rng, X: "abc",
     "a number": lambda rng, X: 3,
     "ragged": lambda rng, X: [[1], [1, 2]],
+    "noise": lambda rng, X: _noisy(rng, X),
+    **{
+        name: lambda rng, X, make=make: make(X)
+        for name, make in hostile_containers.REFUSED.items()
+    },
 }
