@@ -97,7 +97,7 @@ def _advice(name: str, given: Any) -> str:
         return "" if name == "X" else f"give {name}.toarray()"
     known = (
         (TensorDataset, "give its tensors, X, y = dataset.tensors"),
-        (Dataset, "give its images or rows, and its targets: X, y = zip(*dataset)"),
+        (Dataset, "give its rows, X, y = zip(*(dataset[i] for i in range(n)))"),
         (DataLoader, "give all batches as one, X, y = map(torch.cat, zip(*loader))"),
         (Set, "it has no order, give a list"),
     )

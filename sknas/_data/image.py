@@ -103,13 +103,14 @@ class ImageReader(Reader):
                 f"X must hold images of the shape {self.layout_} that fit saw, or flat "
                 f"rows of them, got an array of shape {array.shape}."
             )
-        flat = check_array(
-            _flat(array),
-            dtype=None,
-            ensure_min_samples=2 if reset else 1,
-            estimator=estimator,
-            input_name="X",
-        )
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            flat = check_array(
+                _flat(array),
+                dtype=None,
+                ensure_min_samples=2 if reset else 1,
+                estimator=estimator,
+                input_name="X",
+            )
         named = X if isinstance(X, pd.DataFrame) else flat
         validate_data(estimator, named, reset=reset, skip_check_array=True)
         if not reset:

@@ -261,7 +261,10 @@ NESTED = [torch.ones(2), torch.ones(3)]
 READ = "read the file first, for example with pandas.read_csv"
 REFUSED = {
     "TensorDataset": (DATASET, "give its tensors, X, y = dataset.tensors"),
-    "Subset": (Subset(DATASET, [0, 1]), "X, y = zip(*dataset)"),
+    "Subset": (
+        Subset(DATASET, [0, 1]),
+        "give its rows, X, y = zip(*(dataset[i] for i in range(n)))",
+    ),
     "DataLoader": (DataLoader(DATASET), "X, y = map(torch.cat, zip(*loader))"),
     "Table": (Table(), "give a frame, X.to_pandas()"),
     "dict": ({"a": [1, 2]}, "give a frame, pandas.DataFrame(X)"),

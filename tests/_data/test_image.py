@@ -212,6 +212,7 @@ def test_unreadable_input_is_rejected(X, message):
     [
         (np.full((6, 4, 4), np.nan), "Input X contains NaN."),
         (np.full((6, 4, 4), np.inf, np.float32), "Input X contains infinity"),
+        (np.resize([np.inf, -np.inf], (6, 4, 4)), "Input X contains infinity"),
         (np.ones((0, 4, 4)), "Found array with 0 sample(s)"),
         (np.ones((1, 4, 4)), "Found array with 1 sample(s)"),
         (np.ones((6, 0, 4)), "Found array with 0 feature(s)"),
