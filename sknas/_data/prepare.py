@@ -240,9 +240,8 @@ def split_rows(
     """Return the user's splits, or shuffled folds."""
     if data.splits is not None:
         return [Split(train, valid) for train, valid in data.splits]
-    stratify = target.kind_ in ("binary", "multiclass")
     return make_splits(
-        caller_name, cv, data.y, data.weight, data.groups, stratify, n_folds, seed
+        caller_name, cv, data.y, data.weight, data.groups, target.kind_, n_folds, seed
     )
 
 

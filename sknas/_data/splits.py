@@ -20,12 +20,14 @@ from sklearn.model_selection import (
     check_cv,
 )
 
-from sknas._validation import reject, short_repr, warn_user
+from sknas._data.coverage import Blocks, cover_classes
+from sknas._validation import reject, short_repr
 
 IndexPair = tuple[np.ndarray, np.ndarray]  # rows to train on, rows to validate on
 
 MIN_REPEATS = 10  # repetitions of a row, at least, that a large weight is capped at
 MAX_FOLDS = 2**30  # more than the number of rows that fit into memory
+SINGLE_LABEL = ("binary", "multiclass")  # kinds of targets with classes to stratify
 HOLDOUT_SHARE = 0.2  # share of rows that a hold-out set validates
 ALLOWED_CV = (
     "'auto', an int >= 2, a scikit-learn splitter or an iterable of (train, test) row "
@@ -131,16 +133,17 @@ def make_splits(
     y: np.ndarray,
     weight: np.ndarray,
     groups: np.ndarray | None,
-    stratify: bool,
+    kind: str,
     n_folds: int,
     seed: int,
 ) -> list[Split]:
     """Return shuffled folds, stratified by class, that never split a group.
 
     A row is repeated as often as its weight says before rows are split. With
-    ``cv="auto"`` there are `n_folds`, at most one per row. Classes with fewer
-    rows than folds are in the training rows of every fold and validated by none, with
-    one warning.
+    ``cv="auto"`` there are `n_folds`, at most one per row. Each fold trains and
+    validates each class, so rows of a class with fewer rows than folds are validated
+    by several folds. A class of one row (or group) is trained on by each fold, and
+    validated by none.
 
     Raises
     ------
@@ -160,13 +163,13 @@ def make_splits(
         raise ValueError(
             f"There must be at least 2 {noun} to train and to validate on, got 1."
         )
-    largest = int(np.bincount(y).max()) if stratify else n_folds
+    largest = int(np.bincount(y).max()) if kind in SINGLE_LABEL else n_folds
     if cv != "auto" and largest < n_folds:
         allowed = f"at most the rows of the largest class, {largest}"
         reject(caller_name, "cv", cv, allowed)
     n_folds = min(n_folds, n_groups, max(2, largest))
     splits = []
-    for _, validated in _split_repeated(y, groups, stratify, n_folds, seed):
+    for validated in _split_repeated(y, groups, kind, n_folds, seed):
         share = np.bincount(rows[validated], minlength=len(counts)) / counts
         train, valid = np.flatnonzero(share < 1), np.flatnonzero(share > 0)
         splits.append(Split(train, valid, 1 - share[train], share[valid]))
@@ -174,47 +177,46 @@ def make_splits(
 
 
 def _split_repeated(
+    y: np.ndarray, groups: np.ndarray | None, kind: str, n_folds: int, seed: int
+) -> list[np.ndarray]:
+    """Return the validated rows of each fold, for rows that count once each."""
+    if kind == "regression":
+        return _shuffled_folds(y, groups, False, n_folds, seed)
+    blocks = Blocks.of(y, groups)
+    # Exclude whole groups, so that none is split.
+    rows = np.flatnonzero(~blocks.is_pinned[blocks.of_row])
+    n_free = np.count_nonzero(~blocks.is_pinned)
+    if not n_free:  # better to validate classes that a fold does not train than nothing
+        return _shuffled_folds(y, groups, False, n_folds, seed)
+    folds = [np.arange(len(rows))]
+    if n_free > 1:
+        kept = None if groups is None else groups[rows]
+        stratify, n_folds = kind in SINGLE_LABEL, min(n_folds, n_free)
+        folds = _shuffled_folds(y[rows], kept, stratify, n_folds, seed)
+    valid = np.zeros((len(folds), len(blocks.sizes)), dtype=bool)
+    for own, validated in zip(valid, folds, strict=True):
+        own[blocks.of_row[rows[validated]]] = True
+    covered = cover_classes(valid, blocks, seed)
+    return [np.flatnonzero(own[blocks.of_row]) for own in covered]
+
+
+def _shuffled_folds(
     y: np.ndarray, groups: np.ndarray | None, stratify: bool, n_folds: int, seed: int
-) -> list[IndexPair]:
-    """Return splits of rows that count once each."""
-    all_rows = rows = np.arange(len(y))
-    if stratify:
-        group_of = all_rows if groups is None else groups
-        is_rare = _find_rare_classes(y, max(n_folds, 2))
-        # Exclude whole groups, so that none is split.
-        rows = np.flatnonzero(~np.isin(group_of, group_of[is_rare]))
-        n_groups = len(np.unique(group_of[rows]))
-        if n_groups >= 2:
-            n_folds = min(n_folds, n_groups)
-        else:  # all classes are rare: better to validate them than nothing
-            stratify, rows = False, all_rows
-    stratify = stratify and _can_stratify(y[rows], n_folds)
+) -> list[np.ndarray]:
+    """Return the validated rows of each fold, stratified by class where possible."""
+    if stratify and n_folds == 1 and groups is None:
+        classes = np.unique(y)
+        if len(classes) > HOLDOUT_SHARE * len(y):  # one row of each is more than that
+            order = np.random.default_rng(seed).permutation(len(y))
+            return [order[np.unique(y[order], return_index=True)[1]]]
+    elif stratify:
+        stratify = int(np.bincount(y).max()) >= n_folds
     splitter = _splitter(n_folds, stratify, groups is not None, seed)
-    groups = None if groups is None else groups[rows]
     with warnings.catch_warnings():
-        # scikit-learn would warn of rare classes a second time.
+        # scikit-learn warns of rare classes in its own words.
         warnings.simplefilter("ignore", UserWarning)
-        pairs = list(splitter.split(rows, y[rows] if stratify else None, groups))
-    return [(rows[train], rows[valid]) for train, valid in pairs]
-
-
-def _can_stratify(y: np.ndarray, n_folds: int) -> bool:
-    """Return True if each class can be on both sides of each split."""
-    if n_folds == 1:
-        return len(np.unique(y)) <= HOLDOUT_SHARE * len(y)
-    return int(np.bincount(y).max()) >= n_folds
-
-
-def _find_rare_classes(y: np.ndarray, min_count: int) -> np.ndarray:
-    """Return a mask of the rows of classes with fewer than `min_count`, and warn."""
-    counts = np.bincount(y)
-    rare = np.flatnonzero((counts > 0) & (counts < min_count))
-    if len(rare):
-        warn_user(
-            f"{len(rare)} of {np.count_nonzero(counts)} classes have fewer than "
-            f"{min_count} rows: they are trained on, but no fold validates them."
-        )
-    return np.isin(y, rare)
+        pairs = splitter.split(np.arange(len(y)), y if stratify else None, groups)
+        return [valid for _, valid in pairs]
 
 
 def _splitter(n_folds: int, stratify: bool, grouped: bool, seed: int) -> Any:

@@ -48,8 +48,6 @@ class Metric:
         1 if greater is better, else -1.
     reads_labels : bool
         True if it reads labels, not probabilities or values.
-    needs_every_class : bool
-        True if it is undefined unless every class occurs.
     kind : {"binary", "multiclass", "multilabel", "regression"}
         The kind of target.
     n_classes : int
@@ -59,7 +57,6 @@ class Metric:
     score: Callable[[Tensor, _Rows], Tensor]
     sign: float
     reads_labels: bool
-    needs_every_class: bool
     kind: str
     n_classes: int
 
@@ -83,14 +80,11 @@ class Metric:
         rows = _Rows(y, weight, self.kind, self.n_classes)
         if self.reads_labels:
             return self.sign * self.score(predictions, rows)
-        undefined = weight.new_full((len(predictions),), torch.nan)
-        if self.needs_every_class and not rows.has_every_class:
-            return undefined
         values = predictions.double()
         if self.kind in SINGLE_LABEL:
             values = values / _row_sums(values)[..., None]
         is_finite = values.isfinite().flatten(1).all(1)
-        return torch.where(is_finite, self.sign * self.score(values, rows), undefined)
+        return torch.where(is_finite, self.sign * self.score(values, rows), torch.nan)
 
 
 def find_metric(scorer: Callable[..., float], kind: str, classes: Any) -> Metric | None:
@@ -115,7 +109,7 @@ def find_metric(scorer: Callable[..., float], kind: str, classes: Any) -> Metric
         return None
     score, named = METRICS[name][0], metrics.get_scorer(name)
     if kind == "regression":
-        return Metric(score, named._sign, False, False, kind, 0)
+        return Metric(score, named._sign, False, kind, 0)
     if not _agrees_on_kind(kind, classes):
         return None
     labels = np.asarray(classes).tolist()
@@ -125,10 +119,8 @@ def find_metric(scorer: Callable[..., float], kind: str, classes: Any) -> Metric
         if 1 not in labels:  # their default `pos_label`
             return None
         score = partial(score, label=labels.index(1))
-    is_lenient = kind == "binary" and name in ("neg_brier_score", "average_precision")
-    needs_all = kind in SINGLE_LABEL and not is_lenient
     reads_labels = named._response_method == "predict"
-    return Metric(score, named._sign, reads_labels, needs_all, kind, len(labels))
+    return Metric(score, named._sign, reads_labels, kind, len(labels))
 
 
 def _scorer_name(scorer: Any) -> str | None:
@@ -171,10 +163,6 @@ class _Rows:
     weight: Tensor
     kind: str
     n_classes: int
-
-    @property
-    def has_every_class(self) -> bool:
-        return bool((torch.bincount(self.y, minlength=self.n_classes) > 0).all())
 
     @property
     def truth(self) -> Tensor:
@@ -342,7 +330,10 @@ def _pairwise_ranking(p: Tensor, rows: _Rows, average: str = "macro") -> Tensor:
         return _ranking(p, rows, average=average)
     weight = rows.repetitions  # scikit-learn rejects weights
     areas, shares = [], []
-    for pair in combinations(range(rows.n_classes), 2):
+    present = rows.y[weight > 0].unique().tolist()
+    if len(present) < 2:
+        return weight.new_full((len(p),), torch.nan)
+    for pair in combinations(present, 2):
         part = torch.isin(rows.y, rows.y.new_tensor(pair)).nonzero()[:, 0]
         for c in pair:
             truth = (rows.y[part] == c).double()

@@ -19,6 +19,7 @@ from sklearn.utils import _safe_indexing
 from sknas._data.prepare import Data
 from sknas._data.target import TargetReader
 from sknas._problem import PredictionScorer, Score
+from sknas._scoring.class_labels import reads_probabilities, with_classes
 from sknas._scoring.metrics import Metric, count_repetitions, find_metric
 from sknas._validation import did_you_mean, reject
 
@@ -46,13 +47,6 @@ def find_scorer(
     if not callable(scoring):
         reject(caller_name, "scoring", scoring, "a scorer name, a callable or None")
     return check_scoring(DummyClassifier(), scoring=scoring)
-
-
-def reads_probabilities(scorer: Callable[..., float]) -> bool:
-    """Return True if a scorer calls for probabilities or decision values."""
-    # No version of scikit-learn has a public attribute for the response method, but
-    # every supported one names it in the repr of a scorer.
-    return "response_method=" in repr(scorer) and "'predict'" not in repr(scorer)
 
 
 def takes_weight(scorer: Callable[..., float]) -> bool:
@@ -132,11 +126,12 @@ class RowScorer(PredictionScorer):
     codes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        self.takes_weight = takes_weight(self.scorer)
         # Only metrics of scikit-learn: the user's own may have any scale.
         module = getattr(getattr(self.scorer, "_score_func", None), "__module__", "")
         is_known = module.startswith("sklearn.") and self.classes is not None
         self.is_piecewise_constant = is_known and not reads_probabilities(self.scorer)
+        self.takes_weight = takes_weight(self.scorer)
+        self.scorer = with_classes(self.scorer, self.classes)
 
     def score(
         self,

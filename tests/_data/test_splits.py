@@ -23,9 +23,9 @@ from sknas.exceptions import InvalidParameterError, SearchWarning
 def split_rows(y, groups=None, *, cv="auto", stratify=True, n_folds=3, seed=0):
     y = np.asarray(y)
     groups = None if groups is None else np.asarray(groups)
-    weight = np.ones(len(y))
+    weight, kind = np.ones(len(y)), "multiclass" if stratify else "regression"
     splits = make_splits(
-        "NASClassifier", cv, y, weight, groups, stratify, n_folds, seed
+        "NASClassifier", cv, y, weight, groups, kind, n_folds, seed
     )
     for split in splits:  # rows of weight 1 are on one side only
         assert np.all(split.train_share == 1) and np.all(split.valid_share == 1)
@@ -129,7 +129,7 @@ def test_single_row_is_refused():
 
 def test_a_row_of_large_weight_is_on_both_sides():
     y, weight = np.zeros(1, dtype=int), np.array([60.0])
-    splits = make_splits("N", "auto", y, weight, None, False, 3, 0)
+    splits = make_splits("N", "auto", y, weight, None, "regression", 3, 0)
     assert len(splits) == 3
     for split in splits:
         assert split.train.tolist() == split.valid.tolist() == [0]
