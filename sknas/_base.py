@@ -24,6 +24,7 @@ from sknas._checkpoint.shared import register_search, warn_of_shared_search
 from sknas._checkpoint.warm_start import PreviousSearch
 from sknas._data.containers import read_container
 from sknas._data.prepare import Prepared, encode_fold, prepare, split_rows
+from sknas._data.rare_classes import RareClasses
 from sknas._data.splits import Split, check_folds
 from sknas._ensemble.build import EnsembleBuilder, best_trial, fit_deadline
 from sknas._ensemble.predictor import Ensemble
@@ -211,7 +212,8 @@ class BaseNAS(BaseEstimator, ABC):
         size, max_time = self.ensemble_size, self.max_time
         builder = EnsembleBuilder(size, max_time, parts, problem, context)
         with Progress(self.verbose, budget.n_trials, max_time) as progress:
-            baselines = self._score_baselines(problem, context)
+            classes = self._count_classes(problem, data)
+            baselines = self._score_baselines(problem, context, classes)
             search = Search(
                 space=parts.space,
                 strategy=parts.strategy,
@@ -235,6 +237,9 @@ class BaseNAS(BaseEstimator, ABC):
         self.stop_reason_ = str(stop_reason)
         self.strategy_ = search.strategy.summary()
         self.baseline_scores_ = {"default": default_score(history), **baselines}
+        if classes and problem.scorer and problem.scorer.is_piecewise_constant:
+            scores = [trial.score for trial in history.succeeded]
+            classes.warn_if_unlearnt(scores, baselines["dummy"])
         self._set_fitted(parts, data, history, best, ensemble)
         return history
 
@@ -315,17 +320,28 @@ class BaseNAS(BaseEstimator, ABC):
             seed=seed,
         )
 
+    def _count_classes(self, problem: Problem, data: Prepared) -> RareClasses | None:
+        """Return how many folds train and validate each class, None for values."""
+        if not self._is_classifier:
+            return None
+        return RareClasses.of(problem.folds, data.rows, data.target)
+
     def _score_baselines(
-        self, problem: Problem, context: RunContext
+        self, problem: Problem, context: RunContext, classes: RareClasses | None
     ) -> dict[str, float]:
         """Score simple models; reject a scorer that can't score this target."""
         scores = baseline_scores(problem, context.seconds_left)
-        dummy = scores["dummy"]
+        name, dummy = type(self).__name__, scores["dummy"]
+        is_undefined = not any(np.isfinite(score.value) for score in scores.values())
+        if classes and is_undefined and classes.never_validated.any():
+            classes.reject_scoring(name, self.scoring)
         if np.isnan(dummy.value) and dummy.reason:
             raise ValueError(
-                f"The 'scoring' parameter of {type(self).__name__} must fit y, "
+                f"The 'scoring' parameter of {name} must fit y, "
                 f"got {short_repr(self.scoring)}: {dummy.reason.rstrip('.')}."
             )
+        if classes:
+            classes.warn()
         return {name: score.value for name, score in scores.items()}
 
     def _set_fitted(

@@ -41,8 +41,11 @@ class Blocks:
         if groups is not None:
             of_row = np.unique(groups, return_inverse=True)[1]
         codes = class_codes(y)
+        n_classes = 2 * y.shape[1] if y.ndim == 2 else y.max() + 1
         pairs = np.repeat(of_row, codes.shape[1]), codes.ravel()
-        classes = csr_array((np.ones(codes.size, dtype=np.int64), pairs))  # sums up
+        ones, shape = np.ones(codes.size, dtype=np.int64), (of_row.max() + 1, n_classes)
+        classes = csr_array((ones, pairs), shape=shape)
+        classes.sum_duplicates()
         classes.data[:] = 1
         return cls(of_row, classes)
 
@@ -104,7 +107,7 @@ def cover_classes(valid: np.ndarray, blocks: Blocks, seed: int) -> np.ndarray:
 def _train_each_class(own: np.ndarray, blocks: Blocks, ties: np.ndarray) -> None:
     """Stop validating blocks of classes that the fold does not train, in place."""
     n_trained = ~own @ blocks.classes
-    for code in np.flatnonzero((n_trained == 0) & (blocks.n_blocks > 0)):
+    for code in np.flatnonzero((n_trained == 0) & (blocks.n_blocks > 0)).tolist():
         members = blocks.of_class(code)
         if own[members].all():  # the block of another class may have one of this
             largest = np.lexsort((ties[members], -blocks.sizes[members]))[0]
@@ -120,14 +123,14 @@ def _validate_each_class(
     """
     n_validated = own @ blocks.classes
     n_trained = blocks.n_blocks - n_validated
-    for code in np.flatnonzero((n_validated == 0) & (blocks.n_blocks > 1)):
+    for code in np.flatnonzero((n_validated == 0) & (blocks.n_blocks > 1)).tolist():
         members = blocks.of_class(code)
         is_needed = blocks.classes[members] @ (n_trained == 1).astype(int) > 0
-        spare = members[~is_needed]
-        if own[members].any() or not len(spare):
+        allowed = members[~is_needed]
+        if own[members].any() or not len(allowed):
             continue
-        order = np.lexsort((ties[spare], blocks.sizes[spare], n_folds[spare]))
-        chosen = spare[order[0]]
+        order = np.lexsort((ties[allowed], blocks.sizes[allowed], n_folds[allowed]))
+        chosen = allowed[order[0]]
         own[chosen] = True
         n_folds[chosen] += 1
         n_trained -= blocks.classes[[chosen]].toarray()[0]

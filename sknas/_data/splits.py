@@ -185,7 +185,7 @@ def _split_repeated(
     blocks = Blocks.of(y, groups)
     # Exclude whole groups, so that none is split.
     rows = np.flatnonzero(~blocks.is_pinned[blocks.of_row])
-    n_free = np.count_nonzero(~blocks.is_pinned)
+    n_free = int(np.count_nonzero(~blocks.is_pinned))
     if not n_free:  # better to validate classes that a fold does not train than nothing
         return _shuffled_folds(y, groups, False, n_folds, seed)
     folds = [np.arange(len(rows))]

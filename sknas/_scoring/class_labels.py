@@ -34,14 +34,14 @@ def with_classes(scorer: Callable[..., float], classes: Any) -> Callable[..., fl
     classes : ndarray, list of ndarray or None
         The classes; a list for multi-label targets, None for regression.
     """
-    metric = getattr(scorer, "_score_func", None)
+    metric: Any = getattr(scorer, "_score_func", None)
     options = getattr(scorer, "_kwargs", None)
     is_known = getattr(metric, "__module__", "").startswith("sklearn.")
     if not isinstance(classes, np.ndarray) or not is_known or options is None:
         return scorer
     if not reads_probabilities(scorer):  # there, `labels` are the classes to average
         return scorer
-    known = copy.copy(scorer)
+    known: Any = copy.copy(scorer)
     known._kwargs = {**_class_options(metric, classes), **options}
     if metric is average_precision_score and len(classes) > 2:
         known._score_func = _average_precision
@@ -55,7 +55,9 @@ def _class_options(metric: Callable[..., float], classes: np.ndarray) -> dict[st
     options: dict[str, Any] = {}
     if "labels" in parameters:
         options["labels"] = classes
-    has_no_default = "pos_label" in parameters and parameters["pos_label"].default is None
+    has_no_default = (
+        "pos_label" in parameters and parameters["pos_label"].default is None
+    )
     if has_no_default and len(classes) == 2:
         options["pos_label"] = classes[1]
     return options
@@ -68,6 +70,6 @@ def _average_precision(
     classes: np.ndarray,
     **options: Any,
 ) -> float:
-    """Return the average precision of several classes, 0 for one that `y_true` lacks."""
+    """Return the average precision of several classes, 0 for one without rows."""
     is_class = label_binarize(y_true, classes=classes)
     return float(average_precision_score(is_class, y_score, **options))

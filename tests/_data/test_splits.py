@@ -1,7 +1,6 @@
 """Splits of rows into training and validation rows."""
 
 import re
-import warnings
 
 import numpy as np
 import pytest
@@ -17,16 +16,14 @@ from sklearn.model_selection import (
 )
 
 from sknas._data.splits import check_folds, is_n_folds, make_splits, user_splits
-from sknas.exceptions import InvalidParameterError, SearchWarning
+from sknas.exceptions import InvalidParameterError
 
 
 def split_rows(y, groups=None, *, cv="auto", stratify=True, n_folds=3, seed=0):
     y = np.asarray(y)
     groups = None if groups is None else np.asarray(groups)
     weight, kind = np.ones(len(y)), "multiclass" if stratify else "regression"
-    splits = make_splits(
-        "NASClassifier", cv, y, weight, groups, kind, n_folds, seed
-    )
+    splits = make_splits("NASClassifier", cv, y, weight, groups, kind, n_folds, seed)
     for split in splits:  # rows of weight 1 are on one side only
         assert np.all(split.train_share == 1) and np.all(split.valid_share == 1)
     return [(split.train, split.valid) for split in splits]
@@ -84,7 +81,7 @@ def test_a_hold_out_of_any_number_of_classes(n_classes):
     splits = split_rows(y, n_folds=1)
     assert len(splits) == 1
     check_splits(splits)
-    assert 100 <= len(splits[0][1]) <= 300
+    assert 100 <= len(splits[0][1]) <= max(300, n_classes)  # one row of each class
 
 
 @pytest.mark.parametrize("stratify", [True, False])
@@ -107,9 +104,7 @@ def test_splits_depend_only_on_the_seed(stratify, n_folds, groups):
     ],
 )
 def test_auto_uses_fewer_folds_for_few_rows_or_groups(y, groups, expected):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SearchWarning)
-        splits = split_rows(y, groups)
+    splits = split_rows(y, groups)
     assert len(splits) == expected
     check_splits(splits)
 
@@ -157,56 +152,51 @@ def test_groups_of_words_are_never_split(rng):
 # ----------------------------------------------------------------------- rare classes
 
 
-def rare_warnings(caught):
-    return [w for w in caught if issubclass(w.category, SearchWarning)]
-
-
 @pytest.mark.parametrize(
-    ("counts", "cv", "n_folds", "n_rare", "least"),
+    ("counts", "cv", "n_folds", "expected"),
     [
-        ([10, 10, 1], "auto", 3, 1, 3),
-        ([10, 2, 1], "auto", 3, 2, 3),
-        ([10, 10, 4], 5, 3, 1, 5),
-        ([50, 49, 1], "auto", 1, 1, 2),  # a hold-out
+        ([10, 10, 1], "auto", 3, 3),
+        ([10, 2, 1], "auto", 3, 3),
+        ([10, 10, 4], 5, 3, 5),
+        ([50, 49, 1], "auto", 1, 1),  # a hold-out
+        ([598, 2], "auto", 5, 5),
+        ([2, 2, 2, 2], "auto", 5, 2),
     ],
 )
-def test_rare_classes_are_trained_on_and_never_validated(
-    counts, cv, n_folds, n_rare, least
-):
+def test_each_fold_trains_and_validates_rare_classes(counts, cv, n_folds, expected):
     y = np.repeat(np.arange(len(counts)), counts)
-    message = (
-        f"{n_rare} of 3 classes have fewer than {least} rows: they are "
-        "trained on, but no fold validates them."
-    )
-    with pytest.warns(SearchWarning) as caught:
-        splits = split_rows(y, cv=cv, n_folds=n_folds)
-    assert [str(w.message) for w in caught] == [message]
+    splits = split_rows(y, cv=cv, n_folds=n_folds)
+    assert len(splits) == expected
     check_splits(splits)
-    rare = np.flatnonzero(np.isin(y, np.flatnonzero(np.array(counts) < least)))
     for train, valid in splits:
-        assert np.isin(rare, train).all() and not np.isin(rare, valid).any()
+        for code, count in enumerate(counts):
+            assert code in y[train] and (code in y[valid]) == (count > 1)
+        assert len(train) + len(valid) == len(y)
 
 
 def test_all_classes_are_validated_if_every_class_is_rare():
-    with pytest.warns(SearchWarning, match="4 of 4 classes have fewer than 2"):
-        splits = split_rows([0, 1, 2, 3])
+    splits = split_rows([0, 1, 2, 3])
     check_splits(splits)
     assert_array_equal(np.sort(np.concatenate([v for _, v in splits])), np.arange(4))
+
+
+def test_the_only_group_without_a_rare_class_is_validated():
+    y, groups = np.array([0, 1, 0, 2, 0, 0]), np.array([0, 0, 1, 1, 2, 2])
+    ((train, valid),) = split_rows(y, groups)
+    assert (train.tolist(), valid.tolist()) == ([0, 1, 2, 3], [4, 5])
 
 
 def test_a_group_with_a_rare_class_is_not_split():
     y = np.array([0] * 6 + [1] * 6 + [2])
     groups = np.array([0, 0, 1, 1, 2, 2] * 2 + [0])
-    with pytest.warns(SearchWarning, match="1 of 3 classes"):
-        splits = split_rows(y, groups)
+    splits = split_rows(y, groups)
     check_splits(splits, groups)
 
 
 def test_auto_uses_fewer_folds_if_rare_classes_occupy_a_group():
     y = np.array([0, 1] * 6 + [2])
     groups = np.array([0] * 6 + [1] * 6 + [2])
-    with pytest.warns(SearchWarning, match="1 of 3 classes"):
-        splits = split_rows(y, groups)
+    splits = split_rows(y, groups)
     assert len(splits) == 2
     check_splits(splits, groups)
 
@@ -221,16 +211,11 @@ def test_splits_of_small_tables_are_valid(cv, grouped):
         groups = rng.integers(0, 6, n_rows) if grouped else None
         if grouped and len(np.unique(groups)) < 2:
             continue
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                splits = split_rows(
-                    y, groups, cv=cv, n_folds=int(rng.choice([1, 2, 3]))
-                )
-            except InvalidParameterError:
-                assert cv != "auto"
-                continue
-        assert len(caught) == len(rare_warnings(caught)) <= 1
+        try:
+            splits = split_rows(y, groups, cv=cv, n_folds=int(rng.choice([1, 2, 3])))
+        except InvalidParameterError:
+            assert cv != "auto"
+            continue
         assert splits
         check_splits(splits, groups)
 

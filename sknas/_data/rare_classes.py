@@ -1,0 +1,157 @@
+"""Classes that folds do not train or validate, and what a user is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+
+from sknas._data.coverage import Blocks, class_codes
+from sknas._data.prepare import Data
+from sknas._data.target import TargetReader
+from sknas._problem import Fold
+from sknas._validation import reject, short_repr, warn_user
+
+MAX_NAMED = 3  # classes that a message names
+MAX_RARE_SHARE = 0.05  # share of the rows below which a class may never be predicted
+
+
+@dataclass(frozen=True, eq=False)
+class RareClasses:
+    """The classes of a target, and which of them the folds train and validate.
+
+    Parameters
+    ----------
+    names : list of str of length K
+        Each class, or value of a label, with its number of rows.
+    counts : ndarray of shape (K,)
+        Number of rows, by their weights.
+    n_blocks : ndarray of shape (K,)
+        Number of rows, or groups, that can be on different sides of a split.
+    trained, validated : ndarray of bool of shape (n_folds, K)
+        True if a fold trains or validates a class.
+    n_valid : ndarray of shape (n_folds,)
+        Number of rows that each fold validates.
+    is_custom : bool
+        True if the user gave the folds.
+    """
+
+    names: list[str]
+    counts: np.ndarray
+    n_blocks: np.ndarray
+    trained: np.ndarray
+    validated: np.ndarray
+    n_valid: np.ndarray
+    is_custom: bool
+
+    @classmethod
+    def of(cls, folds: Sequence[Fold], data: Data, target: TargetReader) -> RareClasses:
+        """Count the rows and folds of each class of a classifier."""
+        labels = _labels(target)
+
+        def count(y: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+            codes = class_codes(y)
+            if weight is not None:
+                weight = np.repeat(weight, codes.shape[1])
+            return np.bincount(codes.ravel(), weight, minlength=len(labels))
+
+        counts = count(data.y, data.weight)
+        n_blocks = count(data.y, np.maximum(data.weight, 1) // 1)
+        names = [
+            f"{label} ({_counted(n, 'row')})"
+            for label, n in zip(labels, counts, strict=True)
+        ]
+        if data.groups is not None and data.splits is None:
+            n_blocks = Blocks.of(data.y, data.groups).n_blocks
+            names = [
+                f"{name[:-1]} in {_counted(n, 'group')})"
+                for name, n in zip(names, n_blocks, strict=True)
+            ]
+        return cls(
+            names,
+            counts,
+            n_blocks,
+            np.array([count(fold.train.y) > 0 for fold in folds]),
+            np.array([count(fold.valid.y) > 0 for fold in folds]),
+            np.array([len(fold.valid) for fold in folds]),
+            data.splits is not None,
+        )
+
+    @property
+    def never_validated(self) -> Any:
+        """True for the classes that no fold validates, (K,)."""
+        return ~self.validated.any(axis=0)
+
+    def reject_scoring(self, caller_name: str, scoring: Any) -> NoReturn:
+        """Raise the error for a score that is undefined without some classes."""
+        names = self._list(self.never_validated)
+        allowed = f"defined without {names}, which no fold validates"
+        advice = "give more rows, merge classes, or take a score as 'neg_log_loss'"
+        if names.startswith("value"):
+            advice = "drop the label, or take a score as 'average_precision'"
+        reject(caller_name, "scoring", scoring, allowed, advice)
+
+    def warn(self) -> None:
+        """Warn once of classes that folds leave out, or of which there are few rows."""
+        n_folds, n_classes = self.validated.shape
+        is_validated = ~self.never_validated
+        # A fold of few rows, as of leave-one-out, can't have all classes.
+        is_large = self.n_valid >= n_classes
+        is_skipped = is_validated & ~self.validated[is_large].all(axis=0)
+        is_few = is_validated & ~is_skipped & (self.n_blocks < n_folds)
+        listed = [
+            ("no fold validates", ~is_validated),
+            ("some folds do not train", ~self.trained.all(axis=0) & (self.counts > 0)),
+            ("some folds do not validate", is_skipped),
+        ]
+        if is_large.all() and not self.is_custom:
+            listed.append(("the folds outnumber", is_few))
+        parts = [f"{text} {self._list(each)}" for text, each in listed if each.any()]
+        if parts:
+            advice = "other splits" if self.is_custom else "more rows of them"
+            warn_user(
+                f"Scores say little about some classes: {'; '.join(parts)}. Give "
+                f"{advice}, or merge them with others."
+            )
+
+    def warn_if_unlearnt(self, scores: Sequence[float | None], dummy: float) -> None:
+        """Warn if all trials score like a model that never predicts a rare class."""
+        is_rare = self.counts < MAX_RARE_SHARE * self.counts.sum()
+        is_rare &= ~self.never_validated
+        values = np.array(scores, dtype=float)
+        if len(values) and is_rare.any() and _are_all(values, dummy):
+            warn_user(
+                f"All trials score {dummy:.3g}, like a model that always predicts the "
+                f"most frequent class, and never {self._list(is_rare)}. Take a scoring "
+                "of probabilities, such as 'average_precision' or 'neg_log_loss', or "
+                "class_weight='balanced'."
+            )
+
+    def _list(self, is_named: Any) -> str:
+        """Return the names of some classes, those with the fewest rows first."""
+        chosen = np.flatnonzero(is_named)
+        chosen = chosen[np.argsort(self.counts[chosen], kind="stable")]
+        named = [self.names[code] for code in chosen[:MAX_NAMED]]
+        n_others = len(chosen) - len(named)
+        return ", ".join(named) + (f" and {n_others} more" if n_others else "")
+
+
+def _labels(target: TargetReader) -> list[str]:
+    """Return the name of each class, or of both values of each label."""
+    if target.kind_ == "multilabel":
+        labels = range(target.n_outputs_)
+        return [
+            f"value {value} of label {label}" for label in labels for value in (0, 1)
+        ]
+    return [f"class {short_repr(label)}" for label in target.classes_.tolist()]
+
+
+def _are_all(values: np.ndarray, value: float) -> bool:
+    return bool((np.abs(values - value) < 1e-9).all())
+
+
+def _counted(count: float, noun: str) -> str:
+    """Return a number with its noun, such as "1 row" or "2.5 rows"."""
+    return f"{count:.6g} {noun}{'' if count == 1 else 's'}"
