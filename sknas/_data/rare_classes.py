@@ -88,9 +88,10 @@ class RareClasses:
         """Raise the error for a score that is undefined without some classes."""
         names = self._list(self.never_validated)
         allowed = f"defined without {names}, which no fold validates"
-        advice = "give more rows, merge classes, or take a score as 'neg_log_loss'"
-        if names.startswith("value"):
-            advice = "drop the label, or take a score as 'average_precision'"
+        is_label = names.startswith("value")
+        action = "drop the label" if is_label else "give more rows, merge classes"
+        other = "average_precision" if is_label else "neg_log_loss"
+        advice = f"{action}, or take another score, such as {other!r}"
         reject(caller_name, "scoring", scoring, allowed, advice)
 
     def warn(self) -> None:

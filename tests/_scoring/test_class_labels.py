@@ -72,11 +72,11 @@ def test_classes_do_not_change_the_score_of_rows_that_have_all(scoring, name, rn
     classes, scorer = CLASSES[name], OWN.get(scoring) or get_scorer(scoring)
     y = np.arange(N) % len(classes)
     p = rng.dirichlet(np.ones(len(classes)), N)
-    told = with_classes(scorer, classes)
+    informed = with_classes(scorer, classes)
     plain = RowScorer(scorer, None, classes[y], np.ones(N), classes)
     plain.scorer = scorer
     want = plain.score(p, np.arange(N))
-    plain.scorer = told
+    plain.scorer = informed
     found = plain.score(p, np.arange(N))
     if want.reason:  # it needs a positive label, and asks for it
         assert name == "two words" or (scoring == "precision" and name == "two others")
@@ -116,9 +116,9 @@ def test_other_metrics_and_arguments_are_unchanged():
 
 
 def test_a_class_may_be_called_like_a_method(rng):
-    told = with_classes(OWN["log loss"], np.array(["predict", "x"]))
-    assert reads_probabilities(told)
-    assert pickle.loads(pickle.dumps(told))._kwargs["labels"].tolist() == [
+    informed = with_classes(OWN["log loss"], np.array(["predict", "x"]))
+    assert reads_probabilities(informed)
+    assert pickle.loads(pickle.dumps(informed))._kwargs["labels"].tolist() == [
         "predict",
         "x",
     ]

@@ -26,6 +26,8 @@ LONGEST = 1_000  # maximum length of a message, in characters
 CLOSE = 1e-4  # tolerance of a prediction, relative to the largest one
 
 ALLOWED = (DataConversionWarning, UnseenValuesWarning)  # warnings
+# Advice in messages of scikit-learn that nobody can follow who calls sknas.
+MISLEADING = ("labels argument", "`labels`", "assigning it to")
 # Allowed reasons of failed trials; any other reason is a caught crash.
 REASONS = ("diverged", "undefined", "memory")
 CRASHES = (
@@ -130,6 +132,8 @@ def documented(error):
     """
     name, text = type(error).__name__, str(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
+    if any(advice in text for advice in MISLEADING):
+        raise FaultError(f"advice that can't be followed: {brief(text)}") from error
     position, line = (
         Path(frame.filename),
         linecache.getline(frame.filename, frame.lineno),

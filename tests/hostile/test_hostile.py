@@ -2,6 +2,7 @@
 
 import pytest
 from hostile_cases import FaultError, outcome
+from hostile_classes import class_case, class_outcome
 from hostile_dates import date_case
 from hostile_dtypes import dtype_case
 from hostile_images import image_case
@@ -22,7 +23,7 @@ few = settings(
 seeds = st.integers(0, 2**32 - 1)
 
 
-def check(case):
+def check(case, outcome=outcome):
     try:
         outcome(case)
     except FaultError as fault:
@@ -57,3 +58,9 @@ def test_equal_values_of_any_dtype_are_predicted_alike(seed):
 @given(seed=seeds)
 def test_equal_dates_in_any_container_are_predicted_alike(seed):
     check(date_case(seed))
+
+
+@settings(few, max_examples=6)
+@given(seed=seeds)
+def test_rare_classes_give_a_result_or_a_documented_error(seed):
+    check(class_case(seed), class_outcome)
