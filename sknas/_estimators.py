@@ -55,6 +55,8 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         Validation of the search. "auto" is 3 folds below 400 rows, 5 below 16,000, 3
         below 40,000, and a hold-out set of a fifth above; for images 3 below 4,000, and
         a hold-out set above. There are fewer folds if the time is short.
+        Each fold trains and validates each class, a class of one row is trained. Other
+        splits are used as they are.
     scoring : str, callable or None, default=None
         A scikit-learn scorer. It ranks trials, selects epochs and weights the members
         of the ensemble. None is accuracy.

@@ -178,6 +178,7 @@ class RowScorer(PredictionScorer):
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             # A metric would repeat its warnings for each fold of each trial.
             warnings.simplefilter("ignore", UserWarning)
+            warnings.simplefilter("ignore", RuntimeWarning)  # a mean of no classes
             try:
                 return Score(float(self.scorer(estimator, X, self.y[rows], **options)))
             except Exception as error:  # for example, a fold lacks a class
