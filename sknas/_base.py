@@ -33,7 +33,8 @@ from sknas._problem import Problem, RunContext, Score
 from sknas._resolve import Parts, draw_seed, resolve
 from sknas._results import cv_results
 from sknas._scoring.baselines import baseline_scores, default_score
-from sknas._scoring.scorer import RowLoss, make_scorer, reads_probabilities
+from sknas._scoring.class_labels import reads_probabilities, with_classes
+from sknas._scoring.scorer import RowLoss, make_scorer
 from sknas._search.constraints import make_feasible
 from sknas._search.loop import Search
 from sknas._search.progress import Progress
@@ -168,11 +169,11 @@ class BaseNAS(BaseEstimator, ABC):
         sample_weight = read_container("sample_weight", sample_weight)
         groups = read_container("groups", groups)
         parts = resolve(self, X)
-        self.scorer_ = parts.scorer
         # Drop the old ensemble before refitting the readers, so that a failed fit never
         # predicts with a mixture of both.
         self.__dict__.pop("ensemble_", None)
         data = prepare(self, parts.reader, X, y, sample_weight, groups)
+        self.scorer_ = with_classes(parts.scorer, data.target.classes_)
         seed = draw_seed(self.random_state)
         depends_on = self._fingerprint(parts, data)
         previous = self._find_previous(depends_on)

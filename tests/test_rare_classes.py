@@ -206,3 +206,28 @@ def test_a_message_names_the_rarest_classes():
         "class 3 (2 rows) and 1 more. Give more rows of them, or merge them with "
         "others."
     ]
+
+
+def test_a_class_of_weight_zero_has_no_rows():
+    X, y = table(20, 20)
+    with pytest.raises(InvalidParameterError, match="which no fold validates"):
+        fit(X, y, scoring="roc_auc", class_weight={1: 0})
+
+
+def test_new_rows_may_lack_a_class():
+    X, y = table(20, 20, 20, words=True)
+    estimator, messages = fit(X, y, scoring="neg_log_loss")
+    rows = y != "more"
+    score = estimator.scorer_(estimator, X[rows], y[rows])
+    shares = estimator.predict_proba(X[rows])
+    expected = -log_loss(y[rows], shares, labels=estimator.classes_)
+    assert score == pytest.approx(expected) and messages == []
+
+
+def test_images_of_a_rare_class():
+    images = np.random.default_rng(0).integers(0, 255, (30, 8, 8), dtype=np.uint8)
+    y = np.repeat([0, 1], [28, 2])
+    images[y == 1] //= 4
+    estimator, messages = fit(images, y, scoring="roc_auc", max_epochs=1)
+    assert np.isfinite(fold_scores(estimator)).all()
+    assert messages == [outnumbered("class 1 (2 rows)")]

@@ -71,6 +71,11 @@ class Blocks:
     def _by_class(self) -> csr_array:
         return self.classes.T.tocsr()
 
+    def classes_of(self, block: int) -> np.ndarray:
+        """Return the classes of a block."""
+        start, stop = self.classes.indptr[block : block + 2]
+        return self.classes.indices[start:stop]
+
     def of_class(self, code: int) -> np.ndarray:
         """Return the blocks of a class."""
         start, stop = self._by_class.indptr[code : code + 2]
@@ -125,12 +130,13 @@ def _validate_each_class(
     n_trained = blocks.n_blocks - n_validated
     for code in np.flatnonzero((n_validated == 0) & (blocks.n_blocks > 1)).tolist():
         members = blocks.of_class(code)
-        is_needed = blocks.classes[members] @ (n_trained == 1).astype(int) > 0
-        allowed = members[~is_needed]
-        if own[members].any() or not len(allowed):
+        if own[members].any():  # the block of another class may have this one
             continue
-        order = np.lexsort((ties[allowed], blocks.sizes[allowed], n_folds[allowed]))
-        chosen = allowed[order[0]]
-        own[chosen] = True
-        n_folds[chosen] += 1
-        n_trained -= blocks.classes[[chosen]].toarray()[0]
+        order = np.lexsort((ties[members], blocks.sizes[members], n_folds[members]))
+        for block in members[order].tolist():
+            codes = blocks.classes_of(block)
+            if (n_trained[codes] > 1).all():
+                own[block] = True
+                n_folds[block] += 1
+                n_trained[codes] -= 1
+                break

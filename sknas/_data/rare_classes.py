@@ -11,7 +11,7 @@ import numpy as np
 from sknas._data.coverage import Blocks, class_codes
 from sknas._data.prepare import Data
 from sknas._data.target import TargetReader
-from sknas._problem import Fold
+from sknas._problem import Fold, Rows
 from sknas._validation import reject, short_repr, warn_user
 
 MAX_NAMED = 3  # classes that a message names
@@ -57,6 +57,9 @@ class RareClasses:
                 weight = np.repeat(weight, codes.shape[1])
             return np.bincount(codes.ravel(), weight, minlength=len(labels))
 
+        def has(rows: Rows) -> np.ndarray:
+            return count(rows.y[rows.weight > 0]) > 0  # a class weight may be 0
+
         counts = count(data.y, data.weight)
         n_blocks = count(data.y, np.maximum(data.weight, 1) // 1)
         names = [
@@ -73,8 +76,8 @@ class RareClasses:
             names,
             counts,
             n_blocks,
-            np.array([count(fold.train.y) > 0 for fold in folds]),
-            np.array([count(fold.valid.y) > 0 for fold in folds]),
+            np.array([has(fold.train) for fold in folds]),
+            np.array([has(fold.valid) for fold in folds]),
             np.array([len(fold.valid) for fold in folds]),
             data.splits is not None,
         )
