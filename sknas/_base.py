@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from functools import partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Never, Self
+from typing import TYPE_CHECKING, Any, Never, NoReturn, Self
 
 import numpy as np
 import pandas as pd
@@ -332,25 +332,38 @@ class BaseNAS(BaseEstimator, ABC):
     ) -> dict[str, float]:
         """Score simple models; reject a scorer that can't score this target."""
         scores = baseline_scores(problem, context.seconds_left)
-        name, dummy = type(self).__name__, scores["dummy"]
-        reason = dummy.reason if np.isnan(dummy.value) else ""
-        assert problem.scorer is not None
-        is_undefined = not any(np.isfinite(score.value) for score in scores.values())
-        is_checked = is_undefined or problem.scorer.is_piecewise_constant
-        if classes and is_checked and not classes.validated.all():
-            # A metric of labels takes rows of two classes out of three for binary ones.
-            whole = _score_all_rows(problem)
-            reason = whole.reason or reason
-            if is_undefined and not whole.reason and classes.never_validated.any():
-                classes.reject_scoring(name, self.scoring)
-        if reason:
-            raise ValueError(
-                f"The 'scoring' parameter of {name} must fit y, "
-                f"got {short_repr(self.scoring)}: {reason.rstrip('.')}."
-            )
+        if classes:
+            self._check_classes(classes, problem, scores)
+        dummy = scores["dummy"]
+        if np.isnan(dummy.value) and dummy.reason:
+            self._reject_scoring(dummy.reason)
         if classes:
             classes.warn()
         return {name: score.value for name, score in scores.items()}
+
+    def _check_classes(
+        self, classes: RareClasses, problem: Problem, scores: dict[str, Score]
+    ) -> None:
+        """Reject a scorer that is undefined without the classes that folds lack."""
+        assert problem.scorer is not None and problem.task is not None
+        is_undefined = not any(np.isfinite(score.value) for score in scores.values())
+        # A metric of labels takes rows of two classes out of three for binary ones.
+        is_doubtful = is_undefined or problem.scorer.is_piecewise_constant
+        if classes.validated.all() or not is_doubtful:
+            return
+        n, n_outputs = problem.n_rows, problem.task.n_outputs
+        constant = np.full((n, n_outputs), 1 / n_outputs)
+        reason = problem.scorer.score(constant, np.arange(n)).reason
+        if reason:
+            self._reject_scoring(reason)
+        if is_undefined and classes.never_validated.any():
+            classes.reject_scoring(type(self).__name__, self.scoring)
+
+    def _reject_scoring(self, reason: str) -> NoReturn:
+        raise ValueError(
+            f"The 'scoring' parameter of {type(self).__name__} must fit y, "
+            f"got {short_repr(self.scoring)}: {reason.rstrip('.')}."
+        )
 
     def _set_fitted(
         self,
@@ -406,10 +419,3 @@ class BaseNAS(BaseEstimator, ABC):
         tags.input_tags.string = True
         tags.target_tags.multi_output = True
         return tags
-
-
-def _score_all_rows(problem: Problem) -> Score:
-    """Score a model for all rows, validated or not, that knows nothing."""
-    assert problem.scorer is not None and problem.task is not None
-    shape = problem.n_rows, problem.task.n_outputs
-    return problem.scorer.score(np.full(shape, 1 / shape[1]), np.arange(shape[0]))
