@@ -39,9 +39,9 @@ def fold_scores(estimator):
     return np.array([results[n] for n in results if re.match(r"split\d+_test", n)])
 
 
-def outnumbered(name):
+def few(name):
     return (
-        f"Scores say little about some classes: the folds outnumber {name}. Give more "
+        f"Scores say little about some classes: there are few rows of {name}. Give more "
         "rows of them, or merge them with others."
     )
 
@@ -53,7 +53,7 @@ def test_few_positive_rows_are_scored_in_each_fold(n_positive, scoring):
     estimator, messages = fit(X, y, scoring=scoring)
     assert fold_scores(estimator).shape == (5, 1)
     assert np.isfinite(fold_scores(estimator)).all()
-    assert messages == [outnumbered(f"class 1 ({n_positive} rows)")]
+    assert messages == [few(f"class 1 ({n_positive} rows)")]
 
 
 @pytest.mark.parametrize("trainer", ["population", "skorch"])
@@ -63,7 +63,7 @@ def test_trainers_and_refits_of_a_rare_class(trainer, tmp_path):
     options = {"trainer": trainer, "scoring": "roc_auc", "checkpoint": tmp_path / "run"}
     first, messages = fit(X, y, ensemble_size=1, **options)
     assert np.isfinite(fold_scores(first)).all()
-    assert messages == [outnumbered("class 'few' (2 rows)")]
+    assert messages == [few("class 'few' (2 rows)")]
     resumed, _ = fit(X, y, ensemble_size=1, **options)
     np.testing.assert_array_equal(first.predict_proba(X), resumed.predict_proba(X))
     warm, _ = fit(X, y, scoring="roc_auc", warm_start=True)
@@ -143,7 +143,7 @@ def test_a_label_without_positive_rows():
     y[:2, 1] = 1
     estimator, messages = fit(X, y, scoring="roc_auc")
     assert np.isfinite(fold_scores(estimator)).all()
-    assert messages == [outnumbered("value 1 of label 1 (2 rows)")]
+    assert messages == [few("value 1 of label 1 (2 rows)")]
 
 
 @pytest.mark.parametrize("scoring", ["f1", "balanced_accuracy", None])
@@ -191,18 +191,26 @@ def test_splits_of_the_user_are_unchanged():
     assert fit(*table(5, 5), cv=LeaveOneOut(), scoring="neg_log_loss")[1] == []
 
 
+def test_a_hold_out_of_a_rare_class():
+    # Time is short for folds.
+    X, y = table(5_998, 2)
+    estimator, messages = fit(X, y, scoring="roc_auc", max_time=2)
+    assert fold_scores(estimator).shape == (1, 1)
+    assert messages == [few("class 1 (2 rows)")]
+
+
 def test_an_int_keeps_its_number_of_folds():
     estimator, messages = fit(*table(57, 3), cv=6, scoring="roc_auc")
     assert fold_scores(estimator).shape == (6, 1)
     assert np.isfinite(fold_scores(estimator)).all()
-    assert messages == [outnumbered("class 1 (3 rows)")]
+    assert messages == [few("class 1 (3 rows)")]
 
 
 def test_a_message_names_the_rarest_classes():
     _, messages = fit(*table(30, 2, 2, 2, 1, 1, 2), cv=3)
     assert messages == [
         "Scores say little about some classes: no fold validates class 4 (1 row), "
-        "class 5 (1 row); the folds outnumber class 1 (2 rows), class 2 (2 rows), "
+        "class 5 (1 row); there are few rows of class 1 (2 rows), class 2 (2 rows), "
         "class 3 (2 rows) and 1 more. Give more rows of them, or merge them with "
         "others."
     ]
@@ -230,4 +238,4 @@ def test_images_of_a_rare_class():
     images[y == 1] //= 4
     estimator, messages = fit(images, y, scoring="roc_auc", max_epochs=1)
     assert np.isfinite(fold_scores(estimator)).all()
-    assert messages == [outnumbered("class 1 (2 rows)")]
+    assert messages == [few("class 1 (2 rows)")]

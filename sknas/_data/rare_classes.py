@@ -14,6 +14,7 @@ from sknas._data.target import TargetReader
 from sknas._problem import Fold, Rows
 from sknas._validation import reject, short_repr, warn_user
 
+MIN_HOLDOUT_ROWS = 5  # rows of a class of which a hold-out validates its share
 MAX_NAMED = 3  # classes that a message names
 MAX_RARE_SHARE = 0.05  # share of the rows below which a class may never be predicted
 
@@ -104,14 +105,15 @@ class RareClasses:
         # A fold of few rows, as of leave-one-out, can't have all classes.
         is_large = self.n_valid >= n_classes
         is_skipped = is_validated & ~self.validated[is_large].all(axis=0)
-        is_few = is_validated & ~is_skipped & (self.n_blocks < n_folds)
+        least = n_folds if n_folds > 1 else MIN_HOLDOUT_ROWS
+        is_few = is_validated & ~is_skipped & (self.n_blocks < least)
         listed = [
             ("no fold validates", ~is_validated),
             ("some folds do not train", ~self.trained.all(axis=0) & (self.counts > 0)),
             ("some folds do not validate", is_skipped),
         ]
         if is_large.all() and not self.is_custom:
-            listed.append(("the folds outnumber", is_few))
+            listed.append(("there are few rows of", is_few))
         parts = [f"{text} {self._list(each)}" for text, each in listed if each.any()]
         if parts:
             advice = "other splits" if self.is_custom else "more rows of them"
