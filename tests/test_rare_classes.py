@@ -41,8 +41,8 @@ def fold_scores(estimator):
 
 def few(name):
     return (
-        f"Scores say little about some classes: there are few rows of {name}. Give more "
-        "rows of them, or merge them with others."
+        f"Scores say little about some classes: there are few rows of {name}. Give "
+        "more rows of them, or merge them with others."
     )
 
 
