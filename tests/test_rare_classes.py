@@ -140,6 +140,7 @@ def test_a_label_without_positive_rows():
     message = "defined without value 1 of label 1 (0 rows), which no fold validates"
     with pytest.raises(InvalidParameterError, match=re.escape(message)):
         fit(X, y, scoring="roc_auc")
+    assert fit(X, y, scoring="f1_macro")[1] == []  # nothing to learn
     y[:2, 1] = 1
     estimator, messages = fit(X, y, scoring="roc_auc")
     assert np.isfinite(fold_scores(estimator)).all()

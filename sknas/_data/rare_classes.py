@@ -101,15 +101,16 @@ class RareClasses:
     def warn(self) -> None:
         """Warn once of classes that folds leave out, or of which there are few rows."""
         n_folds, n_classes = self.validated.shape
-        is_validated = ~self.never_validated
+        # A label may be constant: then there is nothing to learn.
+        is_there, is_validated = self.counts > 0, ~self.never_validated
         # A fold of few rows, as of leave-one-out, can't have all classes.
         is_large = self.n_valid >= n_classes
         is_skipped = is_validated & ~self.validated[is_large].all(axis=0)
         least = n_folds if n_folds > 1 else MIN_HOLDOUT_ROWS
         is_few = is_validated & ~is_skipped & (self.n_blocks < least)
         listed = [
-            ("no fold validates", ~is_validated),
-            ("some folds do not train", ~self.trained.all(axis=0) & (self.counts > 0)),
+            ("no fold validates", is_there & ~is_validated),
+            ("some folds do not train", is_there & ~self.trained.all(axis=0)),
             ("some folds do not validate", is_skipped),
         ]
         if is_large.all() and not self.is_custom:
