@@ -44,6 +44,7 @@ from sknas import NASClassifier, NASRegressor
 from sknas._ensemble import build
 from sknas._ensemble.predictor import Ensemble
 from sknas._history import Architecture, History
+from sknas.exceptions import UnseenValuesWarning
 from sknas.spaces import TableSpace
 from sknas.strategies import BayesianStrategy, RandomStrategy
 from sknas.trainers import SkorchTrainer, TensorNet
@@ -366,7 +367,8 @@ def test_dtypes_of_the_same_cells_agree(convert, missing):
 def test_rows_with_unseen_categories_and_gaps_are_predicted():
     classifier = tiny().fit(mixed_table(missing=False), CLASSES)
     strange = mixed_table(missing=True).assign(word="never seen")
-    assert np.isfinite(answers(classifier, strange)).all()
+    with pytest.warns(UnseenValuesWarning, match="values of X in 'word' did not"):
+        assert np.isfinite(answers(classifier, strange)).all()
 
 
 @pytest.mark.parametrize("nothing", [None, []])

@@ -29,6 +29,7 @@ from torch import nn
 from sknas import NASClassifier, NASRegressor
 from sknas._ensemble.refit import train_network
 from sknas._ensemble.selection import choose_members
+from sknas.exceptions import UnseenValuesWarning
 from sknas.nets import Linear, TableInput
 from sknas.spaces import Categorical, Space, TableSpace
 from sknas.trainers import PopulationTrainer, SkorchTrainer, TensorNet
@@ -258,7 +259,8 @@ def test_frames_and_targets_of_all_kinds(kind, y):
     frame = mixed_table()
     estimator = tiny(kind).fit(frame, y)
     assert {len(member.networks) for member in estimator.ensemble_.members} == {3}
-    predicted = estimator.predict(frame.assign(word="never seen", level=np.nan))
+    with pytest.warns(UnseenValuesWarning, match="values of X in 'word' did not"):
+        predicted = estimator.predict(frame.assign(word="never seen", level=np.nan))
     assert predicted.shape == y.shape
     assert np.isfinite(answers(estimator, frame)).all()
     if y.dtype.kind == "U":
