@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Never, NoReturn, Self
@@ -34,7 +35,7 @@ from sknas._resolve import Parts, draw_seed, resolve
 from sknas._results import cv_results
 from sknas._scoring.baselines import baseline_scores, default_score
 from sknas._scoring.class_labels import reads_probabilities, with_classes
-from sknas._scoring.scorer import RowLoss, make_scorer
+from sknas._scoring.scorer import RowLoss, RowScorer, make_scorer
 from sknas._search.constraints import make_feasible
 from sknas._search.loop import Search
 from sknas._search.progress import Progress
@@ -47,6 +48,7 @@ from sknas._validation import (
     reject,
     reject_keyword,
     short_repr,
+    warn_user,
 )
 from sknas.spaces import Space
 from sknas.strategies import Strategy
@@ -211,10 +213,10 @@ class BaseNAS(BaseEstimator, ABC):
         design = initial_design(parts.space, problem.task, problem.feasible)
         parts = parts.for_task(problem.task)
         size, max_time = self.ensemble_size, self.max_time
-        builder = EnsembleBuilder(size, max_time, parts, problem, context)
         with Progress(self.verbose, budget.n_trials, max_time) as progress:
             classes = self._count_classes(problem, data)
-            baselines = self._score_baselines(problem, context, classes)
+            problem, baselines = self._score_baselines(problem, context, classes)
+            builder = EnsembleBuilder(size, max_time, parts, problem, context)
             search = Search(
                 space=parts.space,
                 strategy=parts.strategy,
@@ -313,12 +315,19 @@ class BaseNAS(BaseEstimator, ABC):
             folds=folds,
             full=full,
             n_rows=len(rows),
-            scorer=make_scorer(parts.scorer, self.scoring, data.X, rows, target),
+            scorer=self._make_scorer(parts, data),
             loss=RowLoss(rows.y, rows.loss_weight, target.kind_),
             feasible=make_feasible(name, self.constraints, space, full.task),
             n_steps=budget.n_steps,
             max_epochs=self.max_epochs,
             seed=seed,
+        )
+
+    def _make_scorer(self, parts: Parts, data: Prepared) -> RowScorer:
+        names = ("n_features_in_", "feature_names_in_")
+        learnt = {name: vars(self)[name] for name in names if name in vars(self)}
+        return make_scorer(
+            parts.scorer, data.X, data.rows, data.target, data.reader, learnt
         )
 
     def _count_classes(self, problem: Problem, data: Prepared) -> RareClasses | None:
@@ -329,24 +338,35 @@ class BaseNAS(BaseEstimator, ABC):
 
     def _score_baselines(
         self, problem: Problem, context: RunContext, classes: RareClasses | None
-    ) -> dict[str, float]:
-        """Score simple models; reject a scorer that can't score this target."""
-        scores = baseline_scores(problem, context.seconds_left)
-        if classes:
-            self._check_classes(classes, problem, scores)
-        dummy = scores["dummy"]
-        if np.isnan(dummy.value) and dummy.reason:
-            self._reject_scoring(dummy.reason)
+    ) -> tuple[Problem, dict[str, float]]:
+        """Score simple models, and find the folds in which no model has a score.
+
+        Raises
+        ------
+        ValueError
+            If the scorer can't score this target, or these rows.
+        """
+        found = baseline_scores(problem, context.seconds_left)
+        if classes and found.must == "fit y":
+            self._check_classes(classes, problem, found.is_refused)
+        if found.is_refused:
+            self._reject_scoring(found.reason, found.must)
         if classes:
             classes.warn()
-        return {name: score.value for name, score in scores.items()}
+        n_unscored, n_folds = len(found.unscored_folds), len(problem.folds)
+        if 0 < n_unscored < n_folds:
+            warn_user(
+                f"No model has a score in {n_unscored} of {n_folds} folds, and scores "
+                f"are means over the others: {found.reason}."
+            )
+        scores = {name: score.value for name, score in found.scores.items()}
+        return replace(problem, unscored_folds=found.unscored_folds), scores
 
     def _check_classes(
-        self, classes: RareClasses, problem: Problem, scores: dict[str, Score]
+        self, classes: RareClasses, problem: Problem, is_undefined: bool
     ) -> None:
         """Reject a scorer that is undefined without the classes that folds lack."""
         assert problem.scorer is not None and problem.task is not None
-        is_undefined = not any(np.isfinite(score.value) for score in scores.values())
         # A metric of labels takes rows of two classes out of three for binary ones.
         is_doubtful = is_undefined or problem.scorer.is_piecewise_constant
         if classes.validated.all() or not is_doubtful:
@@ -359,9 +379,9 @@ class BaseNAS(BaseEstimator, ABC):
         if is_undefined and classes.never_validated.any():
             classes.reject_scoring(type(self).__name__, self.scoring)
 
-    def _reject_scoring(self, reason: str) -> NoReturn:
+    def _reject_scoring(self, reason: str, must: str = "fit y") -> NoReturn:
         raise ValueError(
-            f"The 'scoring' parameter of {type(self).__name__} must fit y, "
+            f"The 'scoring' parameter of {type(self).__name__} must {must}, "
             f"got {short_repr(self.scoring)}: {reason.rstrip('.')}."
         )
 

@@ -13,7 +13,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 
 from sknas._base import BaseNAS
 from sknas._data.containers import read_container
-from sknas._scoring.scorer import labels
+from sknas._scoring.stored import labels
 from sknas.spaces import Space
 from sknas.strategies import Strategy
 from sknas.trainers import Trainer

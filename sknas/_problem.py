@@ -146,11 +146,14 @@ class Score(NamedTuple):
     value : float
         Greater is better; NaN if undefined.
     reason : str, default=""
-        Why the value is NaN, if that is known.
+        Why the value is NaN or infinite, if that is known.
+    is_refused : bool, default=False
+        True if the scorer asks for what a search can't give it, whatever the model.
     """
 
     value: float
     reason: str = ""
+    is_refused: bool = False
 
 
 class PredictionScorer(ABC):
@@ -183,14 +186,24 @@ class PredictionScorer(ABC):
             How often each row counts; None for the weights of the whole table.
         """
 
+    def score_each(
+        self,
+        predictions: np.ndarray,
+        rows: np.ndarray,
+        weight: np.ndarray | None = None,
+    ) -> list[Score]:
+        """Return the scores of the predictions (K, N', C) of K models."""
+        return [self.score(each, rows, weight) for each in predictions]
+
     def score_many(
         self,
         predictions: np.ndarray,
         rows: np.ndarray,
         weight: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Return the scores (K,) of the predictions (K, N', C) of K models."""
-        return np.array([self.score(each, rows, weight).value for each in predictions])
+        """Return the values (K,) of these scores."""
+        scores = self.score_each(predictions, rows, weight)
+        return np.array([score.value for score in scores])
 
 
 class Store(ABC):
@@ -287,6 +300,9 @@ class Problem:
         Maximum number of epochs.
     seed : int
         Seeds the randomness that all trials share, such as the order of rows.
+    unscored_folds : tuple of int, default=()
+        Folds in which no model has a score, such as an AUC of one class. The score of
+        a trial is its mean over the others, and it needs all of them.
     """
 
     task: TaskSpec | None = None
@@ -299,6 +315,7 @@ class Problem:
     n_steps: int = 0
     max_epochs: int | None = None
     seed: int = 0
+    unscored_folds: tuple[int, ...] = ()
 
     def for_worker(self) -> Problem:
         """Return the problem without the parts that workers do not need."""

@@ -30,7 +30,8 @@ def cv_results(history: History) -> dict[str, Any]:
     scores = _by_fold([t.fold_scores for t in trials], n_folds)
     fit_seconds = _by_fold([t.fold_seconds for t in trials], n_folds)
     score_seconds = _by_fold([t.score_seconds for t in trials], n_folds)
-    means = [np.nan if t.score is None else t.score for t in trials]
+    means = np.array([np.nan if t.score is None else t.score for t in trials], float)
+    deviations = _row_statistic(np.std, scores)
     origins = [t.proposal.origin.value for t in trials]
     return {
         "mean_fit_time": _row_statistic(np.mean, fit_seconds),
@@ -40,8 +41,8 @@ def cv_results(history: History) -> dict[str, Any]:
         "params": [dict(t.architecture) for t in trials],
         **_choice_columns(trials),
         **{f"split{fold}_test_score": scores[:, fold] for fold in range(n_folds)},
-        "mean_test_score": np.array(means, dtype=float),
-        "std_test_score": _row_statistic(np.std, scores),
+        "mean_test_score": means,
+        "std_test_score": np.where(np.isnan(means), np.nan, deviations),
         "rank_test_score": _ranks(trials),
         "status": np.array([t.status.value for t in trials], dtype=object),
         "rung": np.array([t.proposal.rung for t in trials], dtype=int),

@@ -63,8 +63,8 @@ class Prepared:
 
     Parameters
     ----------
-    X : array or data frame
-        The user's X, checked, for scorers that read it.
+    X : array-like or data frame
+        The user's X as it was given, for scorers that read it.
     rows : Data
         The rows, deduplicated.
     reader : Reader
@@ -103,7 +103,8 @@ def prepare(
             f"This {type(estimator).__name__} estimator requires y to be passed, but "
             "the target y is None"
         )
-    X, y = reader.check(estimator, X, reset=True), plain_series(y)
+    given, X = X, reader.check(estimator, X, reset=True)
+    y = plain_series(y)
     if not hasattr(y, "to_numpy"):  # a series or frame keeps its dtype
         y = as_array(y)
     check_consistent_length(X, y, groups)
@@ -125,7 +126,16 @@ def prepare(
         cv=estimator.cv,
         class_weight=estimator.get_params(deep=False).get("class_weight"),
     )
-    return Prepared(X, rows, reader, target)
+    return Prepared(_indexable(given, X), rows, reader, target)
+
+
+def _indexable(given: Any, checked: Any) -> Any:
+    """Return X as the user gave it if its rows can be taken, else as it is read."""
+    try:
+        _safe_indexing(given, np.arange(1))
+    except Exception:  # any object that numpy can read may be given
+        return checked
+    return given
 
 
 def read_data(

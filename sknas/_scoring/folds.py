@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from sknas._data.target import fits_single
-from sknas._problem import Problem
+from sknas._problem import Problem, Score
 
 LOSS_SHARE = 0.1  # share of the loss subtracted from a piecewise-constant score
 
@@ -18,41 +19,99 @@ class FoldScores:
 
     Parameters
     ----------
-    mean : ndarray of shape (K,)
-        Mean over the folds that have a score. If none has one, such as R2 of one row or
-        an AUC of one class, the score of all rows together; NaN if that is undefined.
-    by_fold : ndarray of shape (K, n_folds)
-        Score of each fold.
+    scores : list of list of Score
+        The scores of all networks, for each fold.
     loss : ndarray of shape (K,)
         Mean loss over the folds.
     finite : ndarray of bool of shape (K,)
         True if all outputs of the network are finite.
-    reasons : list of str of length K
-        Why a mean is undefined, if that is known.
+    all_predictions : list of ndarray of shape (K, N_i, C)
+        Predictions for the validation rows of each fold.
+    problem : Problem
+        The folds, and those without a score.
     """
 
-    mean: np.ndarray
-    by_fold: np.ndarray
+    scores: list[list[Score]]
     loss: np.ndarray
     finite: np.ndarray
-    reasons: list[str]
-    _predictions: list[np.ndarray]
-    _problem: Problem
+    all_predictions: list[np.ndarray]
+    problem: Problem
+
+    @cached_property
+    def by_fold(self) -> np.ndarray:
+        """Score of each fold, (K, n_folds)."""
+        values = [[score.value for score in of_fold] for of_fold in self.scores]
+        return np.stack(values, axis=1)
+
+    @cached_property
+    def means(self) -> list[Score]:
+        """Mean score of each network over the folds in which a model has one.
+
+        It is undefined if one of these is missing, since other networks have it. If no
+        fold has a score, such as R2 of one row or an AUC of one class, it is the score
+        of all rows together.
+        """
+        is_counted = np.ones(len(self.scores), dtype=bool)
+        is_counted[list(self.problem.unscored_folds)] = False
+        indices = range(len(self.finite))
+        if not is_counted.any():
+            return [self._pooled(index) for index in indices]
+        with np.errstate(invalid="ignore", over="ignore"):
+            total = np.where(is_counted, self.by_fold, 0.0).sum(axis=1)
+        folds = np.flatnonzero(is_counted)
+        return [
+            Score(float(total[index] / len(folds)), self._missing(index, folds))
+            for index in indices
+        ]
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The values of `means`, (K,)."""
+        return np.array([score.value for score in self.means])
+
+    def _missing(self, index: int, folds: np.ndarray) -> str:
+        """Return why a network has no score in some of the folds, "" if it has all."""
+        missing = [f for f in folds if not np.isfinite(self.by_fold[index, f])]
+        if not missing:
+            return ""
+        reason = self.reason(index, missing[0]).rstrip(".")
+        is_partial = len(missing) < len(folds)
+        return reason + f" (in {len(missing)} of {len(folds)} folds)" * is_partial
+
+    def reason(self, index: int, fold: int) -> str:
+        """Return why a network has no score in a fold."""
+        reason = self.scores[fold][index].reason
+        if reason:
+            return reason
+        rows, weight = self.problem.folds[fold].valid_rows, self._weight(fold)
+        predicted, scorer = self.all_predictions[fold][index], self.problem.scorer
+        assert scorer is not None
+        return scorer.score(predicted, rows, weight).reason or "the scorer returned NaN"
+
+    def _weight(self, fold: int) -> np.ndarray:
+        return self.problem.folds[fold].valid.weight
+
+    def _pooled(self, index: int) -> Score:
+        """Return the score of the predictions of all folds together."""
+        pooled = self.predictions(index)
+        rows = np.flatnonzero(~np.isnan(pooled).any(axis=1))
+        assert self.problem.scorer is not None
+        return self.problem.scorer.score(pooled[rows], rows)
 
     def value(self, index: int) -> float:
         """Return the value by which networks and their snapshots are ranked.
 
         If the score is piecewise constant, a share of the loss breaks ties.
         """
-        assert self._problem.scorer is not None
-        share = LOSS_SHARE if self._problem.scorer.is_piecewise_constant else 0.0
-        value = self.mean[index] - share * self.loss[index]
+        assert self.problem.scorer is not None
+        share = LOSS_SHARE if self.problem.scorer.is_piecewise_constant else 0.0
+        value = self.means[index].value - share * self.loss[index]
         return float(value) if self.finite[index] else -np.inf
 
     def predictions(self, index: int) -> np.ndarray:
         """Return predictions (N, C) of a network for all rows, see `out_of_fold`."""
-        own = [predicted[index] for predicted in self._predictions]
-        return out_of_fold(own, self._problem)
+        own = [predicted[index] for predicted in self.all_predictions]
+        return out_of_fold(own, self.problem)
 
 
 def score_networks(problem: Problem, outputs: list[np.ndarray]) -> FoldScores:
@@ -91,20 +150,10 @@ def score_predictions(
     scores, losses = [], []
     for fold, predicted in zip(problem.folds, predictions, strict=True):
         rows, weight = fold.valid_rows, fold.valid.weight
-        scores.append(problem.scorer.score_many(predicted, rows, weight))
+        scores.append(problem.scorer.score_each(predicted, rows, weight))
         losses.append(problem.loss(predicted, rows, weight))
-    by_fold = np.stack(scores, axis=1)  # (K, n_folds)
-    known = np.isfinite(by_fold)
-    with np.errstate(invalid="ignore", over="ignore"):
-        mean = np.where(known, by_fold, 0.0).sum(axis=1) / known.sum(axis=1)
-    reasons = [""] * len(mean)
     loss = np.mean(losses, axis=0)
-    result = FoldScores(mean, by_fold, loss, finite, reasons, predictions, problem)
-    for index in np.flatnonzero(~known.any(axis=1)):
-        pooled = result.predictions(int(index))
-        rows = np.flatnonzero(~np.isnan(pooled).any(axis=1))
-        mean[index], reasons[index] = problem.scorer.score(pooled[rows], rows)
-    return result
+    return FoldScores(scores, loss, finite, predictions, problem)
 
 
 def out_of_fold(predictions: list[np.ndarray], problem: Problem) -> np.ndarray:

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 from sklearn.utils import _safe_indexing
 
 from sknas._data.prepare import Data
+from sknas._data.reader import Reader
 from sknas._data.target import TargetReader
 from sknas._problem import PredictionScorer, Score
 from sknas._scoring.class_labels import reads_probabilities, with_classes
 from sknas._scoring.metrics import Metric, count_repetitions, find_metric
-from sknas._validation import did_you_mean, reject
+from sknas._scoring.stored import (
+    StoredClassifier,
+    StoredRegressor,
+    UserRows,
+    row_hashes,
+)
+from sknas._training.seeds import global_random_state, seed_globally
+from sknas._validation import did_you_mean, reject, short_repr
 
 MIN_PROBABILITY = 1e-7  # lower bound in the log-loss, to keep it finite
 
@@ -52,47 +65,15 @@ def find_scorer(
 def takes_weight(scorer: Callable[..., float]) -> bool:
     """Return True if a scorer's metric has the parameter `sample_weight`."""
     function = getattr(scorer, "_score_func", scorer)
-    return "sample_weight" in inspect.signature(function).parameters
+    try:
+        return "sample_weight" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a callable of C code may have no signature
+        return False
 
 
-class _FixedPredictor(BaseEstimator, ABC):
-    """A fitted estimator with given predictions, to call a scorer with."""
-
-    def __init__(self, predictions: np.ndarray, classes: Any) -> None:
-        self.predictions = predictions
-        self.classes_ = classes
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    @abstractmethod
-    def predict(self, X: Any) -> np.ndarray:
-        """Return labels or values, whatever X is."""
-
-
-class _FixedClassifier(ClassifierMixin, _FixedPredictor):
-    def predict(self, X: Any) -> np.ndarray:
-        return labels(self.predictions, self.classes_)
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        probabilities = self.predictions.astype(np.float64)
-        if isinstance(self.classes_, list):  # one probability per label
-            return probabilities
-        # Rows must sum to 1 in double precision, too.
-        return probabilities / probabilities.sum(axis=1, keepdims=True)
-
-
-class _FixedRegressor(RegressorMixin, _FixedPredictor):
-    def predict(self, X: Any) -> np.ndarray:
-        is_column = self.predictions.shape[1] == 1
-        return self.predictions[:, 0] if is_column else self.predictions
-
-
-def labels(probabilities: np.ndarray, classes: Any) -> np.ndarray:
-    """Return the most probable class of each row, or 0 or 1 for each label."""
-    if isinstance(classes, list):
-        return (probabilities > 0.5).astype(int)
-    return classes[probabilities.argmax(axis=1)]
+def reads_rows(scorer: Callable[..., float]) -> bool:
+    """Return True unless a scorer only hands X on to the estimator."""
+    return not type(scorer).__module__.startswith("sklearn.")
 
 
 @dataclass(eq=False)
@@ -103,8 +84,9 @@ class RowScorer(PredictionScorer):
     ----------
     scorer : callable
         (estimator, X, y[, sample_weight]) -> float, greater is better.
-    X : array-like of shape (N, F) or None
-        Rows for a scorer that reads them; None for named scorers, which don't.
+    rows : UserRows or None
+        Rows of X for a scorer that may read them; None for scorers of scikit-learn,
+        which don't.
     y : ndarray of shape (N,) or (N, C)
         Targets: class labels, 0/1 labels or values.
     weight : ndarray of shape (N,)
@@ -118,7 +100,7 @@ class RowScorer(PredictionScorer):
     """
 
     scorer: Callable[..., float]
-    X: Any
+    rows: UserRows | None
     y: np.ndarray
     weight: np.ndarray
     classes: Any
@@ -126,10 +108,15 @@ class RowScorer(PredictionScorer):
     codes: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        # Only metrics of scikit-learn: the user's own may have any scale.
+        # Where warnings of the scorer were issued; None in a worker, which shows none.
+        self._shown: set[tuple[Any, ...]] | None = set()
+        # Only metrics of scikit-learn: the user's own may have any scale, and draw.
         module = getattr(getattr(self.scorer, "_score_func", None), "__module__", "")
-        is_known = module.startswith("sklearn.") and self.classes is not None
-        self.is_piecewise_constant = is_known and not reads_probabilities(self.scorer)
+        self.is_known = module.startswith("sklearn.")
+        is_classifier = self.classes is not None
+        self.is_piecewise_constant = (
+            self.is_known and is_classifier and not reads_probabilities(self.scorer)
+        )
         self.takes_weight = takes_weight(self.scorer)
         self.scorer = with_classes(self.scorer, self.classes)
 
@@ -139,53 +126,107 @@ class RowScorer(PredictionScorer):
         rows: np.ndarray,
         weight: np.ndarray | None = None,
     ) -> Score:
+        with self._random_state():
+            return self._score(predictions, rows, weight)
+
+    def score_each(
+        self,
+        predictions: np.ndarray,
+        rows: np.ndarray,
+        weight: np.ndarray | None = None,
+    ) -> list[Score]:
+        if self.metric is None or len(rows) < 2:
+            with self._random_state():
+                return [self._score(each, rows, weight) for each in predictions]
+        weight = self.weight[rows] if weight is None else weight
+        y = self.y if self.codes is None else self.codes
+        arrays = (predictions, y[rows], np.round(weight, 9))
+        return [Score(v) for v in self.metric(*map(torch.from_numpy, arrays)).tolist()]
+
+    def _score(
+        self, predictions: np.ndarray, rows: np.ndarray, weight: np.ndarray | None
+    ) -> Score:
+        """Call the scorer with weights, or with repeated rows if it takes none."""
         weight = self.weight[rows] if weight is None else weight
         weight = np.round(weight, 9)  # undo rounding errors: whole weights stay whole
         if len(rows) == 1:
             # R2 needs two rows, and a table of one row has no others to pool with.
             n_times = 2 if len(self.y) == 1 else 1
-            return self._score(predictions.repeat(n_times, 0), rows.repeat(n_times), {})
+            return self._call(predictions.repeat(n_times, 0), rows.repeat(n_times), {})
         if np.all(weight == 1):
-            return self._score(predictions, rows, {})
+            return self._call(predictions, rows, {})
         if self.takes_weight:
-            score = self._score(predictions, rows, {"sample_weight": weight})
-            if not np.isnan(score.value):  # some metrics reject every weight
+            score = self._call(predictions, rows, {"sample_weight": weight})
+            # Some metrics reject every weight.
+            if not np.isnan(score.value) or score.is_refused:
                 return score
         repeats = count_repetitions(weight)
-        return self._score(predictions.repeat(repeats, 0), rows.repeat(repeats), {})
+        return self._call(predictions.repeat(repeats, 0), rows.repeat(repeats), {})
 
-    def score_many(
-        self,
-        predictions: np.ndarray,
-        rows: np.ndarray,
-        weight: np.ndarray | None = None,
-    ) -> np.ndarray:
-        if self.metric is None or len(rows) < 2:
-            return super().score_many(predictions, rows, weight)
-        weight = self.weight[rows] if weight is None else weight
-        y = self.y if self.codes is None else self.codes
-        arrays = (predictions, y[rows], np.round(weight, 9))
-        return self.metric(*map(torch.from_numpy, arrays)).numpy()
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state of a copy for a worker."""
+        return vars(self) | {"_shown": None}
 
-    def _score(
+    def _call(
         self, predictions: np.ndarray, rows: np.ndarray, options: dict[str, Any]
     ) -> Score:
-        cls = _FixedRegressor if self.classes is None else _FixedClassifier
-        estimator = cls(predictions, self.classes)
-        X = np.empty((len(rows), 1))
-        if self.X is not None:
-            X = _safe_indexing(self.X, rows)
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            # A metric would repeat its warnings for each fold of each trial.
+        """Call the scorer with an estimator that has these predictions for the rows."""
+        part = UserRows(np.empty((len(rows), 1)))
+        if self.rows is not None:
+            part = self.rows.take(rows)
+        cls = StoredRegressor if self.classes is None else StoredClassifier
+        estimator = cls.of(predictions, self.classes, part)
+        if not self.is_known:
+            seed_globally(0)  # what a scorer draws is the same for all networks
+        try:
+            with self._showing_once(), np.errstate(all="ignore"):
+                found = self.scorer(estimator, part.X, self.y[rows], **options)
+            value = as_number(found)
+        except Exception as error:  # for example, a fold lacks a class
+            is_expected = isinstance(error, ValueError)
+            kind = "" if is_expected else f"{type(error).__name__}: "
+            reason = kind + " ".join(str(error).split())
+            value = float("nan")
+        else:
+            shown = "NaN" if np.isnan(value) else value
+            reason = "" if np.isfinite(value) else f"the scorer returned {shown}"
+        if part.refusal:
+            return Score(float("nan"), part.refusal, is_refused=True)
+        return Score(value, reason)
+
+    def _random_state(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.is_known else global_random_state()
+
+    @contextmanager
+    def _showing_once(self) -> Iterator[None]:
+        """Show each warning of the scorer once; a metric would repeat its own ones."""
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("ignore", RuntimeWarning)  # a mean of no classes
-            try:
-                return Score(float(self.scorer(estimator, X, self.y[rows], **options)))
-            except Exception as error:  # for example, a fold lacks a class
-                is_expected = isinstance(error, ValueError)
-                kind = "" if is_expected else f"{type(error).__name__}: "
-                reason = kind + " ".join(str(error).split())
-                return Score(float("nan"), reason)
+            yield
+        for warning in caught:
+            where = (warning.category, warning.filename, warning.lineno)
+            if self._shown is not None and where not in self._shown:
+                self._shown.add(where)
+                warnings.warn_explicit(warning.message, *where)
+
+
+def as_number(value: Any) -> float:
+    """Return the result of a scorer as a float.
+
+    Raises
+    ------
+    TypeError
+        If it is not a single real number.
+    """
+    found = value
+    with suppress(AttributeError, TypeError, ValueError, RuntimeError):
+        found = value.item()  # of an array or a tensor of one number
+    if not isinstance(found, Number) or isinstance(found, complex):
+        raise TypeError(
+            f"the scorer must return one real number, got {short_repr(value)}"
+        )
+    return float(found)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,9 +269,30 @@ class RowLoss:
 
 
 def make_scorer(
-    scorer: Callable[..., float], scoring: Any, X: Any, data: Data, target: TargetReader
+    scorer: Callable[..., float],
+    X: Any,
+    data: Data,
+    target: TargetReader,
+    reader: Reader | None = None,
+    attributes: dict[str, Any] | None = None,
 ) -> RowScorer:
-    """Return a scorer of predictions for rows of the data."""
+    """Return a scorer of predictions for rows of the data.
+
+    Parameters
+    ----------
+    scorer : callable
+        (estimator, X, y[, sample_weight]) -> float, greater is better.
+    X : array-like or data frame
+        As the user gave it.
+    data : Data
+        The rows that were read from it.
+    target : TargetReader
+        Reads y; fitted.
+    reader : Reader or None, default=None
+        Reads X; fitted. None for a scorer that does not read X.
+    attributes : dict of str to object or None, default=None
+        Attributes of the estimator, such as `n_features_in_`.
+    """
     y = data.y
     if target.kind_ in ("binary", "multiclass"):
         y = target.classes_[y]
@@ -239,10 +301,13 @@ def make_scorer(
     elif target.is_column_:
         y = y[:, 0]
     codes = data.y.astype(np.float64) if target.kind_ == "multilabel" else data.y
+    rows = None
+    if reads_rows(scorer):
+        X = _safe_indexing(X, data.source_rows)
+        rows = UserRows(X, row_hashes(data.x), reader, attributes or {})
     return RowScorer(
         scorer,
-        # Only a user's function may read X.
-        _safe_indexing(X, data.source_rows) if callable(scoring) else None,
+        rows,
         y,
         data.loss_weight,  # class weights count in the score, too
         target.classes_,

@@ -1,6 +1,10 @@
-"""Seeds, and the random state of torch on one device."""
+"""Seeds, and the state of random generators."""
 
 from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -40,3 +44,23 @@ def set_random_state(device: torch.device | str, state: Tensor) -> None:
         torch.cuda.set_rng_state(state, device)
     else:
         torch.set_rng_state(state)
+
+
+@contextmanager
+def global_random_state() -> Iterator[None]:
+    """Restore the global generators of Python, numpy and torch on exit."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(state)
+
+
+def seed_globally(seed: int) -> None:
+    """Seed the global generators of Python, numpy and torch on the CPU."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)

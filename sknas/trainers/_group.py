@@ -72,7 +72,9 @@ class TrialState:
     fault : Fault or None, default=None
         Why the training ended early.
     score_reason : str, default=""
-        Why the last scores are undefined.
+        Why the last score is undefined.
+    last_scores : tuple of float, default=()
+        The last score of each fold.
     n_micro_batches : int, default=1
         Parts of each batch, more than one if memory ran out.
     """
@@ -85,6 +87,7 @@ class TrialState:
     score_seconds: float = 0.0
     fault: Fault | None = None
     score_reason: str = ""
+    last_scores: tuple[float, ...] = ()
     n_micro_batches: int = 1
 
     @property
@@ -106,17 +109,18 @@ class TrialState:
         networks: Callable[[], tuple[State, ...]],
     ) -> None:
         """Replace the best snapshot, unless the new one has a lower value."""
-        self.score_reason = scores.reasons[index]
-        value = scores.value(index)
+        mean, value = scores.means[index], scores.value(index)
+        self.score_reason = mean.reason
+        self.last_scores = tuple(scores.by_fold[index].tolist())
         if not np.isfinite(value) or value < self.value:
             return
         self.best = BestSnapshot(
             value=value,
             share=share,
             step=round(share * self.schedule.n_steps),
-            score=float(scores.mean[index]),
+            score=mean.value,
             loss=float(scores.loss[index]),
-            fold_scores=tuple(scores.by_fold[index].tolist()),
+            fold_scores=self.last_scores,
             predictions=scores.predictions(index),
             networks=networks(),
             n_params=n_params,
@@ -146,6 +150,7 @@ class TrialState:
             return Trial(
                 self.proposal,
                 status=status,
+                fold_scores=() if self.fault else self.last_scores,
                 cause=fault.cause,
                 reason=str(fault),
                 **seconds,

@@ -425,7 +425,7 @@ def test_scorer_gets_original_labels_and_rows():
         return float((estimator.predict(X) == y).mean())
 
     scorer = find_scorer("NASClassifier", scoring, True)
-    scorer = make_scorer(scorer, scoring, X, data, target)
+    scorer = make_scorer(scorer, X, data, target)
     rows = np.array([2, 0])
     assert scorer.score(np.eye(2)[data.y[rows]], rows).value == 1
     assert seen["X"] == data.x.numeric[rows, 0].tolist()
@@ -436,7 +436,7 @@ def test_class_weights_are_used_in_the_score():
     X, y = np.arange(4.0)[:, None], np.array([0, 0, 0, 1])
     data, target = read(X, y, class_weight="balanced")
     scorer = find_scorer("NASClassifier", None, True)
-    scorer = make_scorer(scorer, None, X, data, target)
+    scorer = make_scorer(scorer, X, data, target)
     always_zero = np.tile([1.0, 0.0], (4, 1))
     assert scorer.score(always_zero, np.arange(4)).value == pytest.approx(0.5)
 
@@ -445,6 +445,6 @@ def test_single_output_targets_are_scored_as_one_column():
     y = np.array([1.0, 2.0, 4.0])
     data, target = read(np.arange(3.0)[:, None], y)
     scorer = make_scorer(
-        find_scorer("NASRegressor", None, False), None, None, data, target
+        find_scorer("NASRegressor", None, False), None, data, target
     )
     assert scorer.score(data.y, np.arange(3)).value == 1

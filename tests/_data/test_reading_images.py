@@ -327,7 +327,7 @@ def test_images_are_converted_to_floats_in_chunks(monkeypatch):
     chunks = list(_valid_chunks(fold))
     assert_array_equal(np.concatenate(chunks), fold.valid.x)
     assert max(map(len, chunks)) == 50
-    scores = baseline_scores(problem)
+    scores = baseline_scores(problem).scores
     assert scores["linear"].value > 0.6 > scores["dummy"].value
 
 

@@ -19,6 +19,6 @@ def test_baselines_are_fitted_in_this_process(monkeypatch):
 
     monkeypatch.setattr(baselines, "LogisticRegression", Recorded)
     with joblib.parallel_config(backend="loky", n_jobs=2):
-        scores = baselines.baseline_scores(make_problem("binary"))
+        scores = baselines.baseline_scores(make_problem("binary")).scores
     assert set(backends) == {("SequentialBackend", 1)}
     assert scores["linear"].value > scores["dummy"].value

@@ -20,10 +20,10 @@ from sknas._scoring.scorer import (
     RowLoss,
     RowScorer,
     find_scorer,
-    labels,
     reads_probabilities,
     takes_weight,
 )
+from sknas._scoring.stored import UserRows, labels
 from sknas.exceptions import InvalidParameterError
 
 BINARY = ["accuracy", "balanced_accuracy", "f1", "precision", "recall", "jaccard"]
@@ -44,7 +44,8 @@ READ_PROBABILITIES = {
 def row_scorer(scoring, y, classes, weight=None, X=None):
     scorer = find_scorer("NASClassifier", scoring, classes is not None)
     weight = np.ones(len(y)) if weight is None else weight
-    return RowScorer(scorer, X, y, weight, classes)
+    rows = None if X is None else UserRows(X, np.arange(len(y)).astype(np.uint64))
+    return RowScorer(scorer, rows, y, weight, classes)
 
 
 def row_score(*arguments, **options):
@@ -175,8 +176,8 @@ def test_an_undefined_score_has_a_reason():
         raise ValueError("no such luck")
 
     scorer = row_scorer(refusing, np.array([0, 1]), np.array([0, 1]))
-    value, reason = scorer.score(np.eye(2), np.arange(2))
-    assert np.isnan(value) and reason == "no such luck"
+    score = scorer.score(np.eye(2), np.arange(2))
+    assert np.isnan(score.value) and score.reason == "no such luck"
 
 
 @pytest.mark.parametrize("name", ["accuracy", "roc_auc_ovo", "neg_log_loss"])
@@ -308,7 +309,7 @@ def mean_of(predictions, rows, weight=None):
     return np.nan if rows.tolist() == [0] else float(predictions.mean())
 
 
-def scored(predictions, rows, score=mean_of, n_rows=5):
+def scored(predictions, rows, score=mean_of, n_rows=5, unscored=()):
     """Return scores of one model, from its predictions and the rows of each fold."""
     arrays = [np.array(values, dtype=float) for values in predictions]
     arrays = [a[:, None] if a.ndim == 1 else a for a in arrays]
@@ -323,7 +324,9 @@ def scored(predictions, rows, score=mean_of, n_rows=5):
 
     folds = tuple(map(fold, rows))
     scorer = FunctionScorer(score)
-    problem = Problem(task, folds, n_rows=n_rows, scorer=scorer, loss=loss)
+    problem = Problem(
+        task, folds, n_rows=n_rows, scorer=scorer, loss=loss, unscored_folds=unscored
+    )
     return score_predictions(problem, [a[None] for a in arrays], np.array([True]))
 
 
@@ -339,21 +342,31 @@ def test_row_validated_by_several_folds_has_the_mean_prediction():
     assert_allclose(scores.predictions(0)[:, 0], [1, 4.5, np.nan, np.nan, 7])
 
 
-def test_folds_without_a_score_are_ignored():
-    scores = scored([[1], [6, 8]], [[0], [1, 2]])
+def test_folds_in_which_no_model_has_a_score_are_ignored():
+    scores = scored([[1], [6, 8]], [[0], [1, 2]], unscored=(0,))
     assert scores.mean == 7 and np.isnan(scores.by_fold[0, 0])
+    # Also for a model that has one there: the mean is over the same folds for all.
+    scores = scored([[1], [6, 8]], [[3], [1, 2]], unscored=(0,))
+    assert scores.mean == 7 and scores.by_fold[0, 0] == 1
+
+
+def test_a_fold_without_a_score_that_others_have_is_missing():
+    scores = scored([[1], [6, 8]], [[0], [1, 2]])
+    assert np.isnan(scores.mean) and np.isnan(scores.value(0))
+    assert scores.by_fold[0].tolist()[1:] == [7]
+    assert scores.means[0].reason == "the scorer returned NaN (in 1 of 2 folds)"
 
 
 def test_all_rows_are_scored_together_if_no_fold_has_a_score():
     y = np.array([1.0, 2.0, 4.0, 8.0])
     score = row_score("roc_auc", (y > 3).astype(int), np.array([0, 1]))
     shares = [np.array([[1 - p, p]]) for p in (0.1, 0.2, 0.3, 0.4)]
-    scores = scored(shares, [[0], [1], [2], [3]], score, n_rows=4)
+    scores = scored(shares, [[0], [1], [2], [3]], score, n_rows=4, unscored=range(4))
     assert np.isnan(scores.by_fold).all() and scores.mean == 1
 
 
 def test_score_is_nan_if_it_is_undefined_for_all_rows():
-    assert np.isnan(scored([[1]], [[0]]).mean)
+    assert np.isnan(scored([[1]], [[0]], unscored=[0]).mean)
 
 
 def test_predictions_beyond_single_precision_are_preserved():
@@ -475,7 +488,7 @@ def test_networks_without_fold_scores_are_scored_on_all_rows(rng):
     for row, output in enumerate(outputs):
         output[:, 0, 1] = output[:, 0, 0] + row - 1
         output[1, 0, 1] = output[1, 0, 0] - row
-    found = score_networks(problem, outputs)
+    found = score_networks(replace(problem, unscored_folds=range(4)), outputs)
     assert np.isnan(found.by_fold).all()
     assert found.mean.tolist() == [1, 0, 1, 1]
 

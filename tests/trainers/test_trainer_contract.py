@@ -185,7 +185,7 @@ def test_scorer_errors_fail_the_trial(trainer):
 
 
 def test_baselines_are_scored_on_the_same_folds():
-    scores = baseline_scores(PROBLEM)
+    scores = baseline_scores(PROBLEM).scores
     expected = []
     for fold in PROBLEM.folds:
         model = LogisticRegression(max_iter=200).fit(fold.train.x, fold.train.y)
@@ -199,7 +199,7 @@ def test_baselines_are_scored_on_the_same_folds():
 def test_baselines_of_other_targets(kind):
     if kind == "regression":
         _, problem = make_problem(regression=True)
-        scores = baseline_scores(problem)
+        scores = baseline_scores(problem).scores
         assert scores["linear"].value > 0.9 and scores["dummy"].value <= 0
         return
     rng = np.random.default_rng(0)
@@ -210,4 +210,5 @@ def test_baselines_of_other_targets(kind):
 
 
 def test_without_time_there_is_no_linear_baseline():
-    assert np.isnan(baseline_scores(PROBLEM, seconds_left=1e-6)["linear"].value)
+    scores = baseline_scores(PROBLEM, seconds_left=1e-6).scores
+    assert np.isnan(scores["linear"].value)
