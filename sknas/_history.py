@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+MAX_REASONS = 5  # different reasons that a message lists
 Value = Any  # bool, int, float, str or None, as in JSON
 
 
@@ -190,7 +191,7 @@ class Trial:
     reason : str, default=""
         Message for people: why there is no score, or what was unusual.
     cause : Cause or None, default=None
-        Why the training ended early or has no score.
+        Why the training ended early, or why it, or a snapshot of it, has no score.
     n_micro_batches : int, default=1
         Parts in which each batch was trained, more than one where memory ran out.
     rung_scores : tuple of float, default=()
@@ -362,6 +363,8 @@ _TUPLES = ("fold_scores", "fold_seconds", "score_seconds", "rung_scores")
 
 
 def count_reasons(trials: Iterable[Trial]) -> str:
-    """Return the reasons of trials without a score, the most common first."""
-    reasons = Counter(trial.reason for trial in trials if trial.status != Status.OK)
-    return "; ".join(f"{n} x {reason}" for reason, n in reasons.most_common())
+    """Return the reasons of trials, the most common first."""
+    reasons = Counter(trial.reason for trial in trials).most_common()
+    shown = [f"{n} x {reason}" for reason, n in reasons[:MAX_REASONS]]
+    others = sum(n for _, n in reasons[MAX_REASONS:])
+    return "; ".join([*shown, f"{others} x others"] if others else shown)

@@ -74,9 +74,9 @@ def _ranks(trials: list[Trial]) -> np.ndarray:
 
 
 def _row_statistic(statistic: Any, values: np.ndarray) -> np.ndarray:
-    """Return a statistic of the known values of each row, NaN where there are none."""
-    known = [row[~np.isnan(row)] for row in values]
-    # Scores may be infinite, and huge targets overflow when they are squared.
+    """Return a statistic of the finite values of each row, NaN where there are none."""
+    known = [row[np.isfinite(row)] for row in values]
+    # Scores of huge targets overflow when they are squared.
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array([statistic(row) if len(row) else np.nan for row in known])
 

@@ -173,9 +173,19 @@ def best_trial(
 
 
 def _warn_of_failures(history: History) -> None:
-    """Warn, unless less than half of the trials failed and all of those diverged."""
+    """Warn of failed trials, and of a scorer that fails now and then.
+
+    It is no surprise if less than half of the trials failed and all of those diverged.
+    """
     failed = [trial for trial in history if trial.status == Status.FAILED]
     are_few = 2 * len(failed) < len(history)
-    if failed and not (are_few and all(t.cause == Cause.DIVERGED for t in failed)):
-        reasons = count_reasons(failed)
-        warn_user(f"{len(failed)} of {len(history)} trials failed: {reasons}.")
+    scored = [t for t in history.succeeded if t.cause == Cause.UNDEFINED_SCORE]
+    if are_few and all(t.cause == Cause.DIVERGED for t in failed):
+        failed = []
+    counts = [
+        f"{len(trials)} of {len(history)} trials {what}: {count_reasons(trials)}"
+        for trials, what in ((failed, "failed"), (scored, "failed in part"))
+        if trials
+    ]
+    if counts:
+        warn_user("; ".join(counts) + ".")

@@ -156,7 +156,7 @@ def _value(
     """
     scorer, loss = problem.scorer, problem.loss
     assert scorer is not None and loss is not None
-    scores = scorer.score_many(library, rows)
+    scores = _finite(scorer.score_many(library, rows))
     losses = loss(library, rows)
     score_weight = 1 / (np.nanstd(scores) or 1.0) if np.isfinite(scores).any() else 0.0
     loss_weight = LOSS_WEIGHT / (np.std(losses) or 1.0)
@@ -164,9 +164,14 @@ def _value(
     def value(predictions: np.ndarray) -> np.ndarray:
         scored = np.zeros(len(predictions))
         if score_weight:
-            scored = scorer.score_many(predictions, rows) * score_weight
+            scored = _finite(scorer.score_many(predictions, rows)) * score_weight
         return np.nan_to_num(scored, nan=-np.inf) - loss_weight * loss(
             predictions, rows
         )
 
     return value
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    """Return scores with NaN for those that are infinite."""
+    return np.where(np.isfinite(scores), scores, np.nan)

@@ -183,9 +183,9 @@ class RowScorer(PredictionScorer):
                 found = self.scorer(estimator, part.X, self.y[rows], **options)
             value = as_number(found)
         except Exception as error:  # for example, a fold lacks a class
-            is_expected = isinstance(error, ValueError)
-            kind = "" if is_expected else f"{type(error).__name__}: "
-            reason = kind + " ".join(str(error).split())
+            parts = [type(error).__name__, " ".join(str(error).split())]
+            is_expected = isinstance(error, ValueError) and parts[1]
+            reason = ": ".join(filter(None, parts[1:] if is_expected else parts))
             value = float("nan")
         else:
             shown = "NaN" if np.isnan(value) else value

@@ -15,6 +15,7 @@ from sknas._scoring.folds import FoldScores
 from sknas.trainers._schedule import Schedule
 
 IN_MICRO_BATCHES = f"trained in micro-batches: {Cause.OUT_OF_MEMORY.value}"
+UNSCORED_SNAPSHOT = "a snapshot has no score"
 State = dict[str, Tensor]  # tensors by name
 
 
@@ -72,7 +73,7 @@ class TrialState:
     fault : Fault or None, default=None
         Why the training ended early.
     score_reason : str, default=""
-        Why the last score is undefined.
+        Why the last snapshot without a score has none.
     last_scores : tuple of float, default=()
         The last score of each fold.
     n_micro_batches : int, default=1
@@ -110,7 +111,8 @@ class TrialState:
     ) -> None:
         """Replace the best snapshot, unless the new one has a lower value."""
         mean, value = scores.means[index], scores.value(index)
-        self.score_reason = mean.reason
+        if scores.finite[index]:
+            self.score_reason = mean.reason.rstrip(".") or self.score_reason
         self.last_scores = tuple(scores.by_fold[index].tolist())
         if not np.isfinite(value) or value < self.value:
             return
@@ -144,7 +146,7 @@ class TrialState:
         best = self.best
         if best is None or not self.rung_scores:
             why = self.score_reason or "the scorer returned NaN"
-            undefined = Fault(Cause.UNDEFINED_SCORE, f"no score: {why.rstrip('.')}")
+            undefined = Fault(Cause.UNDEFINED_SCORE, f"no score: {why}")
             fault = self.fault or undefined
             status = Status.STOPPED if fault.is_pause else Status.FAILED
             return Trial(
@@ -156,7 +158,11 @@ class TrialState:
                 **seconds,
             )
         # The search must learn of Ctrl-C, although an earlier rung has left a score.
-        reason = IN_MICRO_BATCHES if self.n_micro_batches > 1 else ""
+        cause, reason = (
+            (Cause.INTERRUPTED, str(self.fault))
+            if self.is_interrupted
+            else self._peculiarity()
+        )
         return Trial(
             replace(self.proposal, rung=len(self.rung_scores) - 1),
             score=best.score,
@@ -169,10 +175,16 @@ class TrialState:
             predictions=best.predictions,
             networks=best.networks,
             n_micro_batches=self.n_micro_batches,
-            cause=Cause.INTERRUPTED if self.is_interrupted else None,
-            reason=str(self.fault) if self.is_interrupted else reason,
+            cause=cause,
+            reason=reason,
             **seconds,
         )
+
+    def _peculiarity(self) -> tuple[Cause | None, str]:
+        """Return what was unusual about a training with a score."""
+        if self.score_reason:
+            return Cause.UNDEFINED_SCORE, f"{UNSCORED_SNAPSHOT}: {self.score_reason}"
+        return None, IN_MICRO_BATCHES if self.n_micro_batches > 1 else ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -444,7 +444,5 @@ def test_class_weights_are_used_in_the_score():
 def test_single_output_targets_are_scored_as_one_column():
     y = np.array([1.0, 2.0, 4.0])
     data, target = read(np.arange(3.0)[:, None], y)
-    scorer = make_scorer(
-        find_scorer("NASRegressor", None, False), None, data, target
-    )
+    scorer = make_scorer(find_scorer("NASRegressor", None, False), None, data, target)
     assert scorer.score(data.y, np.arange(3)).value == 1

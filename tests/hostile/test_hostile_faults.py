@@ -301,7 +301,11 @@ def test_wrong_nested_parameters_are_refused(parameters, message):
     [
         (regressor, "roc_auc_ovr", "none of the following attributes: predict_proba"),
         (classifier, lambda model, X, y: {}["a"], "KeyError: 'a'"),
-        (classifier, lambda model, X, y: "high", "must return one real number, got 'high'"),
+        (
+            classifier,
+            lambda model, X, y: "high",
+            "must return one real number, got 'high'",
+        ),
         (classifier, lambda model: 1.0, "TypeError: .* positional argument"),
         (classifier, lambda model, X, y: 10**400, "OverflowError: int too large"),
     ],
