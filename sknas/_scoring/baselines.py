@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,9 @@ from sknas._scoring.folds import FoldScores, score_predictions
 FLOPS = 2e9  # assumed multiplications per second of a linear model
 DEFAULT_SECONDS = 600.0  # assumed length of a search without a time limit
 MAX_TIME_SHARE = 0.1  # share of the time left that the linear model may take
+N_TRIES = (
+    2  # calls before a scorer counts as undefined in a fold: it may fail at random
+)
 MAX_IMAGES = 2_000  # images to fit on, and images converted to floats at once
 
 
@@ -55,21 +58,18 @@ def baseline_scores(problem: Problem, seconds_left: float = np.inf) -> Baselines
     """Score a linear and a dummy model.
 
     A fold has a score if some model has a finite one. Predictions that are near the
-    targets are scored, too, if these two models leave a fold without a score: a
+    targets are scored, too, in folds in which these two models have none: a
     correlation, for example, is undefined for a dummy.
     """
     models = {"dummy": _score(problem, partial(_predict, _dummy))}
     if _has_time(problem, seconds_left):
         models["linear"] = _score(problem, partial(_predict, _linear))
-    if _unscored(models):
-        models["near"] = _score(problem, _near)
-    unscored = _unscored(models)
+    refusals = [s for m in models.values() for (s,) in m.scores if s.is_refused]
+    unscored = () if refusals else _unscored(problem, models)
     problem = replace(problem, unscored_folds=unscored)
     scores = {name: replace(m, problem=problem).means[0] for name, m in models.items()}
-    linear = scores.get("linear", Score(float("nan"), "not enough time"))
     are_all = len(unscored) == len(problem.folds)
     is_undefined = are_all and not any(np.isfinite(s.value) for s in scores.values())
-    refusals = [s for m in models.values() for (s,) in m.scores if s.is_refused]
     must, reason = "fit y", ""
     if refusals:
         must = "score only the rows and the estimator it is given"
@@ -78,6 +78,7 @@ def baseline_scores(problem: Problem, seconds_left: float = np.inf) -> Baselines
         reason = scores["dummy"].reason
     elif unscored:
         reason = models["dummy"].reason(0, unscored[0])
+    linear = scores.get("linear", Score(float("nan"), "not enough time"))
     return Baselines(
         {"linear": linear, "dummy": scores["dummy"]},
         unscored,
@@ -87,10 +88,21 @@ def baseline_scores(problem: Problem, seconds_left: float = np.inf) -> Baselines
     )
 
 
-def _unscored(models: Mapping[str, FoldScores]) -> tuple[int, ...]:
-    """Return the folds in which none of the models has a finite score."""
+def _unscored(problem: Problem, models: dict[str, FoldScores]) -> tuple[int, ...]:
+    """Return the folds in which no model has a finite score.
+
+    If these are all folds, a model near the targets is added to `models`.
+    """
     is_scored = np.any([np.isfinite(m.by_fold[0]) for m in models.values()], axis=0)
-    return tuple(np.flatnonzero(~is_scored).tolist())
+    left = np.flatnonzero(~is_scored)
+    for _ in range(N_TRIES):
+        if len(left):
+            some = replace(problem, folds=tuple(problem.folds[fold] for fold in left))
+            near = _score(some, _near)
+            if len(left) == len(problem.folds):
+                models["near"] = near
+            left = left[~np.isfinite(near.by_fold[0])]
+    return tuple(left.tolist())
 
 
 def default_score(history: History) -> float:
