@@ -7,6 +7,7 @@ from hostile_dates import date_case
 from hostile_dtypes import dtype_case
 from hostile_images import image_case
 from hostile_parameters import parameter_case
+from hostile_scorers import check_folds, scorer_case
 from hostile_tables import table_case
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 def check(case, outcome=outcome):
     try:
-        outcome(case)
+        return outcome(case)
     except FaultError as fault:
         pytest.fail(f"{fault} | {case}")
 
@@ -64,3 +65,10 @@ def test_equal_dates_in_any_container_are_predicted_alike(seed):
 @given(seed=seeds)
 def test_rare_classes_give_a_result_or_a_documented_error(seed):
     check(class_case(seed), class_outcome)
+
+
+@few
+@given(seed=seeds)
+def test_scorers_compare_trials_on_the_same_folds_or_are_refused(seed):
+    case = scorer_case(seed)
+    check_folds(case, check(case))
