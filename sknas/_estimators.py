@@ -58,8 +58,10 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         Each fold trains and validates each class, a class of one row is trained. Other
         splits are used as they are.
     scoring : str, callable or None, default=None
-        A scikit-learn scorer. It ranks trials, selects epochs and weights the members
-        of the ensemble. None is accuracy.
+        A scikit-learn scorer, or a function (estimator, X, y) -> float, greater is
+        better. It ranks trials, selects epochs and weights the members of the ensemble.
+        The estimator predicts rows of that X, unchanged, in any order or in part; it
+        refuses others. None is accuracy.
     ensemble_size : int or None, default=None
         Maximum number of architectures in the ensemble; None is 8. Each contributes
         the networks of its folds, which are trained already. 1 is a single network,
@@ -310,8 +312,10 @@ class NASRegressor(RegressorMixin, BaseNAS):
         below 40,000, and a hold-out set of a fifth above; for images 3 below 4,000, and
         a hold-out set above. There are fewer folds if the time is short.
     scoring : str, callable or None, default=None
-        A scikit-learn scorer. It ranks trials, selects epochs and weights the members
-        of the ensemble. None is R2.
+        A scikit-learn scorer, or a function (estimator, X, y) -> float, greater is
+        better. It ranks trials, selects epochs and weights the members of the ensemble.
+        The estimator predicts rows of that X, unchanged, in any order or in part; it
+        refuses others. None is R2.
     ensemble_size : int or None, default=None
         Maximum number of architectures in the ensemble; None is 8. Each contributes
         the networks of its folds, which are trained already. 1 is a single network,

@@ -195,7 +195,7 @@ class Trial:
     n_micro_batches : int, default=1
         Parts in which each batch was trained, more than one where memory ran out.
     rung_scores : tuple of float, default=()
-        Best score up to each rung that was reached.
+        Best score up to each rung that was reached, NaN if there was none.
     predictions : ndarray of shape (n_rows, n_outputs) or None, default=None
         Out-of-fold predictions, NaN for rows that no fold validates; not in the JSON.
     networks : tuple of dict or None, default=None

@@ -74,7 +74,7 @@ def disturbed(estimator, X, y):
     return accuracy(estimator, X.assign(a=X["a"] + 1e-9), y)
 
 
-def disturbed_in_place(estimator, X, y):
+def overwritten(estimator, X, y):
     X["a"] = X["a"].to_numpy()[::-1]
     return accuracy(estimator, X, y)
 
@@ -91,9 +91,7 @@ def importance(estimator, X, y):
 
 
 @pytest.mark.parametrize("strategy", ["random", "gradient"])
-@pytest.mark.parametrize(
-    "scorer", [disturbed, disturbed_in_place, swallowing, importance]
-)
+@pytest.mark.parametrize("scorer", [disturbed, overwritten, swallowing, importance])
 def test_rows_that_were_not_given_are_refused_before_training(scorer, strategy):
     model = NASClassifier(scoring=scorer, strategy=strategy, **TINY)
     message = (

@@ -104,9 +104,15 @@ def parts(kind):
     from hostile_cases import outcome
     from hostile_images import image_case
     from hostile_parameters import parameter_case
+    from hostile_scorers import scorer_case
     from hostile_tables import table_case
 
-    makers = {"table": table_case, "image": image_case, "parameter": parameter_case}
+    makers = {
+        "table": table_case,
+        "image": image_case,
+        "parameter": parameter_case,
+        "scorer": scorer_case,
+    }
     return makers[kind], outcome
 
 

@@ -39,9 +39,11 @@ class FoldScores:
 
     @cached_property
     def by_fold(self) -> np.ndarray:
-        """Score of each fold, (K, n_folds)."""
+        """Score of each fold, NaN where the problem has none, (K, n_folds)."""
         values = [[score.value for score in of_fold] for of_fold in self.scores]
-        return np.stack(values, axis=1)
+        by_fold = np.stack(values, axis=1).astype(float)
+        by_fold[:, list(self.problem.unscored_folds)] = np.nan
+        return by_fold
 
     @cached_property
     def means(self) -> list[Score]:

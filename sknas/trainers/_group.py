@@ -67,7 +67,7 @@ class TrialState:
     best : BestSnapshot or None, default=None
         The best snapshot so far.
     rung_scores : tuple of float, default=()
-        The best score up to each rung that was reached.
+        The best score up to each rung that was reached, NaN if there was none.
     seconds, score_seconds : float, default=0.0
         Seconds so far, and those of them for scores, on all folds together.
     fault : Fault or None, default=None
@@ -131,8 +131,8 @@ class TrialState:
     def finish_rung(self, fault: Fault | None, seconds: float) -> TrialState:
         """Return the trial at a rung, or at the fault for which it was not reached."""
         fault, scores = self.fault or fault, self.rung_scores
-        if fault is None and self.best is not None:
-            scores = (*scores, self.best.score)
+        if fault is None:
+            scores = (*scores, np.nan if self.best is None else self.best.score)
         seconds += self.seconds
         return replace(self, fault=fault, rung_scores=scores, seconds=seconds)
 
@@ -144,7 +144,7 @@ class TrialState:
             "seconds": self.seconds,
         }
         best = self.best
-        if best is None or not self.rung_scores:
+        if best is None or not np.isfinite(self.rung_scores).any():
             why = self.score_reason or "the scorer returned NaN"
             undefined = Fault(Cause.UNDEFINED_SCORE, f"no score: {why}")
             fault = self.fault or undefined

@@ -1,10 +1,17 @@
 """Scores and losses of given predictions."""
 
+import copy
+import random
 import re
+import warnings
 from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from numpy.testing import assert_allclose
 from scorers import FunctionScorer
 from sklearn import metrics
@@ -19,6 +26,7 @@ from sknas._scoring.metrics import find_metric
 from sknas._scoring.scorer import (
     RowLoss,
     RowScorer,
+    as_number,
     find_scorer,
     reads_probabilities,
     takes_weight,
@@ -169,6 +177,65 @@ def test_score_of_rows_without_a_class_is_undefined():
     y = np.array([0, 1, 1, 1])
     score = row_score("roc_auc", y, np.array([0, 1]))
     assert np.isnan(score(np.full((2, 2), 0.5), np.array([1, 2])))
+
+
+def test_a_scorer_draws_the_same_each_time_and_leaves_generators_alone():
+    def states():
+        numpy = np.random.get_state()  # noqa: NPY002
+        return random.getstate(), [list(numpy[1]), numpy[2:]], torch.get_rng_state()
+
+    drawn = []
+
+    def draws(estimator, X, y):
+        np.random.normal()  # noqa: NPY002
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))  # noqa: NPY002
+        return 0.0
+
+    np.random.normal()  # noqa: NPY002
+    before = states()
+    scorer, rows = row_scorer(draws, np.array([0, 1]), np.array([0, 1])), np.arange(2)
+    scorer.score_many(np.stack([np.eye(2)] * 3), rows)
+    scorer.score(np.eye(2), rows)
+    assert len(drawn) == 4 and len(set(drawn)) == 1
+    after = states()
+    assert after[:2] == before[:2] and torch.equal(after[2], before[2])
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        *((0.5, 0.5), (1, 1), (True, 1), (np.float32(0.5), 0.5), (np.array(0.5), 0.5)),
+        *((np.array([[0.5]]), 0.5), (torch.tensor(0.5), 0.5), (Fraction(1, 2), 0.5)),
+        *((Decimal("0.5"), 0.5), (pd.Series([2]), 2), (np.bool_(True), 1)),
+    ],
+)
+def test_a_score_may_be_any_real_number(value, number):
+    assert as_number(value) == number and type(as_number(value)) is float
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, "0.5", 1j, np.complex64(1), {"a": 1}, [0.5], np.zeros(2), pd.NA, len, ()],
+)
+def test_a_score_must_be_a_real_number(value):
+    with pytest.raises(TypeError, match="must return one real number, got "):
+        as_number(value)
+
+
+def test_warnings_of_a_scorer_are_shown_once_and_not_in_workers():
+    def old(estimator, X, y):
+        warnings.warn("loud", UserWarning, stacklevel=1)
+        warnings.warn("old", FutureWarning, stacklevel=1)
+        return 0.0
+
+    scorer = row_scorer(old, np.array([0, 1]), np.array([0, 1]))
+    in_worker = copy.copy(scorer)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for each in (in_worker, scorer, scorer):
+            each.score(np.eye(2), np.arange(2))
+    assert [str(warning.message) for warning in caught] == ["old"]
+    assert caught[0].filename == __file__
 
 
 def test_an_undefined_score_has_a_reason():
@@ -347,7 +414,7 @@ def test_folds_in_which_no_model_has_a_score_are_ignored():
     assert scores.mean == 7 and np.isnan(scores.by_fold[0, 0])
     # Also for a model that has one there: the mean is over the same folds for all.
     scores = scored([[1], [6, 8]], [[3], [1, 2]], unscored=(0,))
-    assert scores.mean == 7 and scores.by_fold[0, 0] == 1
+    assert scores.mean == 7 and np.isnan(scores.by_fold[0, 0])
 
 
 def test_a_fold_without_a_score_that_others_have_is_missing():

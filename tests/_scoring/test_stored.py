@@ -161,7 +161,7 @@ def test_changed_rows_are_refused(name, kind, row):
 
 
 @pytest.mark.parametrize("name", ["array", "frame", "images"])
-def test_rows_changed_in_place_are_refused(name):
+def test_rows_that_were_overwritten_are_refused(name):
     estimator, X = estimator_of(CONTAINERS[name])
     before = copy.deepcopy(CONTAINERS[name])
     if name == "frame":

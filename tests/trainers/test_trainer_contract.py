@@ -181,6 +181,45 @@ def test_scorer_errors_fail_the_trial(trainer):
     assert (trial.status, trial.reason) == ("failed", "RuntimeError: my scorer")
 
 
+@pytest.mark.parametrize("trainer", [make() for make in TRAINERS.values()])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_trial_needs_a_score_in_each_fold_in_which_a_model_has_one(trainer, value):
+    fold = PROBLEM.folds[1].valid_rows
+
+    def score(predictions, rows, weight=None):
+        return value if rows[0] == fold[0] else 0.25
+
+    scorer = FunctionScorer(score, "nothing there.")
+    problem = replace(PROBLEM, n_steps=30, scorer=scorer)
+    (trial,) = train(trainer, proposals(128), problem=problem)
+    why = "nothing there" if np.isnan(value) else "the scorer returned NaN"
+    assert (trial.status, trial.cause) == ("failed", Cause.UNDEFINED_SCORE)
+    assert trial.reason == f"no score: {why} (in 1 of 3 folds)"
+    assert trial.score is None and trial.predictions is None
+    np.testing.assert_array_equal(trial.fold_scores, [0.25, value, 0.25])
+    same = replace(problem, unscored_folds=(1,))
+    (trial,) = train(trainer, proposals(128), problem=same)
+    assert (trial.status, trial.score, trial.reason) == ("ok", 0.25, "")
+    np.testing.assert_array_equal(trial.fold_scores, [0.25, np.nan, 0.25])
+
+
+@pytest.mark.parametrize("trainer", [make() for make in TRAINERS.values()])
+def test_a_snapshot_without_a_score_is_left_out(trainer):
+    calls = []
+
+    def score(predictions, rows, weight=None):
+        calls.append(rows)
+        return np.nan if len(calls) == 2 else float(len(calls))
+
+    # Two rungs, and no score at the first.
+    problem = replace(PROBLEM, n_steps=240, scorer=FunctionScorer(score, "not now"))
+    (trial,) = train(trainer, proposals(32), problem=problem)
+    assert (trial.status, trial.cause) == ("ok", Cause.UNDEFINED_SCORE)
+    assert trial.reason == "a snapshot has no score: not now (in 1 of 3 folds)"
+    assert trial.score == np.mean(trial.fold_scores) == trial.rung_scores[1]
+    assert np.isnan(trial.rung_scores[0]) and trial.proposal.rung == 1
+
+
 # -------------------------------------------------------------------------- baselines
 
 

@@ -379,4 +379,5 @@ def _comparable(
 def _score_at_rung(trial: Trial, rung: int) -> float | None:
     """Return the score of a trial when it reached a rung."""
     scores = trial.rung_scores
-    return scores[rung] if rung < len(scores) else trial.score
+    is_known = rung < len(scores) and np.isfinite(scores[rung])
+    return scores[rung] if is_known else trial.score
