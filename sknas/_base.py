@@ -30,7 +30,7 @@ from sknas._data.splits import Split, check_folds
 from sknas._ensemble.build import EnsembleBuilder, best_trial, fit_deadline
 from sknas._ensemble.predictor import Ensemble
 from sknas._history import History, StopReason, Trial
-from sknas._problem import Problem, RunContext, Score
+from sknas._problem import Problem, RunContext
 from sknas._resolve import Parts, draw_seed, resolve
 from sknas._results import cv_results
 from sknas._scoring.baselines import baseline_scores, default_score
