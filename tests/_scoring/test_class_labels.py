@@ -55,7 +55,7 @@ def test_rows_may_lack_a_class(scoring, name, rng):
     p = rng.dirichlet(np.ones(len(classes)), N)
     for lacking in range(len(classes)):
         rows = np.flatnonzero(y != lacking)
-        value, reason = score_rows(scorer, classes, rows, y, p)
+        value, reason, _ = score_rows(scorer, classes, rows, y, p)
         if "roc" in scoring and len(classes) == 2:
             assert np.isnan(value)
             continue
