@@ -35,7 +35,7 @@ from sknas._resolve import Parts, draw_seed, resolve
 from sknas._results import cv_results
 from sknas._scoring.baselines import baseline_scores, default_score
 from sknas._scoring.class_labels import reads_probabilities, with_classes
-from sknas._scoring.scorer import RowLoss, RowScorer, make_scorer
+from sknas._scoring.scorer import RETURNED, RowLoss, RowScorer, make_scorer
 from sknas._search.constraints import make_feasible
 from sknas._search.loop import Search
 from sknas._search.progress import Progress
@@ -374,7 +374,7 @@ class BaseNAS(BaseEstimator, ABC):
         n, n_outputs = problem.n_rows, problem.task.n_outputs
         constant = np.full((n, n_outputs), 1 / n_outputs)
         reason = problem.scorer.score(constant, np.arange(n)).reason
-        if reason:
+        if reason and not reason.startswith(RETURNED):
             self._reject_scoring(reason)
         if is_undefined and classes.never_validated.any():
             classes.reject_scoring(type(self).__name__, self.scoring)

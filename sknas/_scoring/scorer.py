@@ -36,6 +36,7 @@ from sknas._scoring.stored import (
 from sknas._training.seeds import global_random_state, seed_globally
 from sknas._validation import did_you_mean, reject, short_repr
 
+RETURNED = "the scorer returned"  # begins the reason if no error was raised
 MIN_PROBABILITY = 1e-7  # lower bound in the log-loss, to keep it finite
 
 
@@ -189,7 +190,7 @@ class RowScorer(PredictionScorer):
             value = float("nan")
         else:
             shown = "NaN" if np.isnan(value) else value
-            reason = "" if np.isfinite(value) else f"the scorer returned {shown}"
+            reason = "" if np.isfinite(value) else f"{RETURNED} {shown}"
         if part.refusal:
             return Score(float("nan"), part.refusal, is_refused=True)
         return Score(value, reason)
