@@ -54,9 +54,9 @@ class NASClassifier(ClassifierMixin, BaseNAS):
     cv : "auto", int, splitter or iterable of (train, test), default="auto"
         Validation of the search. "auto" is 3 folds below 400 rows, 5 below 16,000, 3
         below 40,000, and a hold-out set of a fifth above; for images 3 below 4,000, and
-        a hold-out set above. There are fewer folds if the time is short.
-        Each fold trains and validates each class, a class of one row is trained. Other
-        splits are used as they are.
+        a hold-out set above. There are fewer folds if the time is short. Each fold
+        trains and validates each class of a classifier; a class of one row is trained.
+        Other splits are used as they are.
     scoring : str, callable or None, default=None
         A scikit-learn scorer, or a function (estimator, X, y) -> float, greater is
         better. It ranks trials, selects epochs and weights the members of the ensemble.
@@ -310,7 +310,9 @@ class NASRegressor(RegressorMixin, BaseNAS):
     cv : "auto", int, splitter or iterable of (train, test), default="auto"
         Validation of the search. "auto" is 3 folds below 400 rows, 5 below 16,000, 3
         below 40,000, and a hold-out set of a fifth above; for images 3 below 4,000, and
-        a hold-out set above. There are fewer folds if the time is short.
+        a hold-out set above. There are fewer folds if the time is short. Each fold
+        trains and validates each class of a classifier; a class of one row is trained.
+        Other splits are used as they are.
     scoring : str, callable or None, default=None
         A scikit-learn scorer, or a function (estimator, X, y) -> float, greater is
         better. It ranks trials, selects epochs and weights the members of the ensemble.
