@@ -228,7 +228,10 @@ class Search:
 
     def _train(self, proposals: list[Proposal], history: History) -> list[Trial]:
         self._trainer_context.report = partial(self._report, history, [])
-        trials = [_checked(trial) for trial in self.trainer.train(proposals)]
+        try:
+            trials = [_checked(trial) for trial in self.trainer.train(proposals)]
+        finally:  # a search that its trainer refers to is freed by the collector only
+            self._trainer_context.report = self.context.report
         if len(trials) != len(proposals):
             raise RuntimeError(
                 f"{type(self.trainer).__name__}.train must return a trial for each of "

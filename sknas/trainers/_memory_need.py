@@ -180,6 +180,7 @@ def _saved_bytes(net: nn.Module, x: Tensor) -> list[int]:
 
     def save(tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
+        tensor = tensor.detach()  # a tensor of the graph would keep the graph alive
         if address not in known:
             saved[address] = tensor
         return tensor
