@@ -42,9 +42,11 @@ from sknas._search.progress import Progress
 from sknas._search.proposals import initial_design
 from sknas._search.reevaluate import n_reevaluated
 from sknas._search.signals import Signals
+from sknas._training.settings import DefaultSettings
 from sknas._validation import (
     check_integer,
     check_positive,
+    errors_after,
     reject,
     reject_keyword,
     short_repr,
@@ -160,7 +162,11 @@ class BaseNAS(BaseEstimator, ABC):
         for keyword in unknown:
             reject_keyword(type(self).__name__, keyword, self.get_params(deep=False))
         # One thread per process, so that workers do not compete for cores.
-        with Signals(self.checkpoint is not None), threadpool_limits(limits=1):
+        with (
+            Signals(self.checkpoint is not None),
+            threadpool_limits(limits=1),
+            DefaultSettings(),
+        ):
             self._fit(X, y, sample_weight, groups)
         return self
 
@@ -193,12 +199,13 @@ class BaseNAS(BaseEstimator, ABC):
             # Encoding may have used up the time: what is left begins after it.
             deadline = fit_deadline(started, self.max_time)
             context = RunContext(parts.device, deadline, parts.n_jobs, store=store)
-            history = self._search(parts, data, problem, context, budget, previous)
-        if self.stop_reason_ != StopReason.INTERRUPTED:
-            register_search(self, depends_on, seed)
-        if self.warm_start:
-            self._previous = PreviousSearch(depends_on, seed, budget, history)
-        self.search_time_ = time.monotonic() - started
+            with errors_after():
+                history = self._search(parts, data, problem, context, budget, previous)
+                if self.stop_reason_ != StopReason.INTERRUPTED:
+                    register_search(self, depends_on, seed)
+                if self.warm_start:
+                    self._previous = PreviousSearch(depends_on, seed, budget, history)
+                self.search_time_ = time.monotonic() - started
 
     def _search(
         self,
@@ -417,7 +424,11 @@ class BaseNAS(BaseEstimator, ABC):
     def _predictions(self, X: Any) -> np.ndarray:
         """Return probabilities or values (N, C), predicted in chunks of rows."""
         check_is_fitted(self)
-        X = self._reader.check(self, read_container("X", X), reset=False)
+        with DefaultSettings():
+            X = self._reader.check(self, read_container("X", X), reset=False)
+            return self._predict_chunks(X)
+
+    def _predict_chunks(self, X: Any) -> np.ndarray:
         n_columns = max(self.n_features_in_, 1) * 64
         min_rows = self._reader.min_chunk_rows
         n_rows = int(np.clip(CHUNK_CELLS // n_columns, min_rows, 65_536))

@@ -10,7 +10,8 @@ import contextlib
 import difflib
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn
@@ -156,13 +157,34 @@ def as_float(value: Any) -> float:
         return float("inf")
 
 
-def warn_user(message: str) -> None:
-    """Issue a SearchWarning at the line that called sknas."""
+def warn_user(message: str, category: type[UserWarning] = SearchWarning) -> None:
+    """Issue a warning at the line that called sknas."""
     # Context managers of sknas are called from contextlib.
     package = (str(Path(__file__).parent), contextlib.__file__)
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         level, frame = level + 1, frame.f_back
-    # A closed stream of errors can't show it, and must not end a search.
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        warnings.warn(message, SearchWarning, stacklevel=level)
+    try:
+        # A closed stream of errors can't show it, and must not end a search.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            warnings.warn(message, category, stacklevel=level)
+    except category as error:  # the caller's filters make it one
+        if (late := _late.get()) is None:
+            raise
+        late.append(error)
+
+
+_late: ContextVar[list[UserWarning] | None] = ContextVar("late", default=None)
+
+
+@contextlib.contextmanager
+def errors_after() -> Iterator[None]:
+    """Raise warnings that are errors for the caller at the end, to lose no work."""
+    late: list[UserWarning] = []
+    token = _late.set(late)
+    try:
+        yield
+    finally:
+        _late.reset(token)
+    if late:
+        raise late[0]

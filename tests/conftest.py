@@ -18,6 +18,7 @@ EXPENSIVE = {
     "tests/test_estimator_checks.py::test_checks_at_default_parameters": 20,
 }
 STARTED = pytest.StashKey[float]()
+RECORDED = []  # warnings that were no errors, which the summary shows
 
 
 def cpu_seconds():
@@ -44,6 +45,16 @@ def pytest_runtest_call(item):
     if is_quick and seconds > max([MAX_CPU_SECONDS, *limits]):
         pytest.fail(f"takes {seconds:.1f} s of CPU time: speed it up or mark it slow")
     return result
+
+
+def pytest_warning_recorded(warning_message, nodeid):
+    """Fail for a warning of a library inside sknas, where it raises no error."""
+    RECORDED.append(f"{nodeid}: {warning_message.message}")
+
+
+def pytest_sessionfinish(session):
+    if RECORDED and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from sknas._data.dates import DateColumn
 from sknas._data.reader import Reader, dense_rows
 from sknas._data.table_encoder import RawTable, TableEncoder
 from sknas._data.time_values import kind_of_dates
-from sknas._validation import reject, short_repr
+from sknas._validation import reject, short_repr, warn_user
 from sknas.exceptions import UnseenValuesWarning
 
 MIN_ROWS = 20  # rows from which unseen values are worth a warning
@@ -150,16 +149,15 @@ class TableReader(Reader):
         is_unknown = 2 * n_unseen > n_rows
         if self.has_warned_ or n_rows < MIN_ROWS or not is_unknown.any():
             return
-        self.has_warned_ = True
         columns = list(self.categories_.values())
         names = [repr(columns[j].name) for j in np.flatnonzero(is_unknown)]
         shown = ", ".join(names[:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES)
-        warnings.warn(
+        warn_user(
             f"More than half of the values of X in {shown} did not occur in fit, and "
             "count as unknown: give the values that fit saw, or fit again.",
             UnseenValuesWarning,
-            stacklevel=4,
         )
+        self.has_warned_ = True  # not if the caller's filters make it an error
 
     def prune_vocabulary(self, encoders: Sequence[TableEncoder]) -> None:
         """Drop categories that are a level of no encoder.

@@ -25,6 +25,7 @@ from sknas._parallel.devices import claim_device
 from sknas._parallel.worker import ParentProcess, exit_with_parent
 from sknas._problem import Problem, RunContext
 from sknas._training.isolation import one_thread
+from sknas._training.settings import DefaultSettings
 
 SHARED = ("folds", "scorer", "loss")  # fields of a problem that are sent only once
 MAX_UNPACKED = 2  # payloads that a worker keeps unpacked, the latest ones
@@ -134,7 +135,7 @@ def execute(task: Task, data: str | Packed) -> bytes:
             changes["device"] = claim_device(task.parent.folder, task.parent.n_devices)
     if np.isfinite(task.deadline):
         changes["deadline"] = time.monotonic() + task.deadline - time.time()
-    with one_thread():
+    with DefaultSettings(), one_thread():
         function, light, context, arguments = pickle.loads(task.content)
         with _unpacking:
             problem = replace(light, **unpack(data))

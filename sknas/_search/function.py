@@ -23,6 +23,7 @@ from sknas._search.loop import Search
 from sknas._search.proposals import initial_design
 from sknas._search.reevaluate import TOP_K
 from sknas._training.isolation import fault_of
+from sknas._training.settings import DefaultSettings
 from sknas._validation import check_integer, check_positive, reject
 from sknas.spaces import DictSpace, Space
 from sknas.strategies import STRATEGIES, Strategy
@@ -102,18 +103,25 @@ def search(
     seed = draw_seed(random_state)
     feasible = make_feasible(caller_name, constraints, space, None)
     problem = Problem(feasible=feasible, seed=seed)
-    trainer = FunctionTrainer(objective)
+    settings = DefaultSettings()
+
+    def as_called(architecture: Mapping[str, Any]) -> float:
+        """Call the objective under the settings of the caller, not of the search."""
+        with settings.suspended():
+            return objective(architecture)
+
     search = Search(
         space=space,
         strategy=find_part(caller_name, "strategy", strategy, STRATEGIES, Strategy),
-        trainer=trainer,
+        trainer=FunctionTrainer(as_called),
         problem=problem,
         context=RunContext(deadline=deadline),
         max_trials=n_trials,
         deadline=lambda history: deadline,
         n_reevaluated=TOP_K if noisy else 0,
     )
-    return search.run(initial_design(space, None, feasible))
+    with settings:
+        return search.run(initial_design(space, None, feasible))
 
 
 class FunctionTrainer(Trainer):

@@ -12,6 +12,7 @@ import torch
 
 from sknas._history import Cause, Fault
 from sknas._training.seeds import set_seed
+from sknas._training.settings import DefaultSettings
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def isolated(seed: int, device: str) -> Iterator[None]:
-    """Seed torch and use one thread and single precision; restore everything on exit.
+    """Seed torch, and use default settings and one thread; restore everything on exit.
 
     Fits in several threads are serialised by `RNG_LOCK`. More than one thread would
     change the order of summation, and with it the last bits of the results.
@@ -46,18 +47,12 @@ def isolated(seed: int, device: str) -> Iterator[None]:
     devices = [torch.device(device)] if device.startswith("cuda") else []
     with (
         RNG_LOCK,
+        DefaultSettings(),
         torch.random.fork_rng(devices=devices),
-        torch.inference_mode(False),
-        torch.enable_grad(),
         one_thread(),
     ):
-        dtype = torch.get_default_dtype()
-        torch.set_default_dtype(torch.float32)
-        try:
-            set_seed(seed, device)
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
+        set_seed(seed, device)
+        yield
 
 
 def run_with_memory_retry(attempts: Sequence[Callable[[], T]], device: str) -> T:

@@ -73,12 +73,12 @@ class TensorNet(NeuralNet):
                 module = self.module_
                 for name, t in chain(module.named_parameters(), module.named_buffers()):
                     t.data = t.data.to(dtypes.get(name, t.dtype))
-            # torch.tensor copies: the array may be a memory map of a read-only file.
-            loaded = {
-                n: torch.tensor(a, dtype=dtypes[n]) if n in dtypes else a
-                for n, a in arrays.items()
-            }
-            module.load_state_dict(loaded)
+                # torch.tensor copies: the array may map a read-only file.
+                loaded = {
+                    n: torch.tensor(a, dtype=dtypes[n]) if n in dtypes else a
+                    for n, a in arrays.items()
+                }
+                module.load_state_dict(loaded)
             # As in skorch, a net whose GPU is missing is loaded on the CPU.
             self.device = str(get_map_location(state["device"]))
             self.module_.to(self.device).eval()
