@@ -10,11 +10,14 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import joblib
 import numpy as np
 import pytest
 import torch
+from library_settings import SETTINGS
+from library_settings import state as settings_of_libraries
 from scripts import HEAD, TINY, WAIT, Script, write
 from sklearn.datasets import load_iris
 from sklearn.model_selection import cross_val_score
@@ -250,6 +253,21 @@ def test_fits_with_workers_in_two_threads_agree_with_one_process(eager, single_p
     for name in ("signals", "threads", "dtype", "torch", "environment"):
         assert after[name] == before[name]
     assert [result_of(model) for model in models] == single_process
+
+
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+def test_settings_of_the_caller_have_no_effect_in_workers(
+    eager, single_process, backend
+):
+    # Workers of "multiprocessing" are forks, which have the settings of the caller.
+    names = ["numpy raises", "device meta", "double", "medium precision", "warnings"]
+    with ExitStack() as stack:
+        for name in [*names, "pandas output", "autocast", "deterministic"]:
+            stack.enter_context(SETTINGS[name]())
+        before = settings_of_libraries()
+        with joblib.parallel_config(backend=backend):
+            assert result_of(fit(2)) == single_process[0]
+        assert settings_of_libraries() == before
 
 
 def test_overlapping_fits_restore_the_number_of_blas_threads():
