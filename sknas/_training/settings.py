@@ -51,7 +51,7 @@ class DefaultSettings(AbstractContextManager):
             enter(torch.enable_grad())
             if SMALLEST / 2 == 0 and torch.set_flush_denormal(False):
                 stack.callback(torch.set_flush_denormal, True)
-            if torch.get_default_device().type != "cpu":
+            if torch.empty(0).device.type != "cpu":
                 enter(torch.device("cpu"))
             self._stack = stack.pop_all()
         return self

@@ -160,7 +160,7 @@ def state():
         "sklearn": sklearn.get_config(),
         "numpy errors": (np.geterr(), np.geterrcall()),
         "numpy prints": np.get_printoptions(),
-        "device": torch.get_default_device(),
+        "device": torch.empty(0).device,
         "dtype": torch.get_default_dtype(),
         "autocast": (
             torch.is_autocast_enabled("cpu"),

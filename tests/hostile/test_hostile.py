@@ -8,6 +8,9 @@ from hostile_dtypes import dtype_case
 from hostile_images import image_case
 from hostile_parameters import parameter_case
 from hostile_scorers import check_folds, scorer_case
+
+
+from hostile_settings import settings_case
 from hostile_tables import table_case
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -72,3 +75,9 @@ def test_rare_classes_give_a_result_or_a_documented_error(seed):
 def test_scorers_compare_trials_on_the_same_folds_or_are_refused(seed):
     case = scorer_case(seed)
     check_folds(case, check(case))
+
+
+@settings(few, max_examples=4)
+@given(seed=seeds)
+def test_settings_of_the_caller_change_nothing(seed):
+    check(settings_case(seed))
