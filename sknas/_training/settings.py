@@ -131,22 +131,41 @@ def _flag(part: Any, name: str, default: bool) -> _Setting:
     )
 
 
+def _set_precision(part: Any, value: str) -> None:
+    part.fp32_precision = "none"  # that of the backend
+    if part.fp32_precision != value:
+        part.fp32_precision = value
+
+
 def _precision(part: Any, *defaults: str) -> _Setting:
     """Return the precision of the operations of a backend of torch."""
-
-    def restore(value: str) -> None:
-        part.fp32_precision = "none"  # that of the backend
-        if part.fp32_precision != value:
-            part.fp32_precision = value
-
-    return _Setting(lambda: part.fp32_precision, restore, defaults)
+    return _Setting(
+        lambda: part.fp32_precision, lambda value: _set_precision(part, value), defaults
+    )
 
 
-def _matmul_precision() -> str:
-    # An error if the precision of a backend was set as well.
-    with suppress(RuntimeError):
-        return torch.get_float32_matmul_precision()
-    return "highest"
+class _ProductPrecision:
+    """The precision of products of matrices, which torch keeps twice."""
+
+    def apply(self) -> Callable[[], object] | None:
+        parts = (BACKENDS.mkldnn.matmul, BACKENDS.cuda.matmul)
+        values = [part.fp32_precision for part in parts]
+        if all(value in ("none", "ieee") for value in values):
+            return None
+        common = None
+        with suppress(RuntimeError):  # torch refuses if the two disagree
+            common = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+        for part in parts:
+            part.fp32_precision = "ieee"
+
+        def restore() -> None:
+            if common is not None:
+                torch.set_float32_matmul_precision(common)
+            for part, value in zip(parts, values, strict=True):
+                _set_precision(part, value)
+
+        return restore
 
 
 BACKENDS: Any = torch.backends
@@ -160,11 +179,9 @@ SHARED = (
         lambda value: torch.set_anomaly_enabled(*value),
         ((False, True), (False, False)),
     ),
-    _Setting(_matmul_precision, torch.set_float32_matmul_precision, ("highest",)),
-    _precision(BACKENDS.mkldnn.matmul, "ieee", "none"),
+    _ProductPrecision(),
     _precision(BACKENDS.mkldnn.conv, "ieee", "none"),
     _precision(BACKENDS.mkldnn.rnn, "ieee", "none"),
-    _precision(BACKENDS.cuda.matmul, "ieee", "none"),
     _precision(BACKENDS.cudnn.conv, "tf32"),
     _precision(BACKENDS.cudnn.rnn, "tf32"),
     _flag(BACKENDS.mkldnn, "enabled", True),

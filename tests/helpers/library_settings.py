@@ -73,12 +73,29 @@ def fail(*arguments):
     raise FloatingPointError(arguments)
 
 
+@contextmanager
+def disagreeing_precisions():
+    """Set the precision of products in both ways that torch has."""
+    torch.set_float32_matmul_precision("medium")
+    with attribute(ITEMS.cuda.matmul, "fp32_precision", "ieee"):
+        yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def product_precision():
+    """Return the precision of products; torch refuses if two ways disagree."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError as error:
+        return str(error)
+
+
 def sklearn_config(**options):
     return lambda: sklearn.config_context(**options)
 
 
-# Contexts by name. Each changes what an unguarded library call does.
-SETTINGS = {
+# Contexts by name. Each changes what an unguarded call of a library does.
+EFFECTIVE = {
     "pandas output": sklearn_config(transform_output="pandas"),
     "polars output": sklearn_config(transform_output="polars"),
     "metadata routing": sklearn_config(enable_metadata_routing=True),
@@ -104,6 +121,8 @@ SETTINGS = {
         torch.set_float32_matmul_precision, "medium", "highest"
     ),
     "bf16 products": lambda: attribute(ITEMS.mkldnn.matmul, "fp32_precision", "bf16"),
+    "tf32 on GPUs": lambda: attribute(ITEMS.cuda.matmul, "allow_tf32", True),
+    "disagreeing precisions": disagreeing_precisions,
     "tf32 everywhere": lambda: attribute(ITEMS, "fp32_precision", "tf32"),
     # torch.use_deterministic_algorithms does the same, and imports the compiler.
     "deterministic": lambda: setting(
@@ -118,9 +137,12 @@ SETTINGS = {
     "no oneDNN": lambda: attribute(ITEMS.mkldnn, "enabled", False),
     "no opt_einsum": lambda: attribute(ITEMS.opt_einsum, "enabled", False),
     "cuDNN benchmark": lambda: attribute(ITEMS.cudnn, "benchmark", True),
+    "warnings": warnings_are_errors,
+}
+# These are believed to change nothing.
+HARMLESS = {
     "function mode": FunctionMode,
     "dispatch mode": DispatchMode,
-    "warnings": warnings_are_errors,
     "copy on write": lambda: pandas_option("mode.copy_on_write", True),
     "warn of copies": lambda: pandas_option("mode.copy_on_write", "warn"),
     "infer strings": lambda: pandas_option("future.infer_string", True),
@@ -142,6 +164,7 @@ SETTINGS = {
         locale.setlocale(locale.LC_ALL),
     ),
 }
+SETTINGS = EFFECTIVE | HARMLESS
 
 
 def seed_numpy(seed):
@@ -171,6 +194,7 @@ def state():
         ),
         "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
         "precisions": [part.fp32_precision for part in precisions],
+        "products": product_precision(),
         "deterministic": torch.get_deterministic_debug_mode(),
         "anomalies": (
             torch.is_anomaly_enabled(),

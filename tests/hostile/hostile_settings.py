@@ -18,10 +18,11 @@ STRATEGIES = ("bayesian", "evolution", "gradient", "local", "random", "reinforce
 def settings_case(seed):
     """Return a case of a table or of images, under settings that are drawn."""
     rng = np.random.default_rng([seed, 19])
-    case = image_case(seed) if rng.random() < 0.3 else table_case(seed)
-    case.estimator.set_params(
-        strategy=str(rng.choice(STRATEGIES)), max_trials=int(rng.integers(1, 4))
-    )
+    is_image = rng.random() < 0.3
+    case = image_case(seed) if is_image else table_case(seed)
+    if not is_image:
+        case.estimator.set_params(strategy=str(rng.choice(STRATEGIES)))
+    case.estimator.set_params(max_trials=int(rng.integers(1, 4)))
     in_fit, in_predict = _drawn(rng), _drawn(rng)
     case.estimator = Surrounded(case.estimator, in_fit, in_predict)
     case.notes.append(f"fit with {in_fit}, predict with {in_predict}")
