@@ -205,14 +205,15 @@ class _SharedSettings(AbstractContextManager):
 
     def __enter__(self) -> None:
         with self._lock:
+            if not self._n_inside:
+                with ExitStack() as stack:
+                    for setting in SHARED:
+                        if (restore := setting.apply()) is not None:
+                            stack.callback(restore)
+                    if any(action == "error" for action, *_ in warnings.filters):
+                        stack.enter_context(_warnings_are_no_errors())
+                    self._stack = stack.pop_all()
             self._n_inside += 1
-            if self._n_inside > 1:
-                return
-            for setting in SHARED:
-                if (restore := setting.apply()) is not None:
-                    self._stack.callback(restore)
-            if any(action == "error" for action, *_ in warnings.filters):
-                self._stack.enter_context(_warnings_are_no_errors())
 
     def __exit__(self, *error: object) -> None:
         with self._lock:

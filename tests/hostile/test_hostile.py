@@ -81,7 +81,3 @@ def test_scorers_compare_trials_on_the_same_folds_or_are_refused(seed):
 @given(seed=seeds)
 def test_settings_of_the_caller_change_nothing(seed):
     check(settings_case(seed))
-@settings(few, max_examples=4)
-@given(seed=seeds)
-def test_settings_of_the_caller_change_nothing(seed):
-    check(settings_case(seed))
