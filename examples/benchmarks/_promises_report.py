@@ -202,6 +202,16 @@ def with_size(*names):
     return make
 
 
+def leaks(lines):
+    """Return what stays between a fifth of the calls and the last one."""
+    cells = lines.assign(ms=(1_000 * lines["seconds"]).map("{:.1f}".format))
+    for name in ("tensors", "objects", "mb"):
+        early, late = np.array(lines[name].tolist()).T
+        cells[f"more {name}"] = np.round(late - early, 1)
+    shown = ["calls", "n", "more tensors", "more objects", "more mb", "ms"]
+    return cells.set_index("kind")[shown].rename(columns={"more mb": "more MB"})
+
+
 MAKERS = {
     "time_bound": by_time,
     "kills": by_search,
@@ -224,6 +234,7 @@ MAKERS = {
     "memory_estimate": with_size(
         "trainer", "size", "members", "choices", "peak_mb", "estimate_mb", "ratio"
     ),
+    "leaks": leaks,
     "memory": with_size("data", "size", "folds", "x_mb", "peak_mb", "peak_over_x"),
     "growth": with_size("data", "size", "folds", "fit_s", "trial_s", "x_mb", "peak_mb"),
 }
