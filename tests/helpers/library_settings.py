@@ -147,6 +147,19 @@ HARMLESS = {
     "warn of copies": lambda: pandas_option("mode.copy_on_write", "warn"),
     "infer strings": lambda: pandas_option("future.infer_string", True),
     "infinity is missing": lambda: pandas_option("mode.use_inf_as_na", True),
+    "chained assignment": lambda: pandas_option("mode.chained_assignment", "raise"),
+    "strings of Arrow": lambda: pandas_option("mode.string_storage", "pyarrow"),
+    "strings of Python": lambda: pandas_option("mode.string_storage", "python"),
+    "no bottleneck": lambda: pandas_option("compute.use_bottleneck", False),
+    "parameters replaced": lambda: setting(
+        torch.__future__.set_overwrite_module_params_on_conversion, True, False
+    ),
+    "parameters swapped": lambda: setting(
+        torch.__future__.set_swap_module_params_on_conversion, True, False
+    ),
+    "all warnings of torch": lambda: setting(torch.set_warn_always, True, False),
+    "short buffers": lambda: setting(np.setbufsize, 16, np.getbufsize()),
+    "short integers": lambda: setting(sys.set_int_max_str_digits, 640, 4300),
     "short frames": lambda: pandas_option("display.max_rows", 1),
     "joblib threads": lambda: joblib.parallel_config(backend="threading", n_jobs=2),
     "joblib processes": lambda: joblib.parallel_config(backend="multiprocessing"),
