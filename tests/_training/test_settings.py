@@ -18,7 +18,7 @@ from torch import nn
 import sknas
 from sknas import NASClassifier, NASRegressor
 from sknas._training.settings import DefaultSettings
-from sknas.exceptions import SearchWarning
+from sknas.exceptions import SearchWarning, UnseenValuesWarning
 from sknas.spaces import TableSpace
 
 TINY = {"max_trials": 2, "max_epochs": 2, "cv": 2, "n_jobs": 1, "random_state": 0}
@@ -260,6 +260,18 @@ def test_our_warning_before_the_search_is_an_error_at_once(tmp_path):
     with pytest.raises(SearchWarning, match="a new one starts"):
         model.fit(TABLE, CLASSES)
     assert not hasattr(model, "ensemble_")
+
+
+def test_a_warning_of_predict_that_is_an_error_is_one_each_time():
+    model = NASClassifier(**TINY).fit(TABLE, CLASSES)
+    strange = TABLE.assign(word="never seen")
+    for _ in range(2):
+        with pytest.raises(UnseenValuesWarning, match="'word'"):
+            model.predict(strange)
+    with pytest.warns(UnseenValuesWarning) as caught:
+        model.predict(strange)
+        model.predict(strange)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 # ------------------------------------------------------------------- another process
