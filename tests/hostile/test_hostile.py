@@ -8,8 +8,6 @@ from hostile_dtypes import dtype_case
 from hostile_images import image_case
 from hostile_parameters import parameter_case
 from hostile_scorers import check_folds, scorer_case
-
-
 from hostile_settings import settings_case
 from hostile_tables import table_case
 from hypothesis import HealthCheck, Phase, given, settings
