@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import multiprocessing
 import os
 import uuid
 import warnings
@@ -29,6 +30,7 @@ Results = Iterator[tuple[int, Any]]  # index and result
 
 DASK, RAY = "DaskDistributedBackend", "RayBackend"  # joblib's class names
 GRACE_TIME = 5.0  # seconds after the deadline in which a cluster may still answer
+WAIT_TIME = 2.0  # the same for workers on this machine, and a call of the scorer
 DASK_OPTIONS = {"distributed.admin.large-graph-warning-threshold": "1 TiB"}
 
 
@@ -36,10 +38,14 @@ class WorkerDiedError(Exception):
     """A worker died, and the tasks under way were lost with it."""
 
 
-def _timeout(context: RunContext) -> float | None:
-    """Return the seconds in which a cluster must answer; it may have no workers."""
+def _timeout(context: RunContext, grace_time: float = GRACE_TIME) -> float | None:
+    """Return the seconds in which workers must answer; there may be none."""
     seconds = context.seconds_left
-    return max(0.0, seconds) + GRACE_TIME if np.isfinite(seconds) else None
+    return max(0.0, seconds) + grace_time if np.isfinite(seconds) else None
+
+
+def _call_seconds(problem: Problem) -> float:
+    return 0.0 if problem.scorer is None else problem.scorer.call_seconds
 
 
 class Executor(ABC):
@@ -151,12 +157,16 @@ class JoblibExecutor(Executor):
         parallel = joblib.Parallel(
             n_jobs=self.n_workers, batch_size=1, return_as=self.return_as
         )
+        wait = _call_seconds(problem) + WAIT_TIME
         found: Any = None
         try:
+            parallel.timeout = _timeout(context, wait)
             found = parallel(work(index, task, payload.data) for index, task in made)
             for index, content in found:
                 yield index, read_result(content)
-        except TerminatedWorkerError:
+                # joblib counts the time anew after each result.
+                parallel.timeout = _timeout(context, wait)
+        except (TerminatedWorkerError, multiprocessing.TimeoutError):
             raise WorkerDiedError from None
         except BaseException as error:
             _close(found, error)

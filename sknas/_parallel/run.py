@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,6 +26,8 @@ from sknas._problem import Problem, RunContext
 # Starting workers takes about 3 s, and up to 10 s on a busy machine.
 WORTH_WORKERS = 8.0  # seconds of work from which starting workers pays off
 ROOM_FOR_WORKERS = 12.0  # seconds until the deadline that starting workers needs
+MIN_PACE = 0.2  # share of a core below which a machine is not taken to be busier
+PACE_SECONDS = 0.02  # CPU time to measure the pace
 
 _IMPORTING_PID = os.getpid()  # a fork has another process id
 
@@ -79,10 +82,42 @@ def _count_processes(context: RunContext) -> int:
 
     Workers on this machine claim one GPU each; those of a cluster are assigned theirs.
     """
-    backend, _ = get_active_backend()
-    if context.device == "cpu" or type(backend).__name__ in (DASK, RAY):
+    if context.device == "cpu" or _is_cluster():
         return context.n_jobs
     return min(context.n_jobs, count_gpus(context.device))
+
+
+def _has_room(context: RunContext) -> bool:
+    """Return True if workers can start, and finish some work, before the deadline.
+
+    On a machine that is busy otherwise this takes longer, as measured by the pace of
+    this process.
+    """
+    seconds_left, room = context.seconds_left, ROOM_FOR_WORKERS
+    if room <= seconds_left < room / MIN_PACE and not _is_cluster():
+        seconds_left *= _pace()
+    return seconds_left >= room
+
+
+def _is_cluster() -> bool:
+    """Return True if workers are those of a cluster, not of this machine."""
+    backend, _ = get_active_backend()
+    return type(backend).__name__ in (DASK, RAY)
+
+
+def count_workers_in_time(context: RunContext, n_tasks: int) -> int:
+    """Return how many workers can be busy; 1 if they can't start in time."""
+    n_workers = count_useful_workers(context, n_tasks)
+    return n_workers if n_workers > 1 and _has_room(context) else 1
+
+
+def _pace() -> float:
+    """Return the share of a core that this process gets, measured for a moment."""
+    started, cpu_started = time.monotonic(), time.thread_time()
+    while (used := time.thread_time() - cpu_started) < PACE_SECONDS:
+        pass
+    # Clocks are coarse: nearly all of a core is all of it.
+    return min(1.0, used / (time.monotonic() - started) / 0.9)
 
 
 def run_tasks(
@@ -110,8 +145,7 @@ def run_tasks(
     seconds : float
         Estimated seconds of all tasks in one process; little work stays in this one.
     """
-    is_worth = seconds >= WORTH_WORKERS and context.seconds_left >= ROOM_FOR_WORKERS
-    if count_useful_workers(context, len(tasks)) == 1 or not is_worth:
+    if seconds < WORTH_WORKERS or count_workers_in_time(context, len(tasks)) == 1:
         problem, context = problem.for_worker(), context.for_worker()
         return (function(problem, context, *task) for task in tasks)
     # The same number for few tasks, too: all rungs use the same workers.

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sknas._checkpoint import keys
 from sknas._history import Cause, Fault, Origin, Trial
-from sknas._parallel.run import count_useful_workers
+from sknas._parallel.run import count_workers_in_time
 from sknas._problem import RunContext
 from sknas.trainers._group import NetworkGroup, TrialState
 
@@ -115,7 +115,7 @@ def _reduce(
     pairs = [(state, group.step) for group in groups for state in group.trials]
     states = [state for state, _ in pairs]
     seconds_left = context.seconds_left
-    n_workers = count_useful_workers(context, len(states))
+    n_workers = count_workers_in_time(context, len(states))
     # The choice depends on the clock: a search that is resumed makes it only once.
     promoted = context.store.setdefault(
         key,

@@ -419,6 +419,53 @@ def test_one_process_serves_a_gpu(monkeypatch, device, n_gpus, n_jobs, useful):
     assert run_module.count_useful_workers(context, 1) == 1
 
 
+@pytest.mark.parametrize(
+    ("seconds_left", "pace", "n_workers"),
+    [
+        *((5, 1.0, 1), (14, 1.0, 2), (14, 0.5, 1), (40, 0.5, 2), (40, 0.2, 1)),
+        *((400, 0.01, 2), (None, 0.01, 2)),
+    ],
+)
+def test_a_busy_machine_needs_more_time_for_workers(
+    monkeypatch, seconds_left, pace, n_workers
+):
+    monkeypatch.setattr(run_module, "_pace", lambda: pace)
+    deadline = None if seconds_left is None else time.monotonic() + seconds_left
+    context = make_context(n_jobs=2, deadline=deadline)
+    assert run_module.count_workers_in_time(context, 8) == n_workers
+    if n_workers == 1:  # in this process
+        tasks = [(number,) for number in range(3)]
+        results = run_module.run_tasks(square, tasks, make_problem(), context, 1e9)
+        assert list(results) == [0, 1, 4]
+
+
+def test_the_pace_is_the_share_of_a_core(monkeypatch):
+    assert 0 < run_module._pace() <= 1
+    real = time.monotonic
+    started = real()
+    # A machine on which everything takes four times as long.
+    monkeypatch.setattr(time, "monotonic", lambda: started + 4 * (real() - started))
+    assert run_module._pace() <= 0.3
+
+
+def wait(problem, context, seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+@pytest.mark.process
+def test_workers_are_not_awaited_after_the_deadline(problem, monkeypatch):
+    monkeypatch.setattr(run_module, "_has_room", lambda context: True)
+    monkeypatch.setattr(executors_module, "WAIT_TIME", 0.5)
+    context = make_context(n_jobs=2, deadline=time.monotonic() + 4)
+    started = time.monotonic()
+    tasks = [(0.0,), (60.0,), (60.0,)]
+    results = list(run_module.run_tasks(wait, tasks, problem, context, 1e9))
+    assert time.monotonic() - started < 15
+    assert results[1:] == [Fault(Cause.OUT_OF_TIME)] * 2
+    assert results[0] in (0.0, Fault(Cause.OUT_OF_TIME))  # on a busy machine
+
+
 # ------------------------------------------------------------------- number of workers
 
 
