@@ -25,6 +25,15 @@ def time_bound(lines):
     return text + f"{limit.max()} s", is_kept
 
 
+def slow_scorer(lines):
+    late = lines["over_s"] - lines["call_s"]
+    is_kept = (late <= 2 + lines["max_time"] / 10).all()
+    calls, limit = lines["call_s"], lines["max_time"]
+    text = f"{late.max():+.2f} s at worst and a call, {len(lines)} fits of "
+    text += f"{limit.min()} to {limit.max()} s, calls of up to {calls.max():.0f} s"
+    return text, is_kept
+
+
 def kills(lines):
     lines = lines[lines["kills"] > 0]
     lost, twice = lines["trials_lost"].sum(), lines["done_twice"].sum()
@@ -98,6 +107,11 @@ JUDGES = {
         "time_bound",
         time_bound,
     ),
+    "`fit` keeps to `max_time` with a slow scorer": (
+        "2 s, a tenth and one call late",
+        "slow_scorer",
+        slow_scorer,
+    ),
     "A killed search resumes, and predicts the same": ("always", "kills", kills),
     "Odd input gives a result, or a clear error": ("no fault", "hostile", hostile),
     "Time of a search outside of training": (
@@ -136,6 +150,17 @@ def by_time(lines):
     over = lines.groupby(["max_time", "data"], sort=False)["over_s"]
     cells = over.agg(fits="count", largest="max", median="median").round(2)
     return cells.reset_index("data").rename_axis("max_time, s")
+
+
+def by_call(lines):
+    """Return the largest excess and the trials for each limit, data set and scorer."""
+    groups = lines.groupby(["max_time", "data", "call_s"], sort=False)
+    cells = groups["over_s"].agg(fits="count", largest="max").round(2)
+    cells["trials"] = groups["trials"].median().round(1)
+    cells["without a score"] = groups["best_score"].agg(lambda s: s.isna().sum())
+    names = {"call_s": "a call, s"}
+    cells = cells.reset_index(["data", "call_s"]).rename(columns=names)
+    return cells.rename_axis("max_time, s")
 
 
 def by_search(lines):
@@ -214,6 +239,7 @@ def leaks(lines):
 
 MAKERS = {
     "time_bound": by_time,
+    "slow_scorer": by_call,
     "kills": by_search,
     "hostile": outcomes,
     "search_overhead": md.select(
