@@ -30,11 +30,12 @@ from sknas._data.splits import Split, check_folds
 from sknas._ensemble.build import EnsembleBuilder, best_trial, fit_deadline
 from sknas._ensemble.predictor import Ensemble
 from sknas._history import History, StopReason, Trial
-from sknas._problem import Problem, RunContext
+from sknas._problem import Problem, RunContext, Store
 from sknas._resolve import Parts, draw_seed, resolve
 from sknas._results import cv_results
 from sknas._scoring.baselines import baseline_scores, default_score
 from sknas._scoring.class_labels import reads_probabilities, with_classes
+from sknas._scoring.pilot import seconds_of_a_call
 from sknas._scoring.scorer import RETURNED, RowLoss, RowScorer, make_scorer
 from sknas._search.constraints import make_feasible
 from sknas._search.loop import Search
@@ -194,8 +195,10 @@ class BaseNAS(BaseEstimator, ABC):
             seed = store.setdefault(keys.SEED, seed)
             warn_of_shared_search(self, depends_on, seed)
             started -= store.seconds
-            budget = self._plan_budget(parts, data, previous)
-            problem = self._make_problem(parts, data, budget, seed)
+            scorer = self._make_scorer(parts, data)
+            seconds = self._score_seconds(scorer, store)
+            budget = self._plan_budget(parts, data, previous, seconds)
+            problem = self._make_problem(parts, data, scorer, budget, seed)
             # Encoding may have used up the time: what is left begins after it.
             deadline = fit_deadline(started, self.max_time)
             context = RunContext(parts.device, deadline, parts.n_jobs, store=store)
@@ -217,7 +220,9 @@ class BaseNAS(BaseEstimator, ABC):
         previous: PreviousSearch | None,
     ) -> History:
         """Search, build the ensemble and set the fitted attributes."""
-        design = initial_design(parts.space, problem.task, problem.feasible)
+        design = initial_design(
+            parts.space, problem.task, problem.feasible, context.deadline
+        )
         parts = parts.for_task(problem.task)
         size, max_time = self.ensemble_size, self.max_time
         with Progress(self.verbose, budget.n_trials, max_time) as progress:
@@ -291,9 +296,29 @@ class BaseNAS(BaseEstimator, ABC):
             depends_on[PREVIOUS] = previous.digest
         return previous
 
+    def _score_seconds(self, scorer: RowScorer, store: Store) -> float:
+        """Return the seconds of a call of the scorer, to plan the time with."""
+        if self.max_time is None:
+            return 0.0
+        seconds: float | None = store.get(keys.SCORE_SECONDS)
+        if seconds is None:  # a search that is resumed has the same plan
+            seconds = seconds_of_a_call(scorer, self.max_time)
+            store.put(keys.SCORE_SECONDS, seconds)
+        scorer.call_seconds = seconds
+        return seconds
+
     def _plan_budget(
-        self, parts: Parts, data: Prepared, previous: PreviousSearch | None
+        self,
+        parts: Parts,
+        data: Prepared,
+        previous: PreviousSearch | None,
+        score_seconds: float = 0.0,
     ) -> Budget:
+        n_folds = None
+        if data.rows.splits is not None:
+            n_folds = len(data.rows.splits)
+        elif not isinstance(self.cv, str):
+            n_folds = int(self.cv)
         sides = parts.reader.image_size
         workload = Workload(
             n_rows=data.rows.weight.sum(),
@@ -302,12 +327,19 @@ class BaseNAS(BaseEstimator, ABC):
             is_batched=parts.trainer.is_batched,
             relative_cost=parts.space.relative_cost(sides),
             time_share=parts.strategy.time_share,
+            score_seconds=score_seconds,
+            n_folds=n_folds,
         )
         budget = plan_budget(workload, self.max_trials, self.max_time)
         return budget if previous is None else previous.extended_budget(budget)
 
     def _make_problem(
-        self, parts: Parts, data: Prepared, budget: Budget, seed: int
+        self,
+        parts: Parts,
+        data: Prepared,
+        scorer: RowScorer,
+        budget: Budget,
+        seed: int,
     ) -> Problem:
         """Split the rows, and encode each fold and all rows."""
         rows, target, name = data.rows, data.target, parts.caller_name
@@ -322,12 +354,13 @@ class BaseNAS(BaseEstimator, ABC):
             folds=folds,
             full=full,
             n_rows=len(rows),
-            scorer=self._make_scorer(parts, data),
+            scorer=scorer,
             loss=RowLoss(rows.y, rows.loss_weight, target.kind_),
             feasible=make_feasible(name, self.constraints, space, full.task),
             n_steps=budget.n_steps,
             max_epochs=self.max_epochs,
             seed=seed,
+            scores_rungs=budget.scores_rungs,
         )
 
     def _make_scorer(self, parts: Parts, data: Prepared) -> RowScorer:

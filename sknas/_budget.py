@@ -23,7 +23,7 @@ trials        as for tables
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 CORES = 1.6  # cores assumed on every machine, so that a budget does not depend on it
 DEFAULT_COLUMNS = 400  # columns up to which the cost of the first layer is negligible
@@ -35,6 +35,8 @@ MIN_TRIALS, MAX_TRIALS = 3, 16
 MAX_SMALL_ROWS = 3_000  # rows below which a table is small
 SMALL_STEPS = 2_000  # steps of batched trainings on small tables, given `max_time`
 MIN_HOLDOUT_ROWS = 5_000  # rows from which a hold-out set can rank trials
+N_SNAPSHOTS = 6  # about the snapshots of a training, each of which is scored
+SCORE_SHARE = 0.25  # share of the time that the scores of a cohort may take
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ class CostModel:
 # Estimates: per core, examples/benchmarks/population_speed.py measured 1.1 to 3.6 times
 # this speed.
 BATCHED_COST = CostModel(step=1e-4, row=1e-5)
+GROUP_SECONDS = 1.5e-3  # of a step of any number of networks, on a slow core
 # Estimates: per core, examples/benchmarks/population_speed.py measured 1.4 and 5.3 ms
 # for steps that these put at 1.6 and 3.6 ms.
 TABLE_COST = CostModel(step=1e-3, row=1e-5)
@@ -179,6 +182,10 @@ class Workload:
         Cost of a network of the space, relative to the default space of its data.
     time_share : float, default=0.0
         Share of the time that the strategy takes to compare architectures by itself.
+    score_seconds : float, default=0.0
+        Seconds of a call of the scorer.
+    n_folds : int or None, default=None
+        Folds that the user asks for; None if the budget decides.
     """
 
     n_rows: float
@@ -187,6 +194,8 @@ class Workload:
     is_batched: bool = True
     relative_cost: float = 1.0
     time_share: float = 0.0
+    score_seconds: float = 0.0
+    n_folds: int | None = None
 
     @property
     def defaults(self) -> Defaults:
@@ -231,12 +240,15 @@ class Budget:
         Folds of ``cv="auto"``.
     n_proposals : int, default=16
         Proposals that are trained side by side.
+    scores_rungs : bool, default=True
+        False to score networks at the end of their training alone.
     """
 
     n_trials: int | None
     n_steps: int
     n_folds: int
     n_proposals: int = TABLE.n_proposals
+    scores_rungs: bool = True
 
 
 def cohort_cost(n_proposals: int) -> float:
@@ -251,7 +263,8 @@ def plan_budget(
 
     If the time is short, fewer proposals are trained side by side; then there are fewer
     folds, or a hold-out set; then trainings get shorter. Networks for images are
-    trained longer if there is time for a few of them.
+    trained longer if there is time for a few of them. If scores would take a large
+    share of the time, each network is scored once.
 
     Parameters
     ----------
@@ -285,4 +298,43 @@ def plan_budget(
         can_hold_out = n_rows >= MIN_HOLDOUT_ROWS
         n_folds = 1 if can_hold_out else min(n_folds, 3)
     n_steps = min(n_steps, max(affordable(n_proposals, n_folds), MIN_TIMED_STEPS))
-    return Budget(max_trials, n_steps, n_folds, n_proposals)
+    budget = Budget(max_trials, n_steps, n_folds, n_proposals)
+    n_scores = cohort_cost(n_proposals) * N_SNAPSHOTS * (workload.n_folds or n_folds)
+    if n_scores * workload.score_seconds <= SCORE_SHARE * max_time:
+        return budget
+    return _with_few_scores(budget, workload, max_time)
+
+
+def _with_few_scores(budget: Budget, workload: Workload, seconds: float) -> Budget:
+    """Return a budget for a slow scorer: its first cohort takes most of the time.
+
+    Without rungs a training has no score before its end: it is planned for half of the
+    time, in case that it is slower than expected. More cohorts follow if there is time.
+    """
+    seconds *= 1 - workload.time_share
+    n_folds = workload.n_folds or _affordable_folds(budget, workload, seconds)
+    scoring, training = (
+        each * n_folds for each in (workload.score_seconds, workload.step_seconds)
+    )
+    wanted = max(MIN_TIMED_STEPS, budget.n_steps // 2)
+    most = min(SCORE_SHARE * seconds / scoring, seconds / 2 / (wanted * training))
+    n_proposals = min(max(int(most), 1), budget.n_proposals)
+    # The first call has measured the scorer.
+    left = seconds - workload.score_seconds - n_proposals * scoring
+    step_seconds = n_proposals * training
+    if workload.is_batched:
+        step_seconds = max(step_seconds, GROUP_SECONDS)
+    n_steps = max(int(left / 2 / step_seconds), MIN_TIMED_STEPS)
+    return replace(
+        budget,
+        n_steps=min(n_steps, budget.n_steps),
+        n_folds=n_folds,
+        n_proposals=n_proposals,
+        scores_rungs=False,
+    )
+
+
+def _affordable_folds(budget: Budget, workload: Workload, seconds: float) -> int:
+    """Return the folds of which the scores take a small share of the time, or 1."""
+    most = SCORE_SHARE * seconds / workload.score_seconds
+    return next((n for n in (budget.n_folds, 3) if n <= min(most, budget.n_folds)), 1)

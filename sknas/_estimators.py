@@ -48,7 +48,8 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         rows, 9 at 1,000, at most 16.
     max_time : float or None, default=None
         Seconds that `fit` may take, the final training included. Without `max_trials`,
-        it is the only bound. If it is short for the data, trainings are shorter.
+        it is the only bound. If it is short for the data, trainings are shorter. A call
+        of your own code that is running then, such as a scorer, is not cut short.
     max_epochs : int or None, default=None
         Maximum number of epochs of a training. With None, the number of rows decides.
     cv : "auto", int, splitter or iterable of (train, test), default="auto"
@@ -304,7 +305,8 @@ class NASRegressor(RegressorMixin, BaseNAS):
         rows, 9 at 1,000, at most 16.
     max_time : float or None, default=None
         Seconds that `fit` may take, the final training included. Without `max_trials`,
-        it is the only bound. If it is short for the data, trainings are shorter.
+        it is the only bound. If it is short for the data, trainings are shorter. A call
+        of your own code that is running then, such as a scorer, is not cut short.
     max_epochs : int or None, default=None
         Maximum number of epochs of a training. With None, the number of rows decides.
     cv : "auto", int, splitter or iterable of (train, test), default="auto"

@@ -186,8 +186,9 @@ class Trial:
         Epochs up to that point.
     n_params : int, default=0
         Trained parameters of the network.
-    seconds : float, default=0.0
-        Seconds of training and scoring, all folds together.
+    seconds, build_seconds : float, default=0.0
+        Seconds of training and scoring, and of building networks the last time, all
+        folds together.
     reason : str, default=""
         Message for people: why there is no score, or what was unusual.
     cause : Cause or None, default=None
@@ -213,6 +214,7 @@ class Trial:
     n_epochs: int = 0
     n_params: int = 0
     seconds: float = 0.0
+    build_seconds: float = 0.0
     reason: str = ""
     cause: Cause | None = None
     n_micro_batches: int = 1

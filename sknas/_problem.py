@@ -163,9 +163,15 @@ class PredictionScorer(ABC):
     ----------
     is_piecewise_constant : bool
         True if small changes of predictions do not change the score, as in accuracy.
+    is_vectorised : bool
+        True if `score_many` scores all models at once, and quickly.
+    call_seconds : float
+        Seconds of a call of `score`, as measured lately in this process.
     """
 
     is_piecewise_constant = False
+    is_vectorised = False
+    call_seconds = 0.0
 
     @abstractmethod
     def score(
@@ -303,6 +309,9 @@ class Problem:
     unscored_folds : tuple of int, default=()
         Folds in which no model has a score, such as an AUC of one class. The score of
         a trial is its mean over the others, and it needs all of them.
+    scores_rungs : bool, default=True
+        False if scores are so slow that networks are scored once, at the end of their
+        training, and no trial is dropped before.
     """
 
     task: TaskSpec | None = None
@@ -316,6 +325,7 @@ class Problem:
     max_epochs: int | None = None
     seed: int = 0
     unscored_folds: tuple[int, ...] = ()
+    scores_rungs: bool = True
 
     def for_worker(self) -> Problem:
         """Return the problem without the parts that workers do not need."""

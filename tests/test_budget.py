@@ -7,6 +7,8 @@ from sknas._budget import (
     CORES,
     IMAGE,
     IMAGE_COST,
+    MIN_TIMED_STEPS,
+    SCORE_SHARE,
     TABLE,
     TABLE_COST,
     Workload,
@@ -214,3 +216,37 @@ def test_costly_spaces_get_less_work():
     costs = (0.5, 1.0, 4.0)
     budgets = [image_plan(10_000, 300.0, relative_cost=cost) for cost in costs]
     assert work(budgets[0]) > work(budgets[1]) > work(budgets[2])
+
+
+@pytest.mark.parametrize("is_batched", [True, False])
+@pytest.mark.parametrize("max_time", [5, 30, 300])
+@pytest.mark.parametrize("n_rows", [100, 1_000, 20_000])
+def test_scores_that_take_little_time_change_no_plan(is_batched, max_time, n_rows):
+    changes = {"is_batched": is_batched}
+    quick = plan(n_rows, max_time, **changes)
+    assert quick.scores_rungs
+    assert plan(n_rows, max_time, score_seconds=max_time / 1e4, **changes) == quick
+    assert plan(n_rows, None, score_seconds=9.0, **changes).scores_rungs
+
+
+@pytest.mark.parametrize("n_folds", [None, 4])
+@pytest.mark.parametrize("max_time", [5, 30, 300])
+@pytest.mark.parametrize("score_seconds", [0.5, 2.0, 20.0])
+def test_slow_scores_leave_time_for_training(max_time, score_seconds, n_folds):
+    options = {"score_seconds": score_seconds, "n_folds": n_folds}
+    for make in (plan, image_plan):
+        quick, slow = (make(1_000, max_time, **some) for some in ({}, options))
+        assert slow.n_folds <= (n_folds or quick.n_folds)
+        assert 1 <= slow.n_proposals <= quick.n_proposals
+        assert MIN_TIMED_STEPS <= slow.n_steps <= quick.n_steps
+        seconds = slow.n_proposals * slow.n_folds * score_seconds
+        if slow.scores_rungs:
+            assert slow == quick
+        elif slow.n_proposals > 1:
+            assert seconds <= SCORE_SHARE * max_time
+
+
+def test_folds_of_the_user_are_all_scored():
+    slow = {"score_seconds": 10.0, "n_folds": 7}
+    assert plan(1_000, 30, **slow).n_folds == 7
+    assert plan(1_000, 30, score_seconds=10.0).n_folds == 1

@@ -131,7 +131,8 @@ def make_problem(n_rows, n_columns):
     parts = resolve(model, X)
     data = prepare(model, parts.reader, X, y, None, None)
     budget = model._plan_budget(parts, data, None)
-    problem = model._make_problem(parts, data, budget, draw_seed(0))
+    scorer = model._make_scorer(parts, data)
+    problem = model._make_problem(parts, data, scorer, budget, draw_seed(0))
     return replace(problem, n_steps=N_STEPS)
 
 

@@ -132,7 +132,10 @@ def make_problem(split, key):
     data = prepare(model, parts.reader, X, y, None, None)
     n_steps = N_STEPS["tables" if key["data"] in TABLES else "images"]
     budget = Budget(None, n_steps, 1)
-    problem = model._make_problem(parts, data, budget, draw_seed(model.random_state))
+    scorer = model._make_scorer(parts, data)
+    problem = model._make_problem(
+        parts, data, scorer, budget, draw_seed(model.random_state)
+    )
     space = parts.for_task(problem.task).space
     x = problem.folds[0].encoder.transform(parts.reader.read(X_test))
     x = torch.tensor(x, dtype=torch.float32)

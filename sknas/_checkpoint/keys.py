@@ -4,6 +4,7 @@
 key                    value                                         written by
 =====================  ============================================  ==========
 seed                   seed of the search                            estimator
+score-seconds          seconds of a call of the scorer               estimator
 batch:I                size and proposals of batch I                 recorder
 trial:N                trial N without arrays                        recorder
 networks:N             networks and predictions of trial N           recorder
@@ -22,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 SEED = "seed"
+SCORE_SECONDS = "score-seconds"
 COHORT = "cohort"  # prefix of the states that are dropped when a batch is done
 SUPERNET = "supernet"
 SUPERNET_STATE = "supernet-state"  # prefix, dropped after the training

@@ -80,7 +80,9 @@ class EnsembleBuilder:
         if deadline is None or max_time is None:
             return None
         if self.uses_folds:
-            return deadline - MARGIN - SELECTION_SHARE * max_time
+            best = history.succeeded[:1]
+            building = sum(trial.build_seconds for trial in best)
+            return deadline - MARGIN - SELECTION_SHARE * max_time - building
         if not history.succeeded:
             return deadline - (1 - FIRST_SHARE) * max_time
         best = history.succeeded[: self.n_members]
@@ -124,7 +126,7 @@ class EnsembleBuilder:
     def _from_folds(self, selection: Selection) -> Ensemble:
         trainer = clone(self.parts.trainer)
         trainer.setup(self.parts.space, self.problem, self.context)
-        return build_from_folds(selection, trainer, self.problem, self.context.device)
+        return build_from_folds(selection, trainer, self.problem, self.context)
 
 
 def fit_deadline(started: float, max_time: float | None) -> float | None:
@@ -160,7 +162,9 @@ def best_trial(
             f"None of {len(history)} trials succeeded, {count_reasons(history)}."
         )
     proposals = [trial.proposal for trial in history] or initial_design
-    if history.stop_reason != StopReason.MAX_TIME or not proposals:
+    is_late = history.stop_reason == StopReason.MAX_TIME
+    is_late |= any(trial.cause == Cause.OUT_OF_TIME for trial in history)
+    if not is_late or not proposals:
         raise SearchFailedError(
             "No architecture that keeps the constraints was found: loosen "
             "'constraints'."

@@ -24,6 +24,7 @@ from sknas.trainers._train_network import make_training, restore_network
 
 PLANNED_SHARE = 0.8  # share of the time left that planned refits may take
 LAST_SECONDS = 1.0  # seconds for the first member after Ctrl-C
+BUILDING_TIME = 1.0  # seconds after the deadline in which networks may be built
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +52,29 @@ def refit_seconds(trial: Trial) -> float:
 
 
 def build_from_folds(
-    selection: Selection, trainer: Trainer, problem: Problem, device: str
+    selection: Selection, trainer: Trainer, problem: Problem, context: RunContext
 ) -> Ensemble:
-    """Return the fold networks of the selected trials as an ensemble."""
+    """Return the fold networks of the selected trials as an ensemble.
+
+    Members whose networks take too long to build are left out, but the first.
+    """
     indices = tuple(range(len(problem.folds)))
-    members = [
-        Member(t.architecture, trainer.to_networks(t), indices, weight, temperature)
-        for t, weight, temperature in zip(
-            selection.trials, selection.weights, selection.temperatures, strict=True
-        )
-    ]
-    return _ensemble(members, problem.folds, device, selection.temperature)
+    members: list[Member] = []
+    seconds = 0.0
+    for trial, weight, temperature in zip(
+        selection.trials, selection.weights, selection.temperatures, strict=True
+    ):
+        if members and seconds > context.seconds_left + BUILDING_TIME:
+            break
+        started = time.monotonic()
+        networks = trainer.to_networks(trial)
+        seconds = time.monotonic() - started
+        architecture = trial.architecture
+        members.append(Member(architecture, networks, indices, weight, temperature))
+    is_whole = len(members) == len(selection.trials)
+    members = members if is_whole else list(_normalised(members))
+    temperature = selection.temperature
+    return _ensemble(members, problem.folds, context.device, temperature)
 
 
 def refit(
@@ -236,6 +249,11 @@ def _members(
             continue
         nets = (outcome.net,)
         members.append(Member(trial.architecture, nets, (0,), weight, temperature))
+    return _normalised(members)
+
+
+def _normalised(members: Sequence[Member]) -> tuple[Member, ...]:
+    """Return members whose weights sum to 1."""
     total = sum(member.weight for member in members)
     return tuple(replace(m, weight=m.weight / total) for m in members)
 

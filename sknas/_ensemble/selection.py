@@ -10,7 +10,7 @@ import numpy as np
 
 from sknas._ensemble.calibration import apply_temperature, fit_temperature
 from sknas._history import History, Trial
-from sknas._problem import Problem
+from sknas._problem import PredictionScorer, Problem
 
 MAX_DRAWS = 40  # draws of a trial, with replacement
 REFIT_TIME_SHARE = 0.05  # share of the time left to select, if a refit follows
@@ -106,7 +106,9 @@ def choose_members(
             for p, t in zip(library, temperatures, strict=True)
         ]
     )
-    counts = _draw_greedily(library, rows, problem, size, deadline)
+    counts = np.ones(1)  # a single trial has none to be combined with
+    if len(library) > 1:
+        counts = _draw_greedily(library, rows, problem, size, deadline)
     drawn = np.flatnonzero(counts)
     by_weight = drawn[np.argsort(-counts[drawn], kind="stable")]
     weights = counts / counts.sum()
@@ -123,7 +125,7 @@ def _draw_greedily(
     library: np.ndarray, rows: np.ndarray, problem: Problem, size: int, deadline: float
 ) -> np.ndarray:
     """Return the number of draws of each trial, in the best prefix of all draws."""
-    value = _value(library, rows, problem)
+    value = _value(library, rows, problem, deadline)
     counts = np.zeros(len(library))
     total = np.zeros(library.shape[1:])
     best_value, best_counts = -np.inf, np.eye(len(library))[0]
@@ -133,6 +135,8 @@ def _draw_greedily(
         if n_drawn == 1:
             allowed = [0]  # the best trial is always a member
         values = value((total + library[allowed]) / n_drawn)
+        if values is None:
+            break
         drawn = allowed[int(np.argmax(values))]
         total = total + library[drawn]
         counts = counts.copy()
@@ -147,31 +151,52 @@ def _draw_greedily(
 
 
 def _value(
-    library: np.ndarray, rows: np.ndarray, problem: Problem
-) -> Callable[[np.ndarray], np.ndarray]:
+    library: np.ndarray, rows: np.ndarray, problem: Problem, deadline: float
+) -> Callable[[np.ndarray], np.ndarray | None]:
     """Return a function that rates predictions (K, N, C) by score and loss.
 
     A greedy selection gets stuck on piecewise-constant scores such as accuracy; the
-    loss is smooth. Both are divided by their standard deviation over the trials.
+    loss is smooth. Both are divided by their standard deviation over the trials. If
+    there is no time for the scores of a selection, the loss decides alone. The function
+    returns None after the deadline.
     """
     scorer, loss = problem.scorer, problem.loss
     assert scorer is not None and loss is not None
-    scores = _finite(scorer.score_many(library, rows))
     losses = loss(library, rows)
-    score_weight = 1 / (np.nanstd(scores) or 1.0) if np.isfinite(scores).any() else 0.0
+    score_weight = 0.0
+    n_scores = len(library) * (1 + PATIENCE)
+    if n_scores * scorer.call_seconds <= deadline - time.monotonic():
+        scores = _scores(scorer, library, rows, deadline)
+        if scores is not None and np.isfinite(scores).any():
+            score_weight = 1 / (np.nanstd(scores) or 1.0)
     loss_weight = LOSS_WEIGHT / (np.std(losses) or 1.0)
 
-    def value(predictions: np.ndarray) -> np.ndarray:
-        scored = np.zeros(len(predictions))
+    def value(predictions: np.ndarray) -> np.ndarray | None:
+        scored: np.ndarray | None = np.zeros(len(predictions))
         if score_weight:
-            scored = _finite(scorer.score_many(predictions, rows)) * score_weight
-        return np.nan_to_num(scored, nan=-np.inf) - loss_weight * loss(
-            predictions, rows
-        )
+            scored = _scores(scorer, predictions, rows, deadline)
+        if scored is None:
+            return None
+        scored = np.nan_to_num(scored * score_weight, nan=-np.inf)
+        return scored - loss_weight * loss(predictions, rows)
 
     return value
 
 
-def _finite(scores: np.ndarray) -> np.ndarray:
-    """Return scores with NaN for those that are infinite."""
-    return np.where(np.isfinite(scores), scores, np.nan)
+def _scores(
+    scorer: PredictionScorer, predictions: np.ndarray, rows: np.ndarray, deadline: float
+) -> np.ndarray | None:
+    """Return the scores (K,) of predictions (K, N, C), None after the deadline.
+
+    Those that are infinite are NaN.
+    """
+    if scorer.is_vectorised:
+        scores = scorer.score_many(predictions, rows)
+        return np.where(np.isfinite(scores), scores, np.nan)
+    scores = np.full(len(predictions), np.nan)
+    for k, each in enumerate(predictions):
+        if time.monotonic() > deadline:
+            return None
+        value = scorer.score(each, rows).value
+        scores[k] = value if np.isfinite(value) else np.nan
+    return scores

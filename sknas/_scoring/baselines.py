@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from sknas._scoring.folds import FoldScores, score_predictions
 
 FLOPS = 2e9  # assumed multiplications per second of a linear model
 DEFAULT_SECONDS = 600.0  # assumed length of a search without a time limit
-MAX_TIME_SHARE = 0.1  # share of the time left that the linear model may take
+MAX_TIME_SHARE = 0.1  # share of the time left that a model and its scores may take
 N_TRIES = (
     2  # calls before a scorer counts as undefined in a fold: it may fail at random
 )
@@ -61,11 +62,10 @@ def baseline_scores(problem: Problem, seconds_left: float = np.inf) -> Baselines
     targets are scored, too, in folds in which these two models have none: a
     correlation, for example, is undefined for a dummy.
     """
-    models = {"dummy": _score(problem, partial(_predict, _dummy))}
-    if _has_time(problem, seconds_left):
-        models["linear"] = _score(problem, partial(_predict, _linear))
+    deadline = time.monotonic() + seconds_left
+    models = _score_models(problem, seconds_left, deadline)
     refusals = [s for m in models.values() for (s,) in m.scores if s.is_refused]
-    unscored = () if refusals else _unscored(problem, models)
+    unscored = () if refusals else _unscored(problem, models, deadline)
     problem = replace(problem, unscored_folds=unscored)
     scores = {name: replace(m, problem=problem).means[0] for name, m in models.items()}
     are_all = len(unscored) == len(problem.folds)
@@ -78,9 +78,9 @@ def baseline_scores(problem: Problem, seconds_left: float = np.inf) -> Baselines
         reason = scores["dummy"].reason
     elif unscored:
         reason = models["dummy"].reason(0, unscored[0])
-    linear = scores.get("linear", Score(float("nan"), "not enough time"))
+    late = Score(float("nan"), "not enough time")
     return Baselines(
-        {"linear": linear, "dummy": scores["dummy"]},
+        {name: scores.get(name, late) for name in ("linear", "dummy")},
         unscored,
         is_undefined or bool(refusals),
         must,
@@ -88,17 +88,34 @@ def baseline_scores(problem: Problem, seconds_left: float = np.inf) -> Baselines
     )
 
 
-def _unscored(problem: Problem, models: dict[str, FoldScores]) -> tuple[int, ...]:
+def _score_models(
+    problem: Problem, seconds_left: float, deadline: float
+) -> dict[str, FoldScores]:
+    """Return the scores of the models there is time for."""
+    models = {}
+    if _can_score(problem, deadline):
+        models["dummy"] = _score(problem, partial(_predict, _dummy), deadline)
+    if _has_time(problem, seconds_left) and _can_score(problem, deadline):
+        models["linear"] = _score(problem, partial(_predict, _linear), deadline)
+    return {name: scores for name, scores in models.items() if not scores.late[0]}
+
+
+def _unscored(
+    problem: Problem, models: dict[str, FoldScores], deadline: float
+) -> tuple[int, ...]:
     """Return the folds in which no model has a finite score.
 
-    If these are all folds, a model near the targets is added to `models`.
+    If these are all folds, a model near the targets is added to `models`. Without time
+    to score it, every fold may have a score.
     """
+    if "dummy" not in models or not _can_score(problem, deadline):
+        return ()
     is_scored = np.any([np.isfinite(m.by_fold[0]) for m in models.values()], axis=0)
     left = np.flatnonzero(~is_scored)
     for _ in range(N_TRIES):
         if len(left):
             some = replace(problem, folds=tuple(problem.folds[fold] for fold in left))
-            near = _score(some, _near)
+            near = _score(some, _near, deadline)
             if len(left) == len(problem.folds):
                 models["near"] = near
             left = left[~np.isfinite(near.by_fold[0])]
@@ -122,6 +139,13 @@ def _has_time(problem: Problem, seconds_left: float) -> bool:
     return products / FLOPS < MAX_TIME_SHARE * seconds
 
 
+def _can_score(problem: Problem, deadline: float) -> bool:
+    """Return True if the scores of a model take a small share of the time left."""
+    assert problem.scorer is not None
+    seconds = len(problem.folds) * problem.scorer.call_seconds
+    return seconds <= MAX_TIME_SHARE * (deadline - time.monotonic())
+
+
 def _dummy(task: TaskSpec) -> Any:
     return DummyClassifier() if task.is_classification else DummyRegressor()
 
@@ -130,13 +154,15 @@ def _linear(task: TaskSpec) -> Any:
     return LogisticRegression(max_iter=200) if task.is_classification else Ridge()
 
 
-def _score(problem: Problem, predict: Callable[[Fold], np.ndarray]) -> FoldScores:
+def _score(
+    problem: Problem, predict: Callable[[Fold], np.ndarray], deadline: float
+) -> FoldScores:
     # In workers, the linear model of scikit-learn 1.6 would be the first task: joblib
     # would take the memory of torch, which is loaded later, for a leak.
     with parallel_config(backend="sequential"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         predictions = [predict(fold)[None] for fold in problem.folds]
-    return score_predictions(problem, predictions, finite=np.array([True]))
+    return score_predictions(problem, predictions, np.array([True]), deadline)
 
 
 def _near(fold: Fold) -> np.ndarray:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from sknas._data.target import fits_single
-from sknas._problem import Problem, Score
+from sknas._history import Cause
+from sknas._problem import Fold, PredictionScorer, Problem, Score
 
+LATE = Score(float("nan"), Cause.OUT_OF_TIME.value)
 LOSS_SHARE = 0.1  # share of the loss subtracted from a piecewise-constant score
 
 
@@ -29,6 +33,10 @@ class FoldScores:
         Predictions for the validation rows of each fold.
     problem : Problem
         The folds, and those without a score.
+    late : ndarray of bool of shape (K,)
+        True if the deadline came before the network was scored.
+    deadline : float or None, default=None
+        Time on the monotonic clock after which the scorer is not called again.
     """
 
     scores: list[list[Score]]
@@ -36,6 +44,8 @@ class FoldScores:
     finite: np.ndarray
     all_predictions: list[np.ndarray]
     problem: Problem
+    late: np.ndarray
+    deadline: float | None = None
 
     @cached_property
     def by_fold(self) -> np.ndarray:
@@ -95,6 +105,9 @@ class FoldScores:
 
     def _pooled(self, index: int) -> Score:
         """Return the score of the predictions of all folds together."""
+        self.late[index] |= _is_late(self.deadline)
+        if self.late[index]:
+            return LATE
         pooled = self.predictions(index)
         rows = np.flatnonzero(~np.isnan(pooled).any(axis=1))
         assert self.problem.scorer is not None
@@ -116,7 +129,9 @@ class FoldScores:
         return out_of_fold(own, self.problem)
 
 
-def score_networks(problem: Problem, outputs: list[np.ndarray]) -> FoldScores:
+def score_networks(
+    problem: Problem, outputs: list[np.ndarray], deadline: float | None = None
+) -> FoldScores:
     """Score the outputs of K networks on each fold.
 
     Parameters
@@ -125,17 +140,22 @@ def score_networks(problem: Problem, outputs: list[np.ndarray]) -> FoldScores:
         The folds, the score and the loss.
     outputs : list of ndarray of shape (K, N_i, C)
         Logits or standardised targets for the validation rows of each fold.
+    deadline : float or None, default=None
+        Time on the monotonic clock after which the scorer is not called again.
     """
     finite = np.all([np.isfinite(o).all(axis=(1, 2)) for o in outputs], axis=0)
     predictions = [
         fold.restore(np.where(finite[:, None, None], output, 0.0))
         for fold, output in zip(problem.folds, outputs, strict=True)
     ]
-    return score_predictions(problem, predictions, finite)
+    return score_predictions(problem, predictions, finite, deadline)
 
 
 def score_predictions(
-    problem: Problem, predictions: list[np.ndarray], finite: np.ndarray
+    problem: Problem,
+    predictions: list[np.ndarray],
+    finite: np.ndarray,
+    deadline: float | None = None,
 ) -> FoldScores:
     """Score the predictions of K models on each fold.
 
@@ -147,15 +167,48 @@ def score_predictions(
         Probabilities or target values for the validation rows of each fold.
     finite : ndarray of bool of shape (K,)
         True if all outputs of the model are finite.
+    deadline : float or None, default=None
+        Time on the monotonic clock after which the scorer is not called again.
     """
     assert problem.scorer is not None and problem.loss is not None
-    scores, losses = [], []
-    for fold, predicted in zip(problem.folds, predictions, strict=True):
-        rows, weight = fold.valid_rows, fold.valid.weight
-        scores.append(problem.scorer.score_each(predicted, rows, weight))
-        losses.append(problem.loss(predicted, rows, weight))
+    scores, late = _score_folds(problem.scorer, problem.folds, predictions, deadline)
+    losses = [
+        problem.loss(predicted, fold.valid_rows, fold.valid.weight)
+        for fold, predicted in zip(problem.folds, predictions, strict=True)
+    ]
     loss = np.mean(losses, axis=0)
-    return FoldScores(scores, loss, finite, predictions, problem)
+    return FoldScores(scores, loss, finite, predictions, problem, late, deadline)
+
+
+def _score_folds(
+    scorer: PredictionScorer,
+    folds: Sequence[Fold],
+    predictions: list[np.ndarray],
+    deadline: float | None,
+) -> tuple[list[list[Score]], np.ndarray]:
+    """Return the scores for each fold, and the models (K,) that the deadline cut short.
+
+    Models are scored one after another if that is slow, so that the first ones have all
+    of their scores in time.
+    """
+    late = np.zeros(len(predictions[0]), dtype=bool)
+    if scorer.is_vectorised:
+        scores = [
+            scorer.score_each(predicted, fold.valid_rows, fold.valid.weight)
+            for fold, predicted in zip(folds, predictions, strict=True)
+        ]
+        return scores, late
+    scores = [[LATE] * len(late) for _ in folds]
+    for k, f in np.ndindex(len(late), len(folds)):
+        late[k] |= _is_late(deadline)
+        if not late[k]:
+            rows, weight = folds[f].valid_rows, folds[f].valid.weight
+            scores[f][k] = scorer.score(predictions[f][k], rows, weight)
+    return scores, late
+
+
+def _is_late(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def out_of_fold(predictions: list[np.ndarray], problem: Problem) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import (
@@ -120,6 +121,7 @@ class RowScorer(PredictionScorer):
         )
         self.takes_weight = takes_weight(self.scorer)
         self.scorer = with_classes(self.scorer, self.classes)
+        self.is_vectorised = self.metric is not None
 
     def score(
         self,
@@ -179,6 +181,7 @@ class RowScorer(PredictionScorer):
         estimator = cls.of(predictions, self.classes, part)
         if not self.is_known:
             seed_globally(0)  # what a scorer draws is the same for all networks
+        started = time.monotonic()
         try:
             with self._showing_once(), np.errstate(all="ignore"):
                 found = self.scorer(estimator, part.X, self.y[rows], **options)
@@ -191,6 +194,7 @@ class RowScorer(PredictionScorer):
         else:
             shown = "NaN" if np.isnan(value) else value
             reason = "" if np.isfinite(value) else f"{RETURNED} {shown}"
+        self.call_seconds = time.monotonic() - started
         if part.refusal:
             return Score(float("nan"), part.refusal, is_refused=True)
         return Score(value, reason)

@@ -88,8 +88,11 @@ class _UserConstraint:
         self.caller_name, self.allows = caller_name, allows
         self.failures: list[tuple[Architecture, Exception]] = []
         self.has_answered = self.has_warned = False
+        self.allowed: set[str] = set()  # keys: the loop asks after the strategy again
 
     def __call__(self, architecture: Architecture) -> bool:
+        if architecture.key in self.allowed:
+            return True
         try:
             answer = bool(self.allows(architecture))
         except Exception as error:
@@ -103,6 +106,8 @@ class _UserConstraint:
             reject(self.caller_name, "constraints", self.allows, allowed, advice)
         self.has_answered = True
         self._warn()
+        if answer:
+            self.allowed.add(architecture.key)
         return answer
 
     def _warn(self) -> None:

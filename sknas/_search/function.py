@@ -58,7 +58,7 @@ def search(
     max_trials : int
         Maximum number of architectures to evaluate.
     max_time : float or None, default=None
-        Seconds after which no evaluation starts.
+        Seconds after which neither an evaluation nor a call of `constraints` starts.
     constraints : mapping of str to float, callable or None, default=None
         Upper bounds of numeric choices, or a function that returns True for each
         architecture that is allowed.
@@ -121,7 +121,7 @@ def search(
         n_reevaluated=TOP_K if noisy else 0,
     )
     with settings:
-        return search.run(initial_design(space, None, feasible))
+        return search.run(initial_design(space, None, feasible, deadline))
 
 
 class FunctionTrainer(Trainer):

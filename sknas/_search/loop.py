@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from sknas._history import (
+    Architecture,
     Cause,
     History,
     Proposal,
@@ -17,7 +19,7 @@ from sknas._history import (
     StopReason,
     Trial,
 )
-from sknas._parallel.run import count_useful_workers
+from sknas._parallel.run import count_workers_in_time
 from sknas._problem import Problem, RunContext
 from sknas._resolve import copy_part
 from sknas._search.proposals import next_number, trial_seed
@@ -28,7 +30,12 @@ from sknas.strategies import Strategy
 from sknas.trainers import Trainer
 
 MAX_REPEATS = 10  # batches in a row without a new architecture that end a search
+N_TIMED = 20  # latest calls of the constraints whose seconds are averaged
 N_WITH_NETWORKS = 25  # best trials whose networks and predictions are kept
+
+
+class OutOfTimeError(Exception):
+    """Raised in place of a call of the user's constraints after the deadline."""
 
 
 @dataclass(eq=False)
@@ -83,6 +90,8 @@ class Search:
         self._trainer_context = replace(self.context)
         self._seen = {trial.architecture.key for trial in self.previous}
         self._queue: list[list[Proposal]] = []  # the initial design, in batches
+        self._end = self.context.deadline  # of the search
+        self._constraint_seconds: list[float] = []  # of the latest calls
 
     def run(self, initial_design: Sequence[Proposal] = ()) -> History:
         """Search until a bound is met or the user presses Ctrl-C.
@@ -117,7 +126,8 @@ class Search:
         seed, n = self.problem.seed, len(self.previous)
         rng = np.random.default_rng([seed, n] if n else seed)
         self.strategy.attach(self.context)
-        self.strategy.setup(self.space, self.problem, rng)
+        problem = replace(self.problem, feasible=self._feasible)
+        self.strategy.setup(self.space, problem, rng)
         self.trainer.setup(self.space, self.problem, self._trainer_context)
         if n:
             self.strategy.observe([trial.without_arrays() for trial in self.previous])
@@ -148,9 +158,13 @@ class Search:
             return self._cohort_size
         # The trials are sorted by rung. Don't start one that would be truncated.
         mean = float(np.mean(times[: self._cohort_size // 2 or 1]))
-        n_workers = count_useful_workers(self._trainer_context, self._cohort_size)
-        seconds = (deadline - time.monotonic()) * n_workers
-        return int(np.clip(seconds / mean, 0, self._cohort_size))
+        seconds_left = deadline - time.monotonic()
+        context = replace(self._trainer_context, deadline=deadline)
+        n_workers = count_workers_in_time(context, self._cohort_size)
+        # Constraints are evaluated in this process, before the trainings.
+        constraint = float(np.mean(self._constraint_seconds or [0.0]))
+        n = seconds_left / (mean / n_workers + constraint)
+        return int(np.clip(n, 0, self._cohort_size))
 
     def _end_of_search(self, history: History) -> float | None:
         """Return the deadline, less the time for re-evaluating the top k."""
@@ -162,6 +176,14 @@ class Search:
     def _propose(self, history: History, size: int) -> list[Proposal]:
         """Return new proposals with numbers and seeds; none if there are no more."""
         n = int(min(size, self._n_left(history)))
+        self._end = self._end_of_search(history)
+        try:
+            return self._propose_new(history, n)
+        except OutOfTimeError:
+            return []
+
+    def _propose_new(self, history: History, n: int) -> list[Proposal]:
+        """Return up to `n` new proposals, those of the initial design first."""
         while self._queue:
             batch = self._queue.pop(0)
             is_timed = self.deadline(history) is not None
@@ -173,18 +195,41 @@ class Search:
         for _ in range(MAX_REPEATS):
             batch = self.strategy.propose(n)
             new = self._numbered(batch, history, n)
-            if new or not batch:
+            if new or not batch or self._is_late():
                 return new
         return []
 
+    def _is_late(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
+
+    def _feasible(self, architecture: Architecture) -> bool:
+        """Return True if an architecture keeps the constraints.
+
+        Raises
+        ------
+        OutOfTimeError
+            After the end of the search: constraints may be slow.
+        """
+        if self._is_late():
+            raise OutOfTimeError
+        started = time.monotonic()
+        is_feasible = self.problem.feasible(architecture)
+        latest = self._constraint_seconds[1 - N_TIMED :]
+        self._constraint_seconds = [*latest, time.monotonic() - started]
+        return is_feasible
+
     def _end_of_proposals(self) -> StopReason:
-        feasible, rng = self.problem.feasible, np.random.default_rng(self.problem.seed)
-        rest = UnseenSampler(self.space, feasible, rng)
+        if self._is_late():
+            return self._recorder.end(StopReason.MAX_TIME)
+        rng = np.random.default_rng(self.problem.seed)
+        rest = UnseenSampler(self.space, self._feasible, rng)
         rest.mark_keys(self._seen)
-        is_over = rest.is_over()
-        return self._recorder.end(
-            StopReason.SPACE_EXHAUSTED if is_over else StopReason.STRATEGY_DONE
-        )
+        try:
+            is_over = rest.is_over()
+            reason = StopReason.SPACE_EXHAUSTED if is_over else StopReason.STRATEGY_DONE
+        except OutOfTimeError:
+            reason = StopReason.MAX_TIME
+        return self._recorder.end(reason)
 
     def _is_new(self, proposal: Proposal) -> bool:
         return proposal.architecture.key not in self._seen
@@ -199,7 +244,7 @@ class Search:
             architecture = proposal.architecture
             if len(new) == n or not self._is_new(proposal):
                 continue
-            if self.problem.feasible(architecture):
+            if self._feasible(architecture):
                 self._seen.add(architecture.key)
                 number = first + len(new)
                 seed = trial_seed(self.problem.seed, number)
@@ -216,7 +261,8 @@ class Search:
         self._seen |= {proposal.architecture.key for proposal in proposals}
         self._trainer_context.deadline = (deadline or self._end_of_search)(history)
         trials = self._recorder.trials(partial(self._train, proposals, history))
-        self.strategy.observe([trial.without_arrays() for trial in trials])
+        with suppress(OutOfTimeError):  # the strategy is not asked again
+            self.strategy.observe([trial.without_arrays() for trial in trials])
         # Trials that never started are not recorded.
         extended = history.extended(trial for trial in trials if trial.has_started)
         history = extended.without_predictions(N_WITH_NETWORKS)

@@ -127,11 +127,15 @@ def advance(
     """
     if context.seconds_left <= 0:
         return [group.finish_rung(Fault(Cause.OUT_OF_TIME))]
+    started = time.monotonic()
     needed, free = _memory(group, space, problem, context)
+    seconds = time.monotonic() - started
+    if context.seconds_left <= seconds:  # what is slow to build is built once more
+        fault = Fault(Cause.OUT_OF_TIME)
+        return [group.finish_rung(fault, seconds)]
     is_short, is_single = needed > free, len(group.trials) == 1
     if is_short and is_single:
         return [group.finish_rung(too_large(needed, free))]
-    started = time.monotonic()
 
     def in_full() -> list[NetworkGroup]:
         return [_train_copy(problem, context, train, group, space, rung)]
@@ -186,7 +190,14 @@ def _memory(
     if n == 1 and (group.step or group.n_micro_batches > 1):
         return 0.0, math.inf
     architecture, is_batched = group.architectures[0], group.is_stacked
-    needed = bytes_needed(space, architecture, problem, n, is_batched=is_batched)
+    needed = bytes_needed(
+        space,
+        architecture,
+        problem,
+        n,
+        is_batched=is_batched,
+        deadline=context.deadline,
+    )
     free = bytes_free(context.device)
     n_workers = count_useful_workers(context, n_tasks=context.n_jobs) if n > 1 else 1
     return needed, free / n_workers

@@ -68,8 +68,9 @@ class TrialState:
         The best snapshot so far.
     rung_scores : tuple of float, default=()
         The best score up to each rung that was reached, NaN if there was none.
-    seconds, score_seconds : float, default=0.0
-        Seconds so far, and those of them for scores, on all folds together.
+    seconds, score_seconds, build_seconds : float, default=0.0
+        Seconds so far, those of them for scores, and those to build networks the last
+        time, on all folds together.
     fault : Fault or None, default=None
         Why the training ended early.
     score_reason : str, default=""
@@ -86,6 +87,7 @@ class TrialState:
     rung_scores: tuple[float, ...] = ()
     seconds: float = 0.0
     score_seconds: float = 0.0
+    build_seconds: float = 0.0
     fault: Fault | None = None
     score_reason: str = ""
     last_scores: tuple[float, ...] = ()
@@ -109,8 +111,14 @@ class TrialState:
         n_params: int,
         networks: Callable[[], tuple[State, ...]],
     ) -> None:
-        """Replace the best snapshot, unless the new one has a lower value."""
+        """Replace the best snapshot, unless the new one has a lower value.
+
+        A trial without scores of all folds in time ends with its earlier snapshots.
+        """
         mean, value = scores.means[index], scores.value(index)
+        if scores.late[index]:
+            self.fault = Fault(Cause.OUT_OF_TIME)
+            return
         if scores.finite[index]:
             self.score_reason = mean.reason.rstrip(".") or self.score_reason
         self.last_scores = tuple(scores.by_fold[index].tolist())
@@ -142,6 +150,7 @@ class TrialState:
             "fold_seconds": (self.seconds / n_folds,) * n_folds,
             "score_seconds": (self.score_seconds / n_folds,) * n_folds,
             "seconds": self.seconds,
+            "build_seconds": self.build_seconds,
         }
         best = self.best
         if best is None or not np.isfinite(self.rung_scores).any():

@@ -147,17 +147,17 @@ class TrainingLoop:
         started = time.monotonic()
         self.net.eval()
         self._set_precision(None)
-        scores = score_networks(self.problem, self._evaluate())
+        scores = score_networks(self.problem, self._evaluate(), self.context.deadline)
         share = self.group.step / self.schedule.n_steps
         n_networks = len(self.group.trials) * self.n_folds
         n_params = sum(p.numel() for p in self.net.parameters()) // n_networks
         for index, trial in enumerate(self.group.trials):
-            if scores.finite[index]:
-                trial.update_best(
-                    scores, index, share, n_params, partial(self._networks, index)
-                )
-            else:
+            if not scores.finite[index]:
                 trial.fault = Fault(Cause.DIVERGED)
+                continue
+            trial.update_best(
+                scores, index, share, n_params, partial(self._networks, index)
+            )
         self.net.train()
         seconds = (time.monotonic() - started) / len(self.group.trials)
         for trial in self.group.trials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,7 @@ def bytes_needed(
     n_trials: int = 1,
     *,
     is_batched: bool = False,
+    deadline: float | None = None,
 ) -> float:
     """Estimate the bytes of a training at its peak, without the problem itself.
 
@@ -52,9 +54,21 @@ def bytes_needed(
         Architectures of the same shape that are trained side by side.
     is_batched : bool, default=False
         True if the networks of all folds are trained side by side, too.
+    deadline : float or None, default=None
+        Time on the monotonic clock after which no further network is built, nor if one
+        would be late.
     """
+    started = time.monotonic()
+    n_params = 0
     try:
-        return _bytes_needed(space, architecture, problem, n_trials, is_batched)
+        for fold in problem.folds:
+            n_params = max(n_params, space.n_params(architecture, fold.task))
+            now = time.monotonic()
+            if deadline is not None and now + (now - started) >= deadline:
+                return 0.0
+        return _bytes_needed(
+            space, architecture, problem, n_trials, is_batched, n_params
+        )
     except Exception:  # of a user's space: it fails again when it is trained
         return 0.0
 
@@ -65,11 +79,11 @@ def _bytes_needed(
     problem: Problem,
     n_trials: int,
     is_batched: bool,
+    n_params: int,
 ) -> float:
     n_networks = n_trials * len(problem.folds)
     at_once = n_networks if is_batched else 1
     tasks = [fold.task for fold in problem.folds]
-    n_params = max(space.n_params(architecture, task) for task in tasks)
     cost = _cost(space, architecture, problem, n_params, is_batched)
     n_trained, n_evaluated = _count_rows(architecture, problem, is_batched)
     training = (BACKWARD * cost.saved + LAYER * cost.largest) * n_trained + cost.fixed

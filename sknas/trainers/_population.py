@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sknas._budget import GROUP_SECONDS
 from sknas._history import Architecture, Proposal, Trial
 from sknas._problem import Problem, RunContext, TaskSpec
 from sknas._training.optimizer import find_recipe
@@ -31,7 +32,6 @@ else:  # for typing.get_type_hints, without skorch
 MAX_NETWORKS = 40  # networks of a group
 MAX_CELLS = 5 * 2**16  # networks x rows of a batch x hidden width
 DEVICE_FACTOR = {"cpu": 1, "cuda": 64}  # on both
-STEP_SECONDS = 1.5e-3  # overhead of a step on a slow core
 FLOPS = 2.5e10  # operations per second of a slow core
 
 
@@ -153,7 +153,7 @@ class PopulationTrainer(Trainer):
         n_networks = len(group.trials) * len(self.problem_.folds)
         n_copies, _ = self.space_.batch_load(architecture)
         rows = n_copies * architecture.get("batch_size", 256)
-        return n_steps * (STEP_SECONDS + 6 * rows * n_params * n_networks / FLOPS)
+        return n_steps * (GROUP_SECONDS + 6 * rows * n_params * n_networks / FLOPS)
 
     def _regroup(self, groups: list[NetworkGroup]) -> list[NetworkGroup]:
         """Join small groups that can be one batched network."""

@@ -58,6 +58,8 @@ class Schedule:
         cycles = n_cycles(length.planned)
         rungs = tuple(distinct_cycle_ends(length.n_steps, cycles))
         late = {round(share * length.n_steps) for share in LATE_SNAPSHOTS}
+        if not problem.scores_rungs:
+            rungs, late = rungs[-1:], set()
         snapshots = tuple(sorted({*rungs, *(step for step in late if step)}))
         return cls(
             n_steps=length.n_steps,

@@ -137,18 +137,25 @@ def train_alone(
         trained.append(train_network(training, fold.train, fold.valid.x, start))
         if trained[-1].is_truncated:
             return
-    for snapshots in zip(*(network.snapshots for network in trained), strict=True):
-        _score(trial, snapshots, trained[0].n_params, problem)
+    trial.build_seconds = sum(network.build_seconds for network in trained)
+    by_step = list(zip(*(network.snapshots for network in trained), strict=True))
+    for snapshots in by_step if problem.scores_rungs else by_step[-1:]:
+        _score(trial, snapshots, trained[0].n_params, problem, context)
     group.step = group.schedule.rungs[rung]
     group.networks = tuple(network.state for network in trained)
 
 
 def _score(
-    trial: TrialState, snapshots: Sequence[Snapshot], n_params: int, problem: Problem
+    trial: TrialState,
+    snapshots: Sequence[Snapshot],
+    n_params: int,
+    problem: Problem,
+    context: RunContext,
 ) -> None:
     """Score the snapshots of all folds at one point of the schedule."""
     started = time.monotonic()
-    scores = score_networks(problem, [snapshot.output[None] for snapshot in snapshots])
+    outputs = [snapshot.output[None] for snapshot in snapshots]
+    scores = score_networks(problem, outputs, context.deadline)
     states = tuple(snapshot.state for snapshot in snapshots)
     trial.update_best(scores, 0, snapshots[0].share, n_params, lambda: states)
     trial.score_seconds += time.monotonic() - started

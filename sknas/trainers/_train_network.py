@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,8 @@ class TrainedNetwork:
         Trained parameters.
     state : NetworkState
         Where a longer training can start from.
+    build_seconds : float, default=0.0
+        Seconds to build the network.
     """
 
     net: TensorNet
@@ -128,6 +131,7 @@ class TrainedNetwork:
     is_truncated: bool
     n_params: int
     state: NetworkState
+    build_seconds: float = 0.0
 
 
 def train_network(
@@ -197,7 +201,9 @@ def _train(
     validation = ValidationSnapshots(watched, due, length.n_steps)
     final_share = training.stop if training.is_final else None
     schedule = LRSchedule(length, last, training.deadline, final_share)
+    started = time.monotonic()
     net = _make_net(training, x, [validation, schedule], start)
+    build_seconds = time.monotonic() - started
     weight = (weight / weight.mean()).to(torch.float32)
     batch_size = training.architecture.get("batch_size", 256)
     n_batches = count_batches(len(train), total, batch_size)
@@ -213,7 +219,9 @@ def _train(
     )
     is_truncated, n_params = net.step < last, _count(net.module_)
     prepare_inference(net)
-    return TrainedNetwork(net, validation.snapshots, is_truncated, n_params, state)
+    return TrainedNetwork(
+        net, validation.snapshots, is_truncated, n_params, state, build_seconds
+    )
 
 
 def _length(training: Training, total: float) -> Length:

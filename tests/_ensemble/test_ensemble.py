@@ -78,8 +78,9 @@ def bagged(request):
         1.3 if is_sure else 1.0,
     )
     trainer = PopulationTrainer()
-    trainer.setup(space, problem, RunContext())
-    return build_from_folds(chosen, trainer, problem, "cpu"), chosen, problem, table
+    context = RunContext()
+    trainer.setup(space, problem, context)
+    return build_from_folds(chosen, trainer, problem, context), chosen, problem, table
 
 
 # ---------------------------------------------------------------------------- predict
@@ -214,7 +215,7 @@ def test_greedy_selection_is_never_worse_than_the_best_trial(seed, size):
     shares = rng.dirichlet((0.5, 0.5), (n_trials, 120))
     counts = _draw_greedily(shares, rows, PROBLEM, size, np.inf)
     assert counts[0] >= 1 and 1 <= np.count_nonzero(counts) <= size
-    value = _value(shares, rows, PROBLEM)
+    value = _value(shares, rows, PROBLEM, np.inf)
     mean = np.tensordot(counts / counts.sum(), shares, axes=1)
     of_mean, of_best = value(np.stack([mean, shares[0]]))
     assert of_mean >= of_best - 1e-12

@@ -14,5 +14,8 @@ def problem_of(model, X, y, sample_weight=None, groups=None):
     """Return the components of an estimator for its training data, and the problem."""
     parts, data = prepare_fit(model, X, y, sample_weight, groups)
     budget = model._plan_budget(parts, data, None)
-    problem = model._make_problem(parts, data, budget, draw_seed(model.random_state))
+    scorer = model._make_scorer(parts, data)
+    problem = model._make_problem(
+        parts, data, scorer, budget, draw_seed(model.random_state)
+    )
     return parts.for_task(problem.task), problem
