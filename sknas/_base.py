@@ -470,7 +470,7 @@ class BaseNAS(BaseEstimator, ABC):
             rows = slice(start, start + n_rows)
             part = X.iloc[rows] if isinstance(X, pd.DataFrame) else X[rows]
             raw = self._reader.read(part)
-            n_unseen.append(raw.n_unseen)
+            n_unseen.append(self._reader.count_unseen(raw))
             parts.append(self.ensemble_.predict(raw))
         self._reader.warn_unseen(np.sum(n_unseen, axis=0), len(X))
         return np.concatenate(parts)

@@ -70,9 +70,7 @@ class NumberColumn(Column):
         dtype = values.dtype
         if isinstance(values, np.ndarray) and dtype.kind in "fiub":
             return values if dtype.itemsize <= 8 else _as_doubles(values)
-        is_single = str(dtype).lower() in SINGLE_PRECISION
-        float_type = np.float32 if is_single else np.float64
-        series = pd.Series(values)
+        series, float_type = pd.Series(values), _float_type(values)
         try:
             if series.dtype.kind in "OUT" and series.isin(FLAGS).any():
                 series = series.map(lambda cell: FLAGS.get(cell, cell)).astype(object)
@@ -84,6 +82,17 @@ class NumberColumn(Column):
                 "else in fit and in predict, or be named in 'categorical_features': "
                 f"{shorten(str(error), MAX_ERROR_CHARS)}."
             ) from error
+
+
+class MissingColumn(Column):
+    """A column without a value in `fit`: whatever it holds later says nothing."""
+
+    def fit(self, values: Values) -> MissingColumn:
+        self.dtype_ = _float_type(values)
+        return self
+
+    def read(self, values: Values) -> np.ndarray:
+        return np.full(len(values), np.nan, dtype=self.dtype_)
 
 
 class CategoryColumn(Column):
@@ -108,6 +117,11 @@ class CategoryColumn(Column):
             raise ValueError(
                 f"Column {self.name!r} of X {error}: give values of the same kind."
             ) from error
+
+
+def _float_type(values: Values) -> type:
+    is_single = str(values.dtype).lower() in SINGLE_PRECISION
+    return np.float32 if is_single else np.float64
 
 
 def _as_doubles(values: np.ndarray) -> np.ndarray:
@@ -144,6 +158,8 @@ def reject_unreadable(values: Values, name: str) -> None:
             f"Complex data not supported: column {name!r} of X is complex, give the "
             "real and the imaginary part as two columns."
         )
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        values = values.dtype.categories
     if not _is_object(values):
         return
     cells = np.asarray(values, dtype=object)
@@ -153,7 +169,7 @@ def reject_unreadable(values: Values, name: str) -> None:
             raise ValueError(
                 f"Column {name!r} of X holds {type_.__name__} objects such as "
                 f"{short_repr(cell)}, a cell must hold one value: give each of their "
-                "values in a column of its own, for example by "
+                "values in a column of its own, for example with pandas by "
                 f"pd.DataFrame(X[{name!r}].tolist())."
             )
 

@@ -38,8 +38,7 @@ def plain_series(y: Any) -> Any:
     if hasattr(y, "to_pylist") and hasattr(y, "type"):  # an array of Arrow
         y = pd.Series(pd.array(y, dtype=pd.ArrowDtype(y.type)))
     if isinstance(y, pd.Series):
-        column = _plain_column(y)
-        return y if column is None else column
+        return _plain_column(y)
     is_polars = hasattr(y, "to_list") and hasattr(y, "null_count")
     return _from_polars(y) if is_polars else y
 
@@ -51,22 +50,28 @@ def _plain_columns(X: pd.DataFrame) -> pd.DataFrame:
             f"Columns of X must have different names, {short_repr(duplicate)} occurs "
             "more than once: rename them."
         )
-    changed = {i: _plain_column(X.iloc[:, i]) for i in range(X.shape[1])}
-    changed = {i: column for i, column in changed.items() if column is not None}
+    changed = [i for i, dtype in enumerate(X.dtypes) if not _is_plain(dtype)]
     if changed:
         X = X.copy(deep=False)
-        for index, column in changed.items():
-            X.isetitem(index, column)
+    for index in changed:
+        X.isetitem(index, _plain_column(X.iloc[:, index]))
     return X
 
 
-def _plain_column(column: pd.Series) -> pd.Series | None:
-    """Return a column as one that pandas can read, None if it is one."""
+def _is_plain(dtype: Any) -> bool:
+    """Return True for dtypes that pandas reads without Arrow, or as quickly."""
+    if isinstance(dtype, pd.ArrowDtype):
+        return dtype.kind in ARROW_KINDS
+    return not isinstance(dtype, pd.SparseDtype)
+
+
+def _plain_column(column: pd.Series) -> pd.Series:
+    """Return a column as one that pandas can read."""
     dtype = column.dtype
+    if _is_plain(dtype):
+        return column
     if isinstance(dtype, pd.SparseDtype):
         return column.sparse.to_dense()
-    if not isinstance(dtype, pd.ArrowDtype) or dtype.kind in ARROW_KINDS:
-        return None
     cells = pd.Series(
         column.array.__arrow_array__().to_pylist(), column.index, dtype=object
     )

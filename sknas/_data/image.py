@@ -148,7 +148,11 @@ class ImageReader(Reader):
         # torch rejects negative strides, which an axis of length 1 may still have.
         return RawImages(pixels if min(pixels.strides) >= 0 else pixels.copy())
 
-    def warn_unseen(self, n_unseen: np.ndarray, n_rows: int) -> None:
+    def count_unseen(self, rows: Any) -> np.ndarray:
+        """Return no counts: images have no categories."""
+        return np.zeros((2, 0))
+
+    def warn_unseen(self, counts: np.ndarray, n_rows: int) -> None:
         """Do nothing: images have no categories."""
 
     def prune_vocabulary(self, encoders: Sequence[Any]) -> None:

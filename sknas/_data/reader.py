@@ -29,11 +29,6 @@ class RawRows(ABC):
     def keys(self) -> list[np.ndarray]:
         """Arrays over the rows, equal for two rows exactly if the rows are equal."""
 
-    @property
-    def n_unseen(self) -> np.ndarray:
-        """Number (G,) of values that `fit` did not see, by categorical column."""
-        return np.zeros(0, dtype=np.int64)
-
     @abstractmethod
     def encoder(self, weight: np.ndarray) -> Encoder:
         """Return an encoder fitted on these rows, each counting `weight` times."""
@@ -79,13 +74,20 @@ class Reader(ABC):
         """Read rows with the learnt layout."""
 
     @abstractmethod
-    def warn_unseen(self, n_unseen: np.ndarray, n_rows: int) -> None:
+    def count_unseen(self, rows: Any) -> np.ndarray:
+        """Return counts (2, G) of values that `fit` did not see, and of all values.
+
+        There is a column for each column of categories.
+        """
+
+    @abstractmethod
+    def warn_unseen(self, counts: np.ndarray, n_rows: int) -> None:
         """Warn, once, if most values of a column were not seen in `fit`.
 
         Parameters
         ----------
-        n_unseen : ndarray of shape (G,)
-            The sum of `RawRows.n_unseen` over all rows.
+        counts : ndarray of shape (2, G)
+            The sum of `count_unseen` over all rows.
         n_rows : int
             The number of rows.
         """

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from sknas._data.reader import Encoder, RawRows
-from sknas._data.vocabulary import UNSEEN
 from sknas._problem import TaskSpec
 
 N_EDGES = 49  # quantiles of a numeric column; they bound 48 bins, divisible by 8 and 16
@@ -52,10 +51,6 @@ class RawTable(RawRows):
     @property
     def keys(self) -> list[np.ndarray]:
         return [self.numeric + 0.0, self.codes]  # + 0.0 turns -0.0 into 0.0
-
-    @property
-    def n_unseen(self) -> np.ndarray:
-        return np.count_nonzero(self.codes == UNSEEN, axis=0)
 
     def encoder(self, weight: np.ndarray) -> TableEncoder:
         return TableEncoder().fit(self, weight)

@@ -13,6 +13,8 @@ from sklearn.utils.validation import validate_data
 
 from sknas._data.columns import (
     CategoryColumn,
+    Column,
+    MissingColumn,
     NumberColumn,
     is_categorical,
     reject_infinity,
@@ -21,6 +23,7 @@ from sknas._data.dates import DateColumn
 from sknas._data.reader import Reader, dense_rows
 from sknas._data.table_encoder import RawTable, TableEncoder
 from sknas._data.time_values import kind_of_dates
+from sknas._data.vocabulary import UNSEEN
 from sknas._validation import reject, short_repr, warn_user
 from sknas.exceptions import UnseenValuesWarning
 
@@ -44,7 +47,7 @@ class TableReader(Reader):
     ----------
     names_ : list of str
         Names of the columns.
-    numbers_ : dict of int to NumberColumn or DateColumn
+    numbers_ : dict of int to Column
         The columns read as numbers, of which a date has several, by index.
     categories_ : dict of int to CategoryColumn
         The columns read as categories, by index.
@@ -95,13 +98,15 @@ class TableReader(Reader):
         """Learn which columns are categories, and their vocabularies."""
         self.names_ = _column_names(X)
         categorical = set(self._find_categorical(X))
-        self.numbers_: dict[int, NumberColumn | DateColumn] = {}
+        self.numbers_: dict[int, Column] = {}
         self.categories_: dict[int, CategoryColumn] = {}
         for index, name in enumerate(self.names_):
             values = _column(X, index)
             with _naming_column(name):
                 if index in categorical:
                     self.categories_[index] = CategoryColumn(name).fit(values)
+                elif pd.isna(values).all():
+                    self.numbers_[index] = MissingColumn(name).fit(values)
                 elif kind_of_dates(values) is not None:
                     self.numbers_[index] = DateColumn(name).fit(values)
                 else:
@@ -145,8 +150,14 @@ class TableReader(Reader):
         parts = [np.empty((len(X), 0), dtype=dtype), *parts]  # there may be none
         return np.concatenate(parts, axis=1, dtype=dtype, casting="unsafe")
 
-    def warn_unseen(self, n_unseen: np.ndarray, n_rows: int) -> None:
-        is_unknown = 2 * n_unseen > n_rows
+    def count_unseen(self, rows: RawTable) -> np.ndarray:
+        sizes = [len(column.vocabulary_) for column in self.categories_.values()]
+        is_known = rows.codes != np.array(sizes, dtype=np.int64)  # not missing
+        return np.stack([(rows.codes == UNSEEN).sum(axis=0), is_known.sum(axis=0)])
+
+    def warn_unseen(self, counts: np.ndarray, n_rows: int) -> None:
+        n_unseen, n_values = counts
+        is_unknown = 2 * n_unseen > n_values
         if self.has_warned_ or n_rows < MIN_ROWS or not is_unknown.any():
             return
         columns = list(self.categories_.values())

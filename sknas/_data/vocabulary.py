@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Integral, Number
@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 
 from sknas._data.time_values import date_text, is_date
+from sknas._validation import as_float
 
 UNSEEN = -1  # code of a value that was not in the training rows
 PRUNED = -2  # code of a value that was, but too rarely to count
+
+NUMBER_STARTS = {*"-0123456789TFi"}  # of numbers, flags and infinity as text
 
 Key = int | float | str  # a category: numbers and flags as numbers, others as text
 
@@ -23,14 +26,17 @@ class Vocabulary:
     """The categories that a column has in the training rows.
 
     Numbers and flags are the same category if they are equal, such as 1, 1.0 and True;
-    texts are if all characters are equal. A text and a number are the same category if
-    the text is what `str` makes of the number or of a flag: "1", "1.0" and "True" are
-    1, "01" is not. Texts among each other stay different, such as "1" and "1.0".
+    if no category is equal, then in single precision. Texts are the same if all
+    characters are. A text and a number are the same if the text is what `str` makes of
+    the number or of a flag: "1", "1.0" and "True" are 1, "01" is not. Among texts, "1"
+    and "1.0" are two categories, unless the column also holds the number.
 
     Attributes
     ----------
     codes_ : dict of (int, float or str) to int
         Code of each category, in the order of their texts.
+    is_half_ : bool
+        True if numbers have half precision.
     has_numbers_ : bool
         True if some category is a number, a flag or the text of one.
     has_words_ : bool
@@ -44,10 +50,12 @@ class Vocabulary:
         values, _ = _factorize(column)
         keys = {_key(value) for value in values}
         numbers = {key for key in keys if not isinstance(key, str)}
-        # A text that is a number of the same column is the same category.
-        words = {key for key in keys - numbers if read_number(str(key)) not in numbers}
+        words = {key for key in keys if isinstance(key, str)}
+        if numbers:  # the text of a number is the same category
+            words = {word for word in words if read_number(word) not in numbers}
         self.codes_ = {key: i for i, key in enumerate(sorted(words | numbers, key=str))}
-        self.has_numbers_ = not keys or any(_is_number(key) for key in keys)
+        self.has_numbers_ = not keys or any(map(_is_number, keys))
+        self.is_half_ = _is_half(column)
         is_flag = [isinstance(value, bool | np.bool_) for value in values]
         self.has_words_ = not keys or not all(is_flag)
         self.has_dates_ = not keys or any(map(is_date, values))
@@ -63,22 +71,19 @@ class Vocabulary:
         Raises
         ------
         ValueError
-            If the column holds text where `fit` saw flags alone, numbers where it saw
-            text alone that is no number, or dates where it saw none: no value can be
-            recognised then.
+            If a value is a text where `fit` saw flags alone, a number where it saw
+            text alone that is no number, or if all are dates and `fit` saw none.
         """
         values, indices = _factorize(column)
         if values and not self.has_dates_ and all(map(is_date, values)):
             raise ValueError(f"holds dates such as {values[0]}, but none in fit")
         keys = [_key(value) for value in values]
         self._check_kind(keys)
-        codes = np.array([*map(self._find, keys), len(self)], dtype=np.int64)
-        unknown = np.flatnonzero(codes == UNSEEN)
-        if len(unknown):
-            left = [keys[i] for i in unknown]
-            pruned = np.where(self._is_pruned(left), PRUNED, UNSEEN)
-            rounded = self._find_rounded(left)
-            codes[unknown] = np.where(rounded == UNSEEN, pruned, rounded)
+        codes = np.array([self.codes_.get(k, UNSEEN) for k in keys] + [len(self)])
+        others = np.flatnonzero(codes == UNSEEN)
+        if len(others):
+            forms = [_forms(values[i], keys[i]) for i in others]
+            codes[others] = self._find_others(forms, self.is_half_ or _is_half(column))
         return codes[indices]  # the index of a missing value is -1
 
     def prune(self, is_kept: np.ndarray) -> None:
@@ -96,45 +101,53 @@ class Vocabulary:
         self._pruned = np.sort(_hashes(dropped)) if len(kept) else None
         self.codes_ = {key: code for code, key in enumerate(kept)}
 
-    def _find(self, key: Key) -> int:
-        found = (self.codes_[form] for form in _forms(key) if form in self.codes_)
-        return next(found, UNSEEN)
-
-    def _find_rounded(self, keys: Sequence[Key]) -> np.ndarray:
-        """Return the codes (len(keys),) of numbers rounded to a shorter dtype.
-
-        In single precision 0.1 is 0.10000000149: its text is the same, not its value.
-        Either side may have been rounded.
-        """
-        numbers = [read_number(key) if isinstance(key, str) else key for key in keys]
-        codes = np.full(len(keys), UNSEEN)
-        for dtype in (np.float32, np.float16):
-            widened = {_widened(key, dtype): code for key, code in self.codes_.items()}
-            for i, number in enumerate(numbers):
-                if isinstance(number, float) and codes[i] == UNSEEN:
-                    codes[i] = widened.get(number, self._find(_widened(number, dtype)))
+    def _find_others(self, forms: Sequence[list[Key]], is_half: bool) -> np.ndarray:
+        """Return codes of values that may be a category in one of several forms."""
+        codes = np.where(self._is_pruned(forms), PRUNED, UNSEEN)
+        dtypes = (np.float32, np.float16) if is_half else (np.float32,)
+        rounded = [(dtype, self._rounded(dtype)) for dtype in dtypes]
+        for i, keys in enumerate(forms):
+            found = [self.codes_[key] for key in keys if key in self.codes_]
+            for dtype, known in rounded:
+                floats = [key for key in keys if isinstance(key, float)]
+                found += [known[r] for r in _round(floats, dtype) if r in known]
+            codes[i] = next(iter(found), codes[i])
         return codes
 
-    def _is_pruned(self, keys: Sequence[Key]) -> np.ndarray:
-        """Return a mask (len(keys),) of the keys that were pruned."""
+    def _rounded(self, dtype: type) -> dict[float, int]:
+        """Return the codes of rounded numbers, without numbers that become equal.
+
+        A value may have been rounded on its way: 0.1 is 0.10000000149 in single
+        precision.
+        """
+        numbers = [read_number(k) if isinstance(k, str) else k for k in self.codes_]
+        codes = [code for code, number in enumerate(numbers) if number is not None]
+        rounded = _round([numbers[code] for code in codes], dtype)
+        n_times = Counter(rounded)
+        pairs = zip(rounded, codes, strict=True)
+        return {number: code for number, code in pairs if n_times[number] == 1}
+
+    def _is_pruned(self, forms: Sequence[list[Key]]) -> np.ndarray:
+        """Return a mask (len(forms),) of the values that were pruned."""
         if self._pruned is None:
-            return np.ones(len(keys), dtype=bool)
+            return np.ones(len(forms), dtype=bool)
         if not len(self._pruned):
-            return np.zeros(len(keys), dtype=bool)
-        forms = [_forms(key) for key in keys]
-        indices = np.repeat(np.arange(len(keys)), [len(f) for f in forms])
-        known = np.isin(_hashes([form for f in forms for form in f]), self._pruned)
-        is_pruned: np.ndarray = np.zeros(len(keys), dtype=bool)
-        is_pruned[indices[known]] = True
-        return is_pruned
+            return np.zeros(len(forms), dtype=bool)
+        indices = np.repeat(np.arange(len(forms)), [len(keys) for keys in forms])
+        hashes = _hashes([key for keys in forms for key in keys])
+        known = indices[np.isin(hashes, self._pruned)]
+        return np.isin(np.arange(len(forms)), known)
 
     def _check_kind(self, keys: Sequence[Key]) -> None:
-        """Refuse values of which none can be a category, whatever it is."""
-        if not self.has_words_ and keys and not any(_is_number(key) for key in keys):
-            raise ValueError(f"holds text such as {keys[0]!r}, but flags in fit")
-        is_text = any(isinstance(key, str) for key in keys)
-        if not self.has_numbers_ and keys and not is_text:
-            raise ValueError(f"holds numbers such as {keys[0]!r}, but text in fit")
+        """Refuse values that can't be a category, whatever it is."""
+        if not self.has_words_:
+            for key in keys:
+                if not _is_number(key):
+                    raise ValueError(f"holds text such as {key!r}, but flags in fit")
+        if not self.has_numbers_:
+            for key in keys:
+                if not isinstance(key, str):
+                    raise ValueError(f"holds numbers such as {key}, but text in fit")
 
 
 def read_number(text: str) -> int | float | None:
@@ -142,6 +155,8 @@ def read_number(text: str) -> int | float | None:
 
     A flag is returned as a number, and a whole number as an integer.
     """
+    if text[:1] not in NUMBER_STARTS:  # most words are quickly known for words
+        return None
     if text in ("True", "False"):
         return int(text == "True")
     for type_ in (int, float):
@@ -160,6 +175,8 @@ def _is_number(key: Key) -> bool:
 
 
 def _key(value: Any) -> Key:
+    if isinstance(value, str):
+        return str.__str__(value)  # an enumeration of strings prints its name
     if is_date(value):
         return date_text(value)
     if isinstance(value, bool | np.bool_ | Integral):
@@ -179,27 +196,27 @@ def _plain(number: int | float) -> int | float:
     return int(number) if is_whole else number
 
 
-def _forms(key: Key) -> list[Key]:
+def _forms(value: Any, key: Key) -> list[Key]:
     """Return the categories that a value may be, the likeliest first."""
     if isinstance(key, str):
         number = read_number(key)
         return [key] if number is None else [key, number]
-    texts = [str(key)]
+    forms = [key, str(value), str(key)]
     if isinstance(key, int):
         if abs(key) < 2**53:  # larger ones may not be exact as floats
-            texts.append(str(float(key)))
+            forms.append(str(float(key)))
         if key in (0, 1):
-            texts.append(str(bool(key)))
-    return [key, *texts]
+            forms.append(str(bool(key)))
+    return forms
 
 
-def _widened(key: Key, dtype: type) -> float:
-    """Return the double with the text of a rounded number, NaN for all others."""
-    if not isinstance(key, float) or not np.isfinite(key):
-        return math.nan
+def _is_half(column: pd.Series | np.ndarray) -> bool:
+    return str(column.dtype) in ("float16", "halffloat[pyarrow]")
+
+
+def _round(numbers: Sequence[Any], dtype: type) -> list[float]:
     with np.errstate(over="ignore"):
-        rounded = dtype(key)
-    return float(str(rounded)) if float(rounded) == key else math.nan
+        return np.array([*map(as_float, numbers)]).astype(dtype).tolist()
 
 
 def _hashes(keys: Sequence[Key]) -> np.ndarray:

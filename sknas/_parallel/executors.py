@@ -20,6 +20,7 @@ import numpy as np
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
+from sknas._history import Cause, Fault
 from sknas._parallel.payload import Payload, Task, execute, make_task, pack, read_result
 from sknas._parallel.worker import ParentProcess, remove, worker_folder
 from sknas._problem import Problem, RunContext
@@ -76,7 +77,7 @@ class Executor(ABC):
         """Yield the index and result of each task as soon as it is ready.
 
         Tasks start in their order. If a cluster retried a task by itself and gave up,
-        the result is a `WorkerDiedError`: another task may have killed the workers.
+        the result is a `Fault`, though another task may have killed the workers.
 
         Raises
         ------
@@ -244,7 +245,7 @@ class DaskExecutor(Executor):
             return read_result(future.result())
         except self.distributed.KilledWorker:
             _payloads.pop(problem.folds[0], None)  # it may be lost with the workers
-            return WorkerDiedError()
+            return Fault(Cause.WORKER_LOST)
         except CancelledError:  # the result or its payload was lost with a worker
             _payloads.pop(problem.folds[0], None)  # the next task sends it again
             raise WorkerDiedError from None
@@ -298,4 +299,4 @@ class RayExecutor(Executor):
         try:
             return read_result(self.ray.get(reference))
         except self.deaths:
-            return WorkerDiedError()
+            return Fault(Cause.WORKER_LOST)

@@ -179,7 +179,7 @@ def _run_with_retries(
         try:
             for index, result in executor.results(function, problem, context, tasks):
                 n_open -= 1
-                if isinstance(result, WorkerDiedError):
+                if _is_lost(result):
                     lost.append(index)
                     continue
                 del left[index]
@@ -198,6 +198,10 @@ def _run_with_retries(
     while next_index in ready:
         yield ready.pop(next_index)
         next_index += 1
+
+
+def _is_lost(result: Any) -> bool:
+    return isinstance(result, Fault) and result.cause is Cause.WORKER_LOST
 
 
 def _give_up(

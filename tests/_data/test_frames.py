@@ -138,6 +138,27 @@ def test_a_frame_is_not_changed_and_not_copied():
     assert plain_frame(np.ones((2, 2))) is None
 
 
+@pytest.mark.parametrize(
+    "nothing", [[None, None], pd.Series([pd.NaT, pd.NaT]), [np.nan, np.nan]], ids=str
+)
+@pytest.mark.parametrize(
+    "later",
+    [["a", "b"], [1, 2], pd.to_datetime(["2020", "2021"], utc=True), [[1], [2]]],
+    ids=str,
+)
+def test_a_column_without_a_value_in_fit_says_nothing_later(nothing, later):
+    X = pd.DataFrame({"a": nothing, "b": [1.0, 2.0]})
+    reader = TableReader("NASClassifier").fit(X)
+    table = reader.read(pd.DataFrame({"a": later, "b": [1.0, 2.0]}))
+    np.testing.assert_array_equal(table.numeric, [[np.nan, 1], [np.nan, 2]])
+
+
+def test_tuples_in_categories_are_refused():
+    X = pd.DataFrame({"a": pd.Series([(1, 2), (3, 4)]).astype("category")})
+    with pytest.raises(ValueError, match="Column 'a' of X holds tuple objects"):
+        TableReader("NASClassifier").fit(X)
+
+
 def test_sparse_columns_are_read():
     values = pd.Series([0.0, 1.0, 2.0, 0.0])
     X = pd.DataFrame({"a": values.astype(pd.SparseDtype("float64", 0))})
@@ -179,8 +200,13 @@ def test_unseen_values_are_warned_about_once(flags):
     new = X.assign(town=np.where(np.arange(60) < 31, "Bonn", X["town"]))
     model.predict(new[:19])  # too few rows
     model.predict(new[25:])  # too few unseen values
+    gaps = new.assign(town=new["town"].where(np.arange(60) % 2 == 0))
+    model.predict(gaps[29:])  # one of the values that are there
     with pytest.warns(UnseenValuesWarning, match="values of X in 'town' did not occur"):
         model.predict(new)
     model.predict(new)
+    model._reader.has_warned_ = False
+    with pytest.warns(UnseenValuesWarning, match="values of X in 'town' did not occur"):
+        model.predict(gaps)  # half of the rows, but of the values more
     with pytest.raises(ValueError, match="Column 'flag' of X holds text such as 'yes'"):
         model.predict(X.assign(flag="yes"))

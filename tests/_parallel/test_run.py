@@ -161,7 +161,7 @@ class Blaming(Fragile):
             if self.n_lives.get(index, 0):
                 self.n_lives[index] -= 1
                 for lost in [index, *(i for i, _ in tasks[:1])]:
-                    yield lost, WorkerDiedError()
+                    yield lost, Fault(Cause.WORKER_LOST)
                 del tasks[:1]
             else:
                 yield index, function(problem, context, *task)
