@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +25,15 @@ from sknas._data.reader import Reader, dense_rows
 from sknas._data.table_encoder import RawTable, TableEncoder
 from sknas._data.time_values import kind_of_dates
 from sknas._data.vocabulary import UNSEEN
-from sknas._validation import reject, short_repr, warn_user
+from sknas._validation import is_word, reject, short_repr, warn_user
 from sknas.exceptions import UnseenValuesWarning
 
 MIN_ROWS = 20  # rows from which unseen values are worth a warning
-MAX_NAMES = 5  # columns that the warning names
+MAX_NAMES = 5  # columns that a warning names
+# A day as numbers, maybe with a time; not a version or an address of four numbers.
+DATE_TEXT = re.compile(
+    r"(\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d{4})([ T].*)?"
+)
 
 
 @dataclass(eq=False)
@@ -112,7 +117,20 @@ class TableReader(Reader):
                 else:
                     self.numbers_[index] = NumberColumn(name).fit(values)
         self.has_warned_ = False
+        if is_word(self.categorical_features, "from_dtype"):
+            self._warn_of_dates()
         return self
+
+    def _warn_of_dates(self) -> None:
+        """Warn of text that looks like dates, which is read as words."""
+        columns = self.categories_.values()
+        names = [c.name for c in columns if c.vocabulary_.has_words_like(DATE_TEXT)]
+        if names:
+            warn_user(
+                f"Text that looks like dates is read as words in {_listed(names)}: "
+                "convert it with pandas.to_datetime, or name it in "
+                "'categorical_features' if it is meant so."
+            )
 
     def read(self, X: np.ndarray | pd.DataFrame) -> RawTable:
         """Read rows with the learnt layout.
@@ -161,11 +179,10 @@ class TableReader(Reader):
         if self.has_warned_ or n_rows < MIN_ROWS or not is_unknown.any():
             return
         columns = list(self.categories_.values())
-        names = [repr(columns[j].name) for j in np.flatnonzero(is_unknown)]
-        shown = ", ".join(names[:MAX_NAMES]) + ", ..." * (len(names) > MAX_NAMES)
+        names = [columns[j].name for j in np.flatnonzero(is_unknown)]
         warn_user(
-            f"More than half of the values of X in {shown} did not occur in fit, and "
-            "count as unknown: give the values that fit saw, or fit again.",
+            f"More than half of the values of X in {_listed(names)} did not occur in "
+            "fit, and count as unknown: give the values that fit saw, or fit again.",
             UnseenValuesWarning,
         )
         self.has_warned_ = True  # not if the caller's filters make it an error
@@ -244,6 +261,12 @@ def _array_of_cells(X: Any) -> np.ndarray:
             "X must hold rows of one length, whose cells are numbers, strings or "
             "missing, got a list of lists of different lengths."
         ) from error
+
+
+def _listed(names: list[str]) -> str:
+    """Return the names of columns for a message, the first of many."""
+    shown = ", ".join(map(repr, names[:MAX_NAMES]))
+    return shown + ", ..." * (len(names) > MAX_NAMES)
 
 
 def _column_names(X: np.ndarray | pd.DataFrame) -> list[str]:

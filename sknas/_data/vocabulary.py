@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
@@ -100,6 +101,12 @@ class Vocabulary:
         # category is kept, values don't matter.
         self._pruned = np.sort(_hashes(dropped)) if len(kept) else None
         self.codes_ = {key: code for code, key in enumerate(kept)}
+
+    def has_words_like(self, pattern: re.Pattern[str]) -> bool:
+        """Return True if a pattern matches most categories as a whole."""
+        words = [key for key in self.codes_ if isinstance(key, str)]
+        n_found = sum(pattern.fullmatch(word) is not None for word in words)
+        return 2 * n_found > len(self) and not self.has_dates_
 
     def _find_others(self, forms: Sequence[list[Key]], is_half: bool) -> np.ndarray:
         """Return codes of values that may be a category in one of several forms."""

@@ -12,6 +12,7 @@ from numpy.testing import assert_array_equal
 
 from sknas import NASClassifier, NASRegressor
 from sknas._data.table_reader import TableReader
+from sknas.exceptions import SearchWarning
 
 N_ROWS = 40
 rng = np.random.default_rng(0)
@@ -214,5 +215,22 @@ def test_a_category_with_some_dates_takes_dates_alone():
 
 def test_strings_of_dates_are_words():
     rows = X.assign(when=X["when"].astype(str))[["when"]]
-    table = TableReader("NASClassifier").fit(rows).read(rows)
+    with pytest.warns(SearchWarning, match="Text that looks like dates"):
+        table = TableReader("NASClassifier").fit(rows).read(rows)
     assert (table.numeric.shape[1], table.codes.shape[1]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2020-02-29", "2020/2/9 12:30", "1.12.2020", "12/31/2020", "2020-02-29T12Z"],
+)
+def test_text_that_looks_like_dates_is_warned_of(text):
+    X = pd.DataFrame({"when": [text, "n/a", text + " "], "word": ["a", text, "b"]})
+    X["version"] = ["1.2.3", "10.2.3", "127.0.0.1"]
+    with pytest.warns(
+        SearchWarning, match="like dates is read as words in 'when': con"
+    ):
+        TableReader("NASClassifier").fit(X)
+    TableReader("NASClassifier", ["when"]).fit(X)  # as the user says
+    days = X.assign(when=pd.to_datetime("2020-02-29"), word="a")
+    TableReader("NASClassifier").fit(days.astype({"when": "category"}))

@@ -22,7 +22,10 @@ KINDS = {
     "integers": ((0, 1, 2, 7), (*INTEGERS, *TEXTS, "category")),
     "categories of integers": ((-3, 0, 1, 100), (*INTEGERS, *TEXTS, "category")),
     "fractions": ((0.1, 0.25, 2.5, -1.0), (*FRACTIONS, *TEXTS, "category")),
-    "categories of fractions": ((0.1, 3.0, 1 / 3, 3.14159265), (*FRACTIONS, *TEXTS, "category")),
+    "categories of fractions": (
+        (0.1, 3.0, 1 / 3, 3.14159265),
+        (*FRACTIONS, *TEXTS, "category"),
+    ),
     "words": (("a", "b", "nan", "True", "1", "01", "1.0"), WORDS),
     "words of numbers": (("1", "2", "30"), (*WORDS, "Int64", "int8[pyarrow]")),
 }
