@@ -1,12 +1,15 @@
 """Searches with a scorer of the user: what it may ask for, and how it may fail."""
 
 import sys
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import accuracy_score, get_scorer, make_scorer
 
@@ -262,3 +265,33 @@ def test_the_labels_of_a_made_scorer_are_its_own():
         for scoring in (made, accuracy)
     )
     np.testing.assert_array_equal(found[0], wanted[0])
+
+
+@pytest.mark.parametrize("trainer", ["population", "skorch"])
+def test_scorers_in_threads_do_not_disturb_a_training(trainer):
+    """Generators and filters of warnings are those of the whole process."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    y = (X[:, 0] > 0).astype(int)
+
+    def slow_accuracy(estimator, X, y):
+        time.sleep(0.001)
+        return float(np.mean(estimator.predict(X) == y))
+
+    def fit(_):
+        model = NASClassifier(
+            max_trials=2,
+            max_epochs=4,
+            trainer=trainer,
+            scoring=slow_accuracy,
+            n_jobs=1,
+            random_state=0,
+        )
+        return model.fit(X, y).predict_proba(X)
+
+    alone, filters, state = fit(0), list(warnings.filters), torch.get_rng_state()
+    with ThreadPoolExecutor(3) as pool:
+        for together in pool.map(fit, range(3)):
+            np.testing.assert_array_equal(together, alone)
+    assert warnings.filters == filters
+    assert torch.equal(torch.get_rng_state(), state)

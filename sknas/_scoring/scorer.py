@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import (
-    AbstractContextManager,
     contextmanager,
     nullcontext,
     suppress,
@@ -34,6 +33,7 @@ from sknas._scoring.stored import (
     UserRows,
     row_hashes,
 )
+from sknas._training.isolation import RNG_LOCK
 from sknas._training.seeds import global_random_state, seed_globally
 from sknas._validation import did_you_mean, reject, short_repr
 
@@ -129,7 +129,7 @@ class RowScorer(PredictionScorer):
         rows: np.ndarray,
         weight: np.ndarray | None = None,
     ) -> Score:
-        with self._random_state():
+        with self._alone():
             return self._score(predictions, rows, weight)
 
     def score_each(
@@ -139,7 +139,7 @@ class RowScorer(PredictionScorer):
         weight: np.ndarray | None = None,
     ) -> list[Score]:
         if self.metric is None or len(rows) < 2:
-            with self._random_state():
+            with self._alone():
                 return [self._score(each, rows, weight) for each in predictions]
         weight = self.weight[rows] if weight is None else weight
         y = self.y if self.codes is None else self.codes
@@ -199,8 +199,14 @@ class RowScorer(PredictionScorer):
             return Score(float("nan"), part.refusal, is_refused=True)
         return Score(value, reason)
 
-    def _random_state(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.is_known else global_random_state()
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Call the scorer while no other thread trains, or calls one.
+
+        Generators and filters of warnings are those of the whole process.
+        """
+        with RNG_LOCK, nullcontext() if self.is_known else global_random_state():
+            yield
 
     @contextmanager
     def _showing_once(self) -> Iterator[None]:
