@@ -47,7 +47,9 @@ def strategy(request):
     return request.param
 
 
-@pytest.mark.parametrize("kind", [NASClassifier, NASRegressor])
+@pytest.mark.parametrize(
+    "kind", [NASClassifier, pytest.param(NASRegressor, marks=pytest.mark.slow)]
+)
 def test_every_strategy_searches_images(kind, strategy):
     y = CLASSES if kind is NASClassifier else VALUES
     model = tiny(kind, strategy).fit(X, y)

@@ -357,6 +357,7 @@ def test_the_same_seed_gives_the_same_bits(kind):
     assert not np.array_equal(answers(first), answers(other))
 
 
+@pytest.mark.process
 def test_workers_give_the_same_bits(monkeypatch):
     monkeypatch.setattr("sknas._parallel.run.WORTH_WORKERS", 0)
     monkeypatch.setattr("sknas._parallel.run.ROOM_FOR_WORKERS", 0)

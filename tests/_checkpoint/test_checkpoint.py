@@ -198,9 +198,9 @@ def test_search_killed_at_any_write_has_the_same_result(kill_at, trainings, tmp_
     "parameters",
     [
         {"trainer": SkorchTrainer(), "max_trials": 4},
-        {"kind": NASRegressor},
+        pytest.param({"kind": NASRegressor}, marks=pytest.mark.slow),
         {"ensemble_size": 1, "max_trials": 16},
-        {"max_time": 60.0, "max_epochs": 220},
+        pytest.param({"max_time": 60.0, "max_epochs": 220}, marks=pytest.mark.slow),
         {"scoring": "roc_auc_ovr", "constraints": {"n_params": 100_000}},
         {"cv": KFold(3, shuffle=True, random_state=1), "n_jobs": 2},
     ],

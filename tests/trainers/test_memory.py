@@ -334,10 +334,14 @@ FAMILIES = {
     "clipped": {"optimizer": "momentum", "sgd_lr": 0.1, "dropout": 0.1},
     "resnet": {"block": "resnet", "recipe": "uniform", "lr": 0.01, "dropout": 0.1},
 }
+SLOWER = ("packing", "clipped")
 
 
 @pytest.mark.parametrize("trainer", TRAINERS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    ["plain", "resnet", *(pytest.param(f, marks=pytest.mark.slow) for f in SLOWER)],
+)
 def test_micro_batches_train_like_the_batch(family, trainer, monkeypatch, two_rungs):
     problem = make_problem("multiclass", n=90, n_steps=24)
     proposed = ask(problem, [{"batch_size": 32, **FAMILIES[family]}])

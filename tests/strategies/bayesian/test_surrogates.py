@@ -41,7 +41,7 @@ def test_mean_correlates_with_the_loss(surrogate, table):
     assert spearmanr(mean, losses)[0] > 0.7
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.5])
+@pytest.mark.parametrize("noise", [0.0, pytest.param(0.5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("surrogate", "table"), PAIRS)
 def test_std_is_about_as_large_as_the_error(surrogate, table, noise):
     """Most held-out points lie within two standard deviations, but not by far."""
