@@ -27,8 +27,9 @@ CHUNK_PIXELS = 2**18  # pixels converted to floats at once
 MAX_PIXEL = 1e30  # squares of larger pixels overflow in single precision
 CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 MAX_STANDARDISED = 10.0  # pixels of standardised images rarely exceed it
-MAX_8_BITS = 255
-MAX_OVERSHOOT = 0.2501  # of the range of fit, beyond its lower end: a quarter
+DEPTHS = ((0, 255), (0, 65_535), (-128, 127), (-32_768, 32_767))  # of whole numbers
+MAX_OVERSHOOT = 0.252  # of the range of fit, beyond either end: a quarter, rounded up
+MAX_TAIL_SHARE = 0.05  # share of the pixels of a scaled image that may be outliers
 SHAPES = "(height, width), (height, width, channels) or (channels, height, width)"
 AXES = "'auto', 1 (channels first), or 3 or -1 (channels last)"
 
@@ -114,7 +115,7 @@ class ImageReader(Reader):
         named = X if isinstance(X, pd.DataFrame) else flat
         validate_data(estimator, named, reset=reset, skip_check_array=True)
         if not reset:
-            _PixelRange.of(array).check_same_scale(self.range_)
+            self.range_.check_same_scale(array)
         return array
 
     def fit(self, X: Any) -> ImageReader:
@@ -288,9 +289,29 @@ def _hash_images(pixels: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
+def _ends(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the smallest and the largest pixel of each image, both (N,)."""
+    axes = tuple(range(1, array.ndim))
+    lows, highs = array.min(axis=axes), array.max(axis=axes)
+    if max(-float(lows.min()), float(highs.max())) > MAX_PIXEL:
+        raise ValueError(
+            f"X holds numbers beyond {MAX_PIXEL:g}, whose squares are infinite: "
+            "divide it by a large number."
+        )
+    return lows.astype(np.float64), highs.astype(np.float64)
+
+
+def _are_whole(array: np.ndarray) -> np.ndarray:
+    """Return True for the images whose pixels are whole numbers, (N,)."""
+    if array.dtype.kind != "f":
+        return np.ones(len(array), dtype=bool)
+    parts = [_flat(array[rows]) for rows in _chunks(array)]
+    return np.concatenate([(part == np.rint(part)).all(axis=1) for part in parts])
+
+
 @dataclass(frozen=True)
 class _PixelRange:
-    """Range of the pixels of X, from which its scale is inferred.
+    """Range of the pixels of `fit`, from which its scale is inferred.
 
     Parameters
     ----------
@@ -313,61 +334,93 @@ class _PixelRange:
     @classmethod
     def of(cls, array: np.ndarray) -> _PixelRange:
         """Return the range of all pixels of an array of images."""
-        axes = tuple(range(1, array.ndim))
-        lows, highs = array.min(axis=axes), array.max(axis=axes)
-        low, high = float(lows.min()), float(highs.max())
-        if max(-low, high) > MAX_PIXEL:
-            raise ValueError(
-                f"X holds numbers beyond {MAX_PIXEL:g}, whose squares are infinite: "
-                "divide it by a large number."
-            )
+        lows, highs = _ends(array)
         is_float = array.dtype.kind in "bf"
-        is_whole = array.dtype.kind != "f" or all(
-            np.array_equal(array[rows], np.rint(array[rows])) for rows in _chunks(array)
-        )
         in_unit = (lows >= 0) & (highs <= 1) & (highs > 0)
-        return cls(low, high, is_whole, is_float, is_float and bool(in_unit.any()))
+        return cls(
+            float(lows.min()),
+            float(highs.max()),
+            bool(_are_whole(array).all()),
+            is_float,
+            is_float and bool(in_unit.any()),
+        )
 
     @property
     def is_unit(self) -> bool:
         """True if all pixels are between 0 and 1."""
         return self.low >= 0 and self.high <= 1
 
-    def check_same_scale(self, fitted: _PixelRange) -> None:
-        """Check that pixels are on the scale of those of `fit`.
+    @property
+    def is_raw(self) -> bool:
+        """True for pixels as cameras store them, neither shares nor standardised."""
+        is_large = self.is_whole or self.high > MAX_STANDARDISED
+        return is_large and self.low >= 0 and not self.is_unit
+
+    def check_same_scale(self, array: np.ndarray) -> None:
+        """Check that each image is on the scale of `fit`, whatever the others are.
 
         Raises
         ------
         ValueError
-            If the scale differs, such as 0 to 1 instead of 0 to 255.
+            If the scale of one differs, such as 0 to 1 instead of 0 to 255.
         """
-        # Integers up to 1 are dark images, floats up to 1 are scaled ones.
-        is_scaled = self.is_unit and self.is_float and self.high > 0
-        # It is no sign of scaling if some image of fit had that range, too.
-        is_scaled &= not (fitted.has_unit_image and self.is_whole >= fitted.is_whole)
-        is_beyond = self.is_whole and self.high > 2 * fitted.high
-        if fitted.is_unit:
-            is_wrong = self.high > (1 if self.is_whole else MAX_STANDARDISED)
-        elif fitted.low >= 0 and (fitted.is_whole or fitted.high > MAX_STANDARDISED):
-            if fitted.is_whole:  # dark images are followed by light ones
-                is_beyond = fitted.high <= MAX_8_BITS and self.high > 2 * MAX_8_BITS
-            is_wrong = is_scaled or is_beyond or self._is_shifted(fitted)
-        else:
-            is_integer = self.is_whole and not self.is_float
-            is_reduced = is_scaled and fitted.high > MAX_STANDARDISED
-            is_original = is_integer and not fitted.is_whole and fitted.low < 0
-            is_wrong = is_beyond or is_reduced or is_original
-        if is_wrong:
+        lows, highs = _ends(array)
+        is_whole = _are_whole(array)
+        is_float = array.dtype.kind in "bf"
+        is_wrong = self._are_beyond(array, lows, highs, is_whole)
+        is_wrong |= self._are_scaled(lows, highs, is_whole, is_float)
+        if not is_float and not self.is_whole and self.low < 0:
+            is_wrong[:] = True  # integers are no standardised pixels
+        if is_wrong.any():
             raise ValueError(
-                f"X is in the range {self.low:g} to {self.high:g}, fit saw "
-                f"{fitted.low:g} to {fitted.high:g}: bring X to the scale of fit."
+                f"X is in the range {lows.min():g} to {highs.max():g}, fit saw "
+                f"{self.low:g} to {self.high:g}: bring X to the scale of fit."
             )
 
-    def _is_shifted(self, fitted: _PixelRange) -> bool:
-        """Return True for centred pixels; noise and resizing pass 0 by less."""
-        lowest = fitted.low - MAX_OVERSHOOT * (fitted.high - fitted.low)
-        is_standardised = self.high <= min(MAX_STANDARDISED, fitted.high / 2)
-        return self.low < 0 and (self.low < lowest or is_standardised)
+    def _are_beyond(
+        self,
+        array: np.ndarray,
+        lows: np.ndarray,
+        highs: np.ndarray,
+        is_whole: np.ndarray,
+    ) -> np.ndarray:
+        """Return True for images that pass the range of `fit` by too much, (N,)."""
+        limits = np.array([self._limits(False), self._limits(True)])
+        lowest, highest = limits[is_whole.astype(int)].T
+        is_beyond = (lows < lowest) | (highs > highest)
+        if self.is_raw:
+            return is_beyond
+        # A scaler that was fitted to each pixel turns rare ones into outliers.
+        for index in np.flatnonzero(is_beyond & ~is_whole):
+            image = array[index]
+            is_outlier = (image < lowest[index]) | (image > highest[index])
+            is_beyond[index] = is_outlier.mean() > MAX_TAIL_SHARE
+        return is_beyond
+
+    def _limits(self, is_whole: bool) -> tuple[float, float]:
+        """Return the lowest and the highest pixel that an image may have."""
+        low, high = self.low, self.high
+        if self.is_unit:
+            low, high = 0.0, 1.0
+            if is_whole:
+                return low, high
+        elif self.is_whole and (is_whole or not self.is_float):
+            # Dark images are followed by light ones.
+            wider = [pair for pair in DEPTHS if pair[0] <= low and high <= pair[1]]
+            low, high = wider[0] if wider else (low, high)
+        margin = MAX_OVERSHOOT * (high - low)
+        return low - margin, high + margin
+
+    def _are_scaled(
+        self, lows: np.ndarray, highs: np.ndarray, is_whole: np.ndarray, is_float: bool
+    ) -> np.ndarray:
+        """Return True for images that look like shares or standardised ones, (N,)."""
+        is_share = (lows >= 0) & (highs <= 1) & (highs > 0)
+        # Integers up to 1 are dark images, and so are shares if fit had such an image.
+        is_share &= is_float & ~(self.has_unit_image & (is_whole >= self.is_whole))
+        if not self.is_raw:
+            return is_share & (self.high > MAX_STANDARDISED)
+        return is_share | (lows < 0) & (highs <= min(MAX_STANDARDISED, self.high / 2))
 
 
 class ImageEncoder(Encoder):

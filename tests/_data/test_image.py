@@ -1,5 +1,7 @@
 """Reading and encoding of images."""
 
+import contextlib
+import itertools
 import re
 import time
 import tracemalloc
@@ -307,6 +309,7 @@ FLOATS = {
     "mask": EIGHT > 80,
     "black": np.zeros((2, 1, 2)),
     "eight": EIGHT,
+    "sixteen": np.array([[[0.0, 16]], [[3, 9]]]),
     "over": EIGHT / 255 * 1.02,  # a scaler may produce such values from unseen rows
 }
 
@@ -316,10 +319,10 @@ FLOATS = {
     [
         ("eight", "eight whole resized dark black", "unit standard mask"),
         ("whole", "eight whole resized dark black", "unit standard mask"),
-        ("unit", "unit over standard dark mask black", "eight whole"),
-        ("over", "unit over standard dark mask black", "eight whole"),
+        ("unit", "unit over dark mask black", "eight whole standard"),
+        ("over", "unit over dark mask black", "eight whole standard"),
         ("resized", "eight whole resized dark black", "unit"),
-        ("standard", "standard unit over resized black", "eight dark whole"),
+        ("standard", "standard unit over black", "eight dark whole resized"),
         ("mask", "unit mask dark black", "eight whole"),
     ],
 )
@@ -357,6 +360,18 @@ NOISE = np.array([[[-1.0, 1.0]], [[-0.3, 0.4]]])
         ("eight", EIGHT.astype(np.uint16) * 257, False),
         ("eight", EIGHT.astype(np.uint16), True),
         ("unit", EIGHT * 0.999, False),
+        ("unit", EIGHT / 255 - 1.1, False),
+        ("unit", EIGHT / 255 + 1.1, False),
+        ("unit", EIGHT / 127.5 - 1, False),
+        ("standard", EIGHT * 0.02 - 100, False),
+        ("standard", (EIGHT - 80.0) / 60 + 1, True),
+        ("standard", (EIGHT - 80.0) / 60 - 1.2, False),
+        ("sixteen", EIGHT / 255 * 19.9, True),
+        ("sixteen", EIGHT / 255 * 16 + 17.6, False),
+        ("sixteen", EIGHT * 6.3, False),
+        ("sixteen", EIGHT.astype(float), True),  # light images after dark ones
+        ("resized", EIGHT + 66.0, False),
+        ("whole", EIGHT + 66.5, False),
     ],
 )
 def test_pixels_may_pass_the_range_of_fit_by_a_quarter(fitted, new, is_right):
@@ -368,6 +383,46 @@ def test_pixels_may_pass_the_range_of_fit_by_a_quarter(fitted, new, is_right):
     else:
         message = rejected(reader.check, estimator, new, reset=False)
         assert message.endswith(": bring X to the scale of fit.")
+
+
+SCALES = {
+    "8 bits": lambda X: X.astype(np.uint8),
+    "floats": lambda X: X,
+    "shares": lambda X: X / 255,
+    "centred": lambda X: X / 127.5 - 1,
+    "standardised": lambda X: (X - 120) / 70,
+    "resized": lambda X: X * 0.999,
+    "dark": lambda X: X / 40,
+    "noisy": lambda X: X / 40 - 1,
+}
+
+
+@pytest.mark.parametrize("fitted", SCALES)
+def test_images_are_accepted_together_if_each_is_accepted_alone(rng, fitted):
+    images = rng.integers(0, 256, (12, 4, 4)).astype(float)
+    estimator, reader = NASLike(), ImageReader(CALLER)
+    reader.fit(reader.check(estimator, SCALES[fitted](images), reset=True))
+
+    def is_right(X):
+        with contextlib.suppress(ValueError):
+            reader.check(estimator, X, reset=False)
+            return True
+        return False
+
+    for one, other in itertools.product(SCALES, SCALES):
+        rows = SCALES[one](images[:1]), SCALES[other](images[1:2])
+        rows = rows if one == other else [row.astype(float) for row in rows]
+        alone = [is_right(row) for row in rows]
+        assert is_right(np.concatenate(rows)) == all(alone), (one, other)
+
+
+def test_standardised_noise_is_accepted(rng):
+    estimator, reader = NASLike(), ImageReader(CALLER)
+    X = rng.normal(size=(100, 8, 8))
+    reader.fit(reader.check(estimator, X, reset=True))
+    reader.check(estimator, rng.normal(size=(5_000, 8, 8)), reset=False)
+    with pytest.raises(ValueError, match="bring X to the scale of fit"):
+        reader.check(estimator, X + 0.5 * np.ptp(X), reset=False)
 
 
 @pytest.mark.parametrize(
