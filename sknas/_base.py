@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from functools import partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Never, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Never, Self
 
 import numpy as np
 import pandas as pd
@@ -33,10 +32,11 @@ from sknas._history import History, StopReason, Trial
 from sknas._problem import Problem, RunContext, Store
 from sknas._resolve import Parts, draw_seed, resolve
 from sknas._results import cv_results
-from sknas._scoring.baselines import baseline_scores, default_score
-from sknas._scoring.class_labels import reads_probabilities, with_classes
+from sknas._scoring.baselines import default_score
+from sknas._scoring.class_labels import reads_probabilities
 from sknas._scoring.pilot import seconds_of_a_call
-from sknas._scoring.scorer import RETURNED, RowLoss, RowScorer, make_scorer
+from sknas._scoring.scorer import RowLoss, RowScorer, make_scorer
+from sknas._scoring.scorer_check import ScorerCheck
 from sknas._search.constraints import make_feasible
 from sknas._search.loop import Search
 from sknas._search.progress import Progress
@@ -50,8 +50,6 @@ from sknas._validation import (
     errors_after,
     reject,
     reject_keyword,
-    short_repr,
-    warn_user,
 )
 from sknas.spaces import Space
 from sknas.strategies import Strategy
@@ -182,7 +180,6 @@ class BaseNAS(BaseEstimator, ABC):
         # predicts with a mixture of both.
         self.__dict__.pop("ensemble_", None)
         data = prepare(self, parts.reader, X, y, sample_weight, groups)
-        self.scorer_ = with_classes(parts.scorer, data.target.classes_)
         seed = draw_seed(self.random_state)
         depends_on = self._fingerprint(parts, data)
         previous = self._find_previous(depends_on)
@@ -196,38 +193,38 @@ class BaseNAS(BaseEstimator, ABC):
             warn_of_shared_search(self, depends_on, seed)
             started -= store.seconds
             scorer = self._make_scorer(parts, data)
+            self.scorer_ = scorer.scorer
             seconds = self._score_seconds(scorer, store)
             budget = self._plan_budget(parts, data, previous, seconds)
             problem = self._make_problem(parts, data, scorer, budget, seed)
+            check = self._make_check(parts, data, problem, scorer)
             # Encoding may have used up the time: what is left begins after it.
             deadline = fit_deadline(started, self.max_time)
             context = RunContext(parts.device, deadline, parts.n_jobs, store=store)
             with errors_after():
-                history = self._search(parts, data, problem, context, budget, previous)
-                if self.stop_reason_ != StopReason.INTERRUPTED:
-                    register_search(self, depends_on, seed)
-                if self.warm_start:
-                    self._previous = PreviousSearch(depends_on, seed, budget, history)
+                history = self._search(
+                    parts, data, check, problem, context, budget, previous
+                )
+                self._remember(depends_on, seed, budget, history)
                 self.search_time_ = time.monotonic() - started
 
     def _search(
         self,
         parts: Parts,
         data: Prepared,
+        check: ScorerCheck,
         problem: Problem,
         context: RunContext,
         budget: Budget,
         previous: PreviousSearch | None,
     ) -> History:
         """Search, build the ensemble and set the fitted attributes."""
-        design = initial_design(
-            parts.space, problem.task, problem.feasible, context.deadline
-        )
-        parts = parts.for_task(problem.task)
-        size, max_time = self.ensemble_size, self.max_time
-        with Progress(self.verbose, budget.n_trials, max_time) as progress:
-            classes = self._count_classes(problem, data)
-            problem, baselines = self._score_baselines(problem, context, classes)
+        task = problem.task
+        design = initial_design(parts.space, task, problem.feasible, context.deadline)
+        parts = parts.for_task(task)
+        size, max_time, n_trials = self.ensemble_size, self.max_time, budget.n_trials
+        with Progress(self.verbose, n_trials, max_time) as progress:
+            problem, baselines = check.run(problem, context.seconds_left)
             builder = EnsembleBuilder(size, max_time, parts, problem, context)
             search = Search(
                 space=parts.space,
@@ -235,13 +232,11 @@ class BaseNAS(BaseEstimator, ABC):
                 trainer=parts.trainer,
                 problem=problem,
                 context=context,
-                max_trials=budget.n_trials,
+                max_trials=n_trials,
                 deadline=builder.search_deadline,
                 on_trials=progress.show,
                 n_proposals=min(budget.n_proposals, parts.trainer.n_proposals),
-                # A single winner is chosen partly by noise, so the top k are scored
-                # again; an ensemble averages the noise out.
-                n_reevaluated=n_reevaluated(budget.n_trials) if size == 1 else 0,
+                n_reevaluated=n_reevaluated(n_trials, size),
                 previous=History() if previous is None else previous.history,
             )
             history = search.run(design)
@@ -252,9 +247,7 @@ class BaseNAS(BaseEstimator, ABC):
         self.stop_reason_ = str(stop_reason)
         self.strategy_ = search.strategy.summary()
         self.baseline_scores_ = {"default": default_score(history), **baselines}
-        if classes and problem.scorer and problem.scorer.is_piecewise_constant:
-            scores = [trial.score for trial in history.succeeded]
-            classes.warn_if_unlearnt(scores, baselines["dummy"])
+        check.warn_if_unlearnt(history, baselines["dummy"])
         self._set_fitted(parts, data, history, best, ensemble)
         return history
 
@@ -295,6 +288,15 @@ class BaseNAS(BaseEstimator, ABC):
             previous.check(type(self).__name__, depends_on)
             depends_on[PREVIOUS] = previous.digest
         return previous
+
+    def _remember(
+        self, depends_on: dict[str, str], seed: int, budget: Budget, history: History
+    ) -> None:
+        """Remember the search for the next fit, and for other estimators."""
+        if self.stop_reason_ != StopReason.INTERRUPTED:
+            register_search(self, depends_on, seed)
+        if self.warm_start:
+            self._previous = PreviousSearch(depends_on, seed, budget, history)
 
     def _score_seconds(self, scorer: RowScorer, store: Store) -> float:
         """Return the seconds of a call of the scorer, to plan the time with."""
@@ -370,60 +372,14 @@ class BaseNAS(BaseEstimator, ABC):
             parts.scorer, data.X, data.rows, data.target, data.reader, learnt
         )
 
-    def _count_classes(self, problem: Problem, data: Prepared) -> RareClasses | None:
-        """Return how many folds train and validate each class, None for values."""
-        if not self._is_classifier:
-            return None
-        return RareClasses.of(problem.folds, data.rows, data.target)
-
-    def _score_baselines(
-        self, problem: Problem, context: RunContext, classes: RareClasses | None
-    ) -> tuple[Problem, dict[str, float]]:
-        """Score simple models, and find the folds in which no model has a score.
-
-        Raises
-        ------
-        ValueError
-            If the scorer can't score this target, or these rows.
-        """
-        found = baseline_scores(problem, context.seconds_left)
-        if classes and found.must == "fit y":
-            self._check_classes(classes, problem, found.is_refused)
-        if found.is_refused:
-            self._reject_scoring(found.reason, found.must)
-        if classes:
-            classes.warn()
-        n_unscored, n_folds = len(found.unscored_folds), len(problem.folds)
-        if 0 < n_unscored < n_folds:
-            warn_user(
-                f"No model has a score in {n_unscored} of {n_folds} folds, and scores "
-                f"are means over the others: {found.reason}."
-            )
-        scores = {name: score.value for name, score in found.scores.items()}
-        return replace(problem, unscored_folds=found.unscored_folds), scores
-
-    def _check_classes(
-        self, classes: RareClasses, problem: Problem, is_undefined: bool
-    ) -> None:
-        """Reject a scorer that is undefined without the classes that folds lack."""
-        assert problem.scorer is not None and problem.task is not None
-        # A metric of labels takes rows of two classes out of three for binary ones.
-        is_doubtful = is_undefined or problem.scorer.is_piecewise_constant
-        if classes.validated.all() or not is_doubtful:
-            return
-        n, n_outputs = problem.n_rows, problem.task.n_outputs
-        constant = np.full((n, n_outputs), 1 / n_outputs)
-        reason = problem.scorer.score(constant, np.arange(n)).reason
-        if reason and not reason.startswith(RETURNED):
-            self._reject_scoring(reason)
-        if is_undefined and classes.never_validated.any():
-            classes.reject_scoring(type(self).__name__, self.scoring)
-
-    def _reject_scoring(self, reason: str, must: str = "fit y") -> NoReturn:
-        raise ValueError(
-            f"The 'scoring' parameter of {type(self).__name__} must {must}, "
-            f"got {short_repr(self.scoring)}: {reason.rstrip('.')}."
-        )
+    def _make_check(
+        self, parts: Parts, data: Prepared, problem: Problem, scorer: RowScorer
+    ) -> ScorerCheck:
+        """Return the check of the scorer, with the folds of each class."""
+        classes = None
+        if self._is_classifier:
+            classes = RareClasses.of(problem.folds, data.rows, data.target)
+        return ScorerCheck(parts.caller_name, self.scoring, scorer, classes)
 
     def _set_fitted(
         self,

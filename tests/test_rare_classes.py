@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, make_scorer
+from sklearn.metrics import f1_score, log_loss, make_scorer
 from sklearn.model_selection import KFold, LeaveOneOut, StratifiedKFold
 
 from sknas import NASClassifier
@@ -94,18 +94,24 @@ def test_a_weight_of_a_rare_row_is_a_repetition():
 
 @pytest.mark.parametrize(
     ("scoring", "groups"),
-    [("roc_auc", None), ("roc_auc", "one"), ("roc_auc_ovr", None)],
+    [
+        *[("roc_auc", None), ("roc_auc", "one"), ("roc_auc_ovr", None)],
+        *[("f1", None), ("f1", "one"), ("precision", None), ("recall", None)],
+        *[("jaccard", None), ("average_precision", None)],
+        *[("matthews_corrcoef", None), ("d2_log_loss_score", None)],
+    ],
 )
 def test_a_score_that_needs_a_class_of_one_row_is_refused(scoring, groups):
     X, y = table(60, 1)
-    fit_options, name = {}, "class 1 (1 row)"
+    fit_options, name, more = {}, "class 1 (1 row)", "more rows"
     if groups:
         y[np.flatnonzero(y == 0)[:4]] = 1
         groups = np.where(y == 1, 0, np.arange(len(y)) % 7)
         fit_options, name = {"groups": groups}, "class 1 (5 rows in 1 group)"
+        more = "more groups"
     message = (
         "The 'scoring' parameter of NASClassifier must be defined without "
-        f"{name}, which no fold validates, got {scoring!r}; give more rows, merge "
+        f"{name}, which no fold validates, got {scoring!r}; give {more}, merge "
         "classes, or take another score, such as 'neg_log_loss'."
     )
     with pytest.raises(InvalidParameterError) as caught:
@@ -219,8 +225,33 @@ def test_a_message_names_the_rarest_classes():
 
 def test_a_class_of_weight_zero_has_no_rows():
     X, y = table(20, 20)
-    with pytest.raises(InvalidParameterError, match="which no fold validates"):
+    message = (
+        "must be defined without class 1 (20 rows), which 'class_weight' leaves out, "
+        "got 'roc_auc'; give it a weight above 0, or take another score, such as "
+        "'neg_log_loss'."
+    )
+    with pytest.raises(InvalidParameterError, match=re.escape(message)):
         fit(X, y, scoring="roc_auc", class_weight={1: 0})
+    assert fit(X, y, class_weight={1: 0})[1] == []  # as it was ordered
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    ["accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "neg_brier_score"],
+)
+def test_a_score_of_the_other_class_runs_with_a_warning(scoring):
+    X, y = table(60, 1)
+    estimator, messages = fit(X, y, scoring=scoring)
+    assert np.isfinite(fold_scores(estimator)).all()
+    assert len(messages) == 1 and "no fold validates class 1 (1 row)" in messages[0]
+
+
+def test_a_score_of_a_class_that_folds_validate_is_accepted():
+    X, y = table(60, 1)
+    score = make_scorer(f1_score, pos_label=0)
+    assert fit(X, y, scoring=score)[0].best_score_ > 0.9
+    X, y = table(1, 60)  # the only negative row is trained
+    assert fit(X, y, scoring="f1")[0].best_score_ > 0.9
 
 
 def test_new_rows_may_lack_a_class():

@@ -37,6 +37,10 @@ class RareClasses:
         Number of rows that each fold validates.
     is_custom : bool
         True if the user gave the folds.
+    is_grouped : bool
+        True if the user gave groups, of which folds are made.
+    is_left_out : ndarray of bool of shape (K,)
+        True for a class with rows to which `class_weight` gives no weight.
     """
 
     names: list[str]
@@ -46,6 +50,8 @@ class RareClasses:
     validated: np.ndarray
     n_valid: np.ndarray
     is_custom: bool
+    is_grouped: bool
+    is_left_out: np.ndarray
 
     @classmethod
     def of(cls, folds: Sequence[Fold], data: Data, target: TargetReader) -> RareClasses:
@@ -67,7 +73,8 @@ class RareClasses:
             f"{label} ({_counted(n, 'row')})"
             for label, n in zip(labels, counts, strict=True)
         ]
-        if data.groups is not None and data.splits is None:
+        is_grouped = data.groups is not None and data.splits is None
+        if is_grouped:
             n_blocks = Blocks.of(data.y, data.groups).n_blocks
             names = [
                 f"{name[:-1]} in {_counted(n, 'group')})"
@@ -81,6 +88,8 @@ class RareClasses:
             np.array([has(fold.valid) for fold in folds]),
             np.array([len(fold.valid) for fold in folds]),
             data.splits is not None,
+            is_grouped,
+            (counts > 0) & (count(data.y, data.loss_weight) == 0),
         )
 
     @property
@@ -90,19 +99,32 @@ class RareClasses:
 
     def reject_scoring(self, caller_name: str, scoring: Any) -> NoReturn:
         """Raise the error for a score that is undefined without some classes."""
-        names = self._list(self.never_validated)
-        allowed = f"defined without {names}, which no fold validates"
-        is_label = names.startswith("value")
-        action = "drop the label" if is_label else "give more rows, merge classes"
-        other = "average_precision" if is_label else "neg_log_loss"
-        advice = f"{action}, or take another score, such as {other!r}"
+        is_lacking = self.never_validated & ~self.is_left_out
+        why, action = "which no fold validates", f"give {self._remedy}, merge classes"
+        if not is_lacking.any():
+            is_lacking = self.is_left_out
+            why, action = "which 'class_weight' leaves out", "give it a weight above 0"
+        names = self._list(is_lacking)
+        other = "'neg_log_loss'"
+        if names.startswith("value"):
+            action, other = "drop the label", "'average_precision'"
+        allowed = f"defined without {names}, {why}"
+        advice = f"{action}, or take another score, such as {other}"
         reject(caller_name, "scoring", scoring, allowed, advice)
+
+    @property
+    def _remedy(self) -> str:
+        """What folds need to validate each class."""
+        if self.is_custom:
+            return "other splits"
+        return "more groups" if self.is_grouped else "more rows"
 
     def warn(self) -> None:
         """Warn once of classes that folds leave out, or of which there are few rows."""
         n_folds, n_classes = self.validated.shape
         # A label may be constant: then there is nothing to learn.
-        is_there, is_validated = self.counts > 0, ~self.never_validated
+        is_there = (self.counts > 0) & ~self.is_left_out
+        is_validated = ~self.never_validated
         # A fold of few rows, as of leave-one-out, can't have all classes.
         is_large = self.n_valid >= n_classes
         is_skipped = is_validated & ~self.validated[is_large].all(axis=0)
@@ -117,7 +139,7 @@ class RareClasses:
             listed.append(("there are few rows of", is_few))
         parts = [f"{text} {self._list(each)}" for text, each in listed if each.any()]
         if parts:
-            advice = "other splits" if self.is_custom else "more rows of them"
+            advice = self._remedy + " of them" * (not self.is_custom)
             warn_user(
                 f"Scores say little about some classes: {'; '.join(parts)}. Give "
                 f"{advice}, or merge them with others."

@@ -12,11 +12,15 @@ TOP_K = 5  # architectures that are scored once more
 TIME_SHARE = 0.15  # share of the time, or of an estimator's trials, to re-evaluate
 
 
-def n_reevaluated(max_trials: int | None) -> int:
+def n_reevaluated(max_trials: int | None, ensemble_size: int | None) -> int:
     """Return the number of architectures that an estimator re-evaluates.
 
-    It is 0 instead of 1: one architecture alone has none to be compared with.
+    A single winner is chosen partly by noise, so the top k are scored again; an
+    ensemble averages the noise out. It is 0 instead of 1: one architecture alone has
+    none to be compared with.
     """
+    if ensemble_size != 1:
+        return 0
     n = TOP_K if max_trials is None else int(TIME_SHARE * max_trials)
     return min(n, TOP_K) if n > 1 else 0
 

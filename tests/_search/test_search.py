@@ -626,7 +626,8 @@ def test_time_is_reserved_for_reevaluations():
     ("max_trials", "expected"), [(3, 0), (13, 0), (14, 2), (16, 2), (99, 5), (None, 5)]
 )
 def test_number_of_reevaluations_is_a_share_of_the_trials(max_trials, expected):
-    assert n_reevaluated(max_trials) == expected
+    assert n_reevaluated(max_trials, 1) == expected
+    assert n_reevaluated(max_trials, None) == n_reevaluated(max_trials, 2) == 0
 
 
 def test_costs_are_measured_once_for_each_structure(monkeypatch):
