@@ -6,7 +6,7 @@ a test checks that the common parts are equal.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Never, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
@@ -216,6 +216,18 @@ class NASClassifier(ClassifierMixin, BaseNAS):
         )
         self.class_weight = class_weight
 
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        groups: Any = None,
+        **unknown: Never,
+    ) -> Self:
+        return super().fit(X, y, sample_weight, groups, **unknown)
+
+    fit.__doc__ = BaseNAS.fit.__doc__
+
     def predict(self, X: Any) -> np.ndarray:
         """Predict the most probable class of each row.
 
@@ -420,6 +432,18 @@ class NASRegressor(RegressorMixin, BaseNAS):
 
     _is_classifier = False
 
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        groups: Any = None,
+        **unknown: Never,
+    ) -> Self:
+        return super().fit(X, y, sample_weight, groups, **unknown)
+
+    fit.__doc__ = BaseNAS.fit.__doc__
+
     def predict(self, X: Any) -> np.ndarray:
         """Predict the target of each row.
 
@@ -459,6 +483,6 @@ class NASRegressor(RegressorMixin, BaseNAS):
         return float(super().score(X, y, sample_weight))
 
 
-# Python's own errors name the function: the public class, not the base class.
+# Python's own errors name the function: the public class, where pickle finds it, too.
+BaseNAS.__init__.__module__ = __name__
 BaseNAS.__init__.__qualname__ = "NASRegressor.__init__"
-BaseNAS.fit.__qualname__ = "fit"

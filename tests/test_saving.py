@@ -87,6 +87,13 @@ def test_skops_keeps_a_fitted_estimator(fitted):
     assert loaded.get_params()["max_trials"] == 2
 
 
+@pytest.mark.parametrize("kind", [NASClassifier, NASRegressor])
+@pytest.mark.parametrize("name", ["__init__", "fit", "predict", "score"])
+def test_pickle_finds_methods(kind, name):
+    method = getattr(kind, name)
+    assert pickle.loads(pickle.dumps(method)) is method
+
+
 def test_pickle_keeps_a_fitted_estimator(fitted):
     model, X = fitted
     loaded = pickle.loads(pickle.dumps(model))
