@@ -26,6 +26,7 @@ FIT_WORDS = {
     "epoch": "give max_epochs to {}",
     "time": "give max_time to {}",
     "categorical": "give categorical_features to {}",
+    "cat_": "give categorical_features to {}",
     "": "leave it out, options of a search are parameters of {}",
 }
 

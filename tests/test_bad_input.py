@@ -500,6 +500,7 @@ KEYWORDS = {
     "epochs": "give max_epochs to {}.",
     "time_limit": "give max_time to {}.",
     "categorical_feature": "give categorical_features to {}.",
+    "cat_features": "give categorical_features to {}.",
     "callbacks": "leave it out, options of a search are parameters of {}.",
     "verbose": "give it to {}(verbose=...).",
     "sample_weights": "did you mean 'sample_weight'?",

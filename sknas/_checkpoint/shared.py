@@ -10,6 +10,7 @@ from typing import Any
 
 from sknas._validation import warn_user
 
+MAX_GONE = 100  # searches of estimators that are gone: a cell may be run again
 _estimators: dict[tuple[str, int], weakref.ref[Any]] = {}  # by the search they ended
 
 
@@ -35,6 +36,9 @@ def register_search(estimator: Any, fingerprint: Mapping[str, str], seed: int) -
         key = _key(fingerprint, seed)
         if key not in _estimators or _estimators[key]() is None:
             _estimators[key] = weakref.ref(estimator)
+        gone = [key for key, first in _estimators.items() if first() is None]
+        for key in gone[:-MAX_GONE]:
+            _estimators.pop(key, None)  # another thread may have done so
 
 
 def _key(fingerprint: Mapping[str, str], seed: int) -> tuple[str, int]:

@@ -17,14 +17,15 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from sknas._data.columns import MAX_ERROR_CHARS
 from sknas._validation import short_repr
 from sknas.exceptions import InvalidParameterError
 
 # Modes of PIL whose pixels are grey or RGB; others hold indices or other colours.
 MODES = ("1", "L", "I", "I;16", "I;16L", "I;16B", "F", "LA", "RGB", "RGBA")
-MAX_ERROR_CHARS = 200  # length of another library's message within ours
 TEXT = (str, bytes, bytearray, os.PathLike)
 PANDAS = (pd.DataFrame, pd.Series, pd.Index, pd.api.extensions.ExtensionArray)
+ITEMS = "give its rows, X, y = zip(*(dataset[i] for i in range(len(dataset))))"
 ARRAY = ("__array__", "__array_interface__", "__dlpack__")
 FRAME = ("__array__", "__dataframe__", "__arrow_c_stream__", "lazy")
 
@@ -58,6 +59,7 @@ def read_container(name: str, given: Any) -> Any:
             return _read_list(name, cells)
     if isinstance(given, pd.DataFrame):
         _refuse_pictures(given)
+        return _read_frame(given)
     if isinstance(given, PANDAS):
         return given
     if isinstance(given, np.ndarray | torch.Tensor):
@@ -97,7 +99,7 @@ def _advice(name: str, given: Any) -> str:
         return "" if name == "X" else f"give {name}.toarray()"
     known = (
         (TensorDataset, "give its tensors, X, y = dataset.tensors"),
-        (Dataset, "give its rows, X, y = zip(*(dataset[i] for i in range(n)))"),
+        (Dataset, ITEMS),
         (DataLoader, "give all batches as one, X, y = map(torch.cat, zip(*loader))"),
         (Set, "it has no order, give a list"),
     )
@@ -136,6 +138,27 @@ def _refuse_pictures(frame: pd.DataFrame) -> None:
                 f"Column {name!r} of X holds images: give them alone, as a list, "
                 f"X[{name!r}].tolist()."
             )
+
+
+def _read_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with the number in each cell that is an array of no dimensions."""
+    read: dict[int, pd.Series] = {}
+    for index, dtype in enumerate(frame.dtypes):
+        if dtype == np.dtype(object):
+            column = frame.iloc[:, index]
+            if any(map(_is_array, set(map(type, column)))):
+                cells = pd.Series(map(_read_scalar, column), column.index, object)
+                read[index] = cells
+    if not read:
+        return frame
+    columns = [read.get(i, frame.iloc[:, i]) for i in range(frame.shape[1])]
+    return pd.concat(columns, axis=1).set_axis(frame.columns, axis=1)
+
+
+def _read_scalar(cell: Any) -> Any:
+    """Return the number in an array of no dimensions, anything else as it is."""
+    is_scalar = _is_array(type(cell)) and not _is_picture(cell) and not np.ndim(cell)
+    return _read_cell("X", cell) if is_scalar else cell
 
 
 def _read_list(name: str, rows: Sequence[Any]) -> Any:
@@ -252,6 +275,17 @@ def _read_array(name: str, array: np.ndarray) -> np.ndarray:
         )
     if isinstance(array, np.ma.MaskedArray):
         array = _fill_masked(array)
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"Complex data not supported: {name} holds values of dtype {array.dtype}, "
+            f"give real numbers, such as abs({name})."
+        )
+    if array.dtype.kind == "O" and array.ndim > 1:
+        kinds = set(map(type, array.flat))
+        if any(map(_is_array, kinds)):
+            cells = np.empty(array.size, dtype=object)
+            cells[:] = [_read_scalar(cell) for cell in array.flat]
+            array = cells.reshape(array.shape)
     if array.dtype.kind != "V":
         return array
     try:
@@ -286,7 +320,7 @@ def _read_tensor(name: str, tensor: torch.Tensor) -> np.ndarray:
     elif torch.masked.is_masked_tensor(tensor):
         problem, advice = "is masked", f"give {name}.to_tensor(float('nan'))"
     else:
-        return _read_strided(name, tensor)
+        return _read_array(name, _read_strided(name, tensor))
     raise InvalidParameterError(f"{name} holds a tensor that {problem}: {advice}.")
 
 

@@ -13,6 +13,7 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.model_selection import cross_val_score
 
 from sknas import NASClassifier
+from sknas._checkpoint import shared
 from sknas._checkpoint.folder import find_folder
 from sknas.exceptions import CheckpointError, InvalidParameterError, SearchWarning
 
@@ -110,6 +111,16 @@ def test_two_members_without_a_seed_are_said_to_be_one_model(tmp_path):
         model = VotingClassifier(members).fit(X, Y)
     one, other = (member.predict_proba(X) for member in model.estimators_)
     np.testing.assert_array_equal(one, other)
+
+
+def test_few_searches_of_estimators_that_are_gone_are_remembered(monkeypatch):
+    monkeypatch.setattr(shared, "_estimators", {})
+    living = [tiny("folder") for _ in range(3)]
+    for seed in range(300):
+        shared.register_search(living[seed] if seed < 3 else tiny("folder"), {}, seed)
+    assert len(shared._estimators) <= 3 + shared.MAX_GONE + 1
+    with pytest.warns(SearchWarning, match=OWNED):
+        shared.warn_of_shared_search(tiny("folder"), {}, 299)
 
 
 def test_a_search_that_is_repeated_without_a_seed_is_said_to_be_the_same(tmp_path):

@@ -263,7 +263,7 @@ REFUSED = {
     "TensorDataset": (DATASET, "give its tensors, X, y = dataset.tensors"),
     "Subset": (
         Subset(DATASET, [0, 1]),
-        "give its rows, X, y = zip(*(dataset[i] for i in range(n)))",
+        "give its rows, X, y = zip(*(dataset[i] for i in range(len(dataset))))",
     ),
     "DataLoader": (DataLoader(DATASET), "X, y = map(torch.cat, zip(*loader))"),
     "Table": (Table(), "give a frame, X.to_pandas()"),
@@ -284,6 +284,8 @@ FAULTY = {
     "records": ([{"a": 1}, {"a": 2}], "X is a list of dicts: give a frame, "),
     "structured": (pd.DataFrame(ROWS).to_records(), "X is a structured array: "),
     "bytes": (np.zeros(3, "V4"), "X holds values of dtype |V4, "),
+    "complex": (torch.ones(20, 20, dtype=torch.cfloat), "Complex data not supported: "),
+    "complex array": (np.ones((20, 20), complex), "X holds values of dtype complex128"),
     "meta": (torch.ones(2, 2, device="meta"), "is on the device 'meta'"),
     "sparse": (torch.eye(2).to_sparse(), "torch.sparse_coo: give X.to_dense()."),
     "row": ([torch.eye(2).to_sparse()], "torch.sparse_coo: give X.to_dense()."),
@@ -293,6 +295,22 @@ FAULTY = {
     ),
     "device": (OnDevice(ROWS), "(TypeError: Implicit conversion is not allowed): "),
 }
+
+
+@pytest.mark.parametrize("make", [torch.tensor, np.array])
+def test_arrays_of_no_dimensions_in_cells_are_their_numbers(make):
+    frame = pd.DataFrame(
+        {"a": [make(1.5), None, make(3)], "b": ["x", "y", "z"], "c": [1, 2, 3]},
+        index=[4, 4, 5],
+    )
+    right = frame.assign(a=pd.Series([1.5, None, 3], frame.index, object))
+    read = read_container("X", frame)
+    pd.testing.assert_frame_equal(read, right)
+    assert type(frame.iat[0, 0]) is type(make(1.5))  # the caller's is unchanged
+    read = read_container("X", frame.to_numpy())
+    pd.testing.assert_frame_equal(pd.DataFrame(read), pd.DataFrame(right.to_numpy()))
+    unchanged = frame[["b", "c"]]
+    assert read_container("X", unchanged) is unchanged
 
 
 @pytest.mark.parametrize("kind", REFUSED)
