@@ -277,8 +277,8 @@ def _read_array(name: str, array: np.ndarray) -> np.ndarray:
         array = _fill_masked(array)
     if array.dtype.kind == "c":
         raise ValueError(
-            f"Complex data not supported: {name} holds values of dtype {array.dtype}, "
-            f"give real numbers, such as abs({name})."
+            "Complex data not supported: give the real and the imaginary part of "
+            f"{name}, which is of dtype {array.dtype}, as two columns."
         )
     if array.dtype.kind == "O" and array.ndim > 1:
         kinds = set(map(type, array.flat))

@@ -285,7 +285,10 @@ FAULTY = {
     "structured": (pd.DataFrame(ROWS).to_records(), "X is a structured array: "),
     "bytes": (np.zeros(3, "V4"), "X holds values of dtype |V4, "),
     "complex": (torch.ones(20, 20, dtype=torch.cfloat), "Complex data not supported: "),
-    "complex array": (np.ones((20, 20), complex), "X holds values of dtype complex128"),
+    "complex array": (
+        np.ones((20, 20), complex),
+        "part of X, which is of dtype complex128,",
+    ),
     "meta": (torch.ones(2, 2, device="meta"), "is on the device 'meta'"),
     "sparse": (torch.eye(2).to_sparse(), "torch.sparse_coo: give X.to_dense()."),
     "row": ([torch.eye(2).to_sparse()], "torch.sparse_coo: give X.to_dense()."),

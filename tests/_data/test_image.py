@@ -365,7 +365,7 @@ NOISE = np.array([[[-1.0, 1.0]], [[-0.3, 0.4]]])
         ("unit", EIGHT / 127.5 - 1, False),
         ("standard", EIGHT * 0.02 - 100, False),
         ("standard", (EIGHT - 80.0) / 60 + 1, True),
-        ("standard", (EIGHT - 80.0) / 60 - 1.2, False),
+        ("standard", (EIGHT - 80.0) / 60 - 5, False),
         ("sixteen", EIGHT / 255 * 19.9, True),
         ("sixteen", EIGHT / 255 * 16 + 17.6, False),
         ("sixteen", EIGHT * 6.3, False),
@@ -416,13 +416,16 @@ def test_images_are_accepted_together_if_each_is_accepted_alone(rng, fitted):
         assert is_right(np.concatenate(rows)) == all(alone), (one, other)
 
 
-def test_standardised_noise_is_accepted(rng):
+@pytest.mark.parametrize(("n", "size", "share"), [(100, 8, 0.3), (4, 4, 1.3)])
+def test_standardised_noise_is_accepted(rng, n, size, share):
     estimator, reader = NASLike(), ImageReader(CALLER)
-    X = rng.normal(size=(100, 8, 8))
+    X = rng.normal(size=(n, size, size))
     reader.fit(reader.check(estimator, X, reset=True))
-    reader.check(estimator, rng.normal(size=(5_000, 8, 8)), reset=False)
-    with pytest.raises(ValueError, match="bring X to the scale of fit"):
-        reader.check(estimator, X + 0.5 * np.ptp(X), reset=False)
+    reader.check(estimator, rng.normal(size=(5_000, size, size)), reset=False)
+    X = np.array([X.min(), X.max()]).repeat(size * size // 2).reshape(1, size, size)
+    for shift in (-share, share):
+        with pytest.raises(ValueError, match="bring X to the scale of fit"):
+            reader.check(estimator, X + shift * np.ptp(X), reset=False)
 
 
 @pytest.mark.parametrize(
