@@ -29,7 +29,7 @@ CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 MAX_STANDARDISED = 10.0  # pixels of standardised images rarely exceed it
 DEPTHS = ((0, 255), (0, 65_535), (-128, 127), (-32_768, 32_767))  # of whole numbers
 MAX_OVERSHOOT = 0.252  # of the range of fit, beyond either end: a quarter, rounded up
-MIN_PIXELS = 1_000  # of which the range of standardised images is known
+MIN_PIXELS = 1_000  # of which the range is known
 MAX_TAIL_SHARE = 0.05  # share of the pixels of a scaled image that may be outliers
 SHAPES = "(height, width), (height, width, channels) or (channels, height, width)"
 AXES = "'auto', 1 (channels first), or 3 or -1 (channels last)"
@@ -413,6 +413,8 @@ class _PixelRange:
             # Dark images are followed by light ones.
             wider = [pair for pair in DEPTHS if pair[0] <= low and high <= pair[1]]
             low, high = wider[0] if wider else (low, high)
+        elif self.is_raw and self.n_pixels < MIN_PIXELS:
+            low = 0.0  # few pixels tell less of the scale than that black is 0
         is_known = self.is_raw or self.is_unit or self.n_pixels >= MIN_PIXELS
         margin = (MAX_OVERSHOOT if is_known else 1.0) * (high - low)
         return low - margin, high + margin

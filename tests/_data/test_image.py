@@ -416,6 +416,15 @@ def test_images_are_accepted_together_if_each_is_accepted_alone(rng, fitted):
         assert is_right(np.concatenate(rows)) == all(alone), (one, other)
 
 
+def test_a_few_pixels_far_from_zero_do_not_tell_the_scale(rng):
+    estimator, reader = NASLike(), ImageReader(CALLER)
+    X = 1e12 + rng.normal(size=(4, 1, 1))
+    reader.fit(reader.check(estimator, X[:2], reset=True))
+    reader.check(estimator, X, reset=False)
+    with pytest.raises(ValueError, match="bring X to the scale of fit"):
+        reader.check(estimator, 1.3 * X, reset=False)
+
+
 @pytest.mark.parametrize(("n", "size", "share"), [(100, 8, 0.3), (4, 4, 1.3)])
 def test_standardised_noise_is_accepted(rng, n, size, share):
     estimator, reader = NASLike(), ImageReader(CALLER)
