@@ -1,4 +1,4 @@
-"""Outcomes of generated tables, images and parameters.
+"""Outcomes of generated tables, images, parameters, scorers and settings.
 
     python examples/benchmarks/hostile.py --cases 10000
 
@@ -20,7 +20,10 @@ from pathlib import Path
 from _lines import Lines, machine, parse_arguments
 
 CASES = Path(__file__).parents[2] / "tests" / "hostile"
-KINDS = ("table", "table", "image", "parameter")  # tables are most common
+KINDS = (  # the most common inputs twice
+    *("table", "table", "image", "image", "parameter"),
+    *("dtype", "date", "class", "scorer", "settings"),
+)
 BLOCK = 100
 MAX_SECONDS = 300  # of one case
 N_PROCESSES = 2
@@ -100,20 +103,28 @@ def again(kind, seed):
 
 
 def parts(kind):
-    sys.path.insert(0, str(CASES))
+    sys.path[:0] = [str(CASES), str(CASES.parent / "helpers")]
     from hostile_cases import outcome
+    from hostile_classes import class_case, class_outcome
+    from hostile_dates import date_case
+    from hostile_dtypes import dtype_case
     from hostile_images import image_case
     from hostile_parameters import parameter_case
     from hostile_scorers import scorer_case
+    from hostile_settings import settings_case
     from hostile_tables import table_case
 
     makers = {
-        "table": table_case,
+        "class": class_case,
+        "date": date_case,
+        "dtype": dtype_case,
         "image": image_case,
         "parameter": parameter_case,
         "scorer": scorer_case,
+        "settings": settings_case,
+        "table": table_case,
     }
-    return makers[kind], outcome
+    return makers[kind], class_outcome if kind == "class" else outcome
 
 
 if __name__ == "__main__":

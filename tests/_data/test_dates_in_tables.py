@@ -224,7 +224,7 @@ def test_strings_of_dates_are_words():
     "text",
     ["2020-02-29", "2020/2/9 12:30", "1.12.2020", "12/31/2020", "2020-02-29T12Z"],
 )
-def test_text_that_looks_like_dates_raises_a_warning(text):
+def test_dates_as_text_are_warned_of(text):
     X = pd.DataFrame({"when": [text, "n/a", text + " "], "word": ["a", text, "b"]})
     X["version"] = ["1.2.3", "10.2.3", "127.0.0.1"]
     with pytest.warns(
