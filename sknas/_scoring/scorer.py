@@ -152,6 +152,8 @@ class RowScorer(PredictionScorer):
         """Call the scorer with weights, or with repeated rows if it takes none."""
         weight = self.weight[rows] if weight is None else weight
         weight = np.round(weight, 9)  # undo rounding errors: whole weights stay whole
+        if not weight.any():  # the weights of their classes are 0
+            return Score(float("nan"), "all rows have weight 0")
         if len(rows) == 1:
             # R2 needs two rows, and a table of one row has no others to pool with.
             n_times = 2 if len(self.y) == 1 else 1
@@ -188,7 +190,9 @@ class RowScorer(PredictionScorer):
             value = as_number(found)
         except Exception as error:  # for example, a fold lacks a class
             parts = [type(error).__name__, " ".join(str(error).split())]
-            is_expected = isinstance(error, ValueError) and parts[1]
+            # scikit-learn's averages divide by the weights of classes, which may be 0.
+            is_usual = self.is_known and isinstance(error, ZeroDivisionError)
+            is_expected = (is_usual or isinstance(error, ValueError)) and parts[1]
             reason = ": ".join(filter(None, parts[1:] if is_expected else parts))
             value = float("nan")
         else:

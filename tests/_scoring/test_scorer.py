@@ -179,6 +179,13 @@ def test_score_of_rows_without_a_class_is_undefined():
     assert np.isnan(score(np.full((2, 2), 0.5), np.array([1, 2])))
 
 
+def test_score_of_rows_without_a_weight_is_undefined():
+    y = np.array([0, 1, 1, 0])
+    scorer = row_scorer("accuracy", y, np.array([0, 1]), weight=np.zeros(4))
+    predictions = np.full((4, 2), 0.5)
+    assert scorer.score(predictions, np.arange(4)).reason == "all rows have weight 0"
+
+
 def test_a_scorer_draws_the_same_each_time_and_leaves_generators_alone():
     def states():
         numpy = np.random.get_state()  # noqa: NPY002
