@@ -7,6 +7,8 @@ others: a stored answer for rows that were changed would be wrong without a word
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
 import zlib
 from abc import ABC, abstractmethod
@@ -66,12 +68,21 @@ class UserRows:
 
     def __post_init__(self) -> None:
         self._digest: Any = None
+        self._digests: dict[bytes, Any] = {}  # of the rows of folds, taken many times
 
     def take(self, rows: np.ndarray) -> UserRows:
         """Return some of the rows, to be given to a scorer."""
         part = replace(self, X=_safe_indexing(self.X, rows), hashes=self.hashes[rows])
-        part._digest = _digest(part.X)
+        if self.reader is not None:
+            key = _hash(rows.tobytes())
+            if key not in self._digests:
+                self._digests[key] = _digest(part.X)
+            part._digest = self._digests[key]
         return part
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without digests: another process has other objects."""
+        return vars(self) | {"_digest": None, "_digests": {}}
 
     def find(self, estimator: BaseEstimator, X: Any) -> slice | np.ndarray:
         """Return where the rows of X are among these rows.
@@ -118,14 +129,31 @@ def row_hashes(rows: RawRows) -> np.ndarray:
     return hash_rows(columns, len(rows))
 
 
+class _CellPickler(pickle.Pickler):
+    """Writes the cells of arrays of objects as addresses.
+
+    Cells are never changed in place, and the rows of the user keep them alive.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ndarray and obj.dtype == object:
+            return tuple, ((obj.shape, obj.tobytes()),)
+        return NotImplemented
+
+
 def _digest(X: Any) -> Any:
     """Return a digest of an object, None if there is none."""
     buffers: list[pickle.PickleBuffer] = []
+    rest = io.BytesIO()
     try:
-        rest = pickle.dumps(X, 5, buffer_callback=buffers.append)
-    except Exception:  # cells may be any object
+        _CellPickler(rest, 5, buffer_callback=buffers.append).dump(X)
+    except Exception:  # attributes of a container may be any object
         return None
-    return rest, [zlib.crc32(buffer.raw()) for buffer in buffers]
+    return _hash(rest.getvalue()), [zlib.crc32(buffer.raw()) for buffer in buffers]
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 class StoredPredictor(BaseEstimator, ABC):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sknas._data.image import ImageReader
 from sknas._data.table_reader import TableReader
+from sknas._scoring import stored
 from sknas._scoring.stored import (
     NEW_FIT,
     OTHER_ROWS,
@@ -264,6 +266,39 @@ def test_cells_that_cannot_be_pickled_are_compared_by_content():
     X = pd.DataFrame({"a": pd.Series([Odd(f"w{i}") for i in range(N)], dtype=object)})
     estimator, given_rows = estimator_of(X)
     np.testing.assert_allclose(estimator.predict_proba(given_rows), SHARES)
+
+
+@pytest.mark.parametrize("kind", [object, "str", "category"])
+def test_words_that_were_overwritten_are_refused(kind):
+    X = pd.DataFrame({"a": [f"w{i}" for i in range(N)]}, dtype=kind)
+    estimator, given_rows = estimator_of(X)
+    for same in ("w3", "".join(["w", "3"])):  # an equal word is the same row
+        given_rows.iloc[3, 0] = same
+        np.testing.assert_allclose(estimator.predict_proba(given_rows), SHARES)
+    given_rows.iloc[3, 0] = "w4"
+    estimator._predictions = SHARES[::-1]
+    found = estimator.predict_proba(given_rows)
+    np.testing.assert_allclose(found[3], SHARES[::-1][4])
+
+
+def test_each_fold_is_compared_by_one_digest_and_words_are_not_read(monkeypatch):
+    class Word(str):
+        def __reduce__(self):
+            raise AssertionError
+
+    calls = []
+    digest = stored._digest
+    monkeypatch.setattr(stored, "_digest", lambda X: calls.append(X) or digest(X))
+    X = pd.DataFrame({"a": pd.Series(map(Word, "abcdefghijkl"), dtype=object)})
+    rows = user_rows(X)
+    monkeypatch.delattr(TableReader, "read")  # rows as given need not be read
+    for _ in range(3):
+        for part in (np.arange(6), np.arange(6, N)):
+            found = rows.take(part.copy())
+            assert found.find(StoredClassifier(), found.X) == slice(None)
+    assert len(calls) == 2 + 6  # one for each fold, one for each call
+    copied = pickle.loads(pickle.dumps(replace(rows, X=NUMBERS)))
+    assert not copied._digests
 
 
 def test_kept_estimators_still_answer():
