@@ -10,7 +10,8 @@ import numpy as np
 
 from sknas._ensemble.calibration import apply_temperature, fit_temperature
 from sknas._history import History, Trial
-from sknas._problem import PredictionScorer, Problem
+from sknas._problem import PredictionScorer, Problem, Score
+from sknas._validation import warn_user
 
 MAX_DRAWS = 40  # draws of a trial, with replacement
 REFIT_TIME_SHARE = 0.05  # share of the time left to select, if a refit follows
@@ -167,16 +168,20 @@ def _value(
     n_scores = len(library) * (1 + PATIENCE)
     if n_scores * scorer.call_seconds <= deadline - time.monotonic():
         scores = _scores(scorer, library, rows, deadline)
-        if scores is not None and np.isfinite(scores).any():
-            score_weight = 1 / (np.nanstd(scores) or 1.0)
+        if scores is not None:
+            score_weight = _score_weight(scores)
+            # The failure of a scorer in some folds was warned of before training.
+            if not score_weight and not problem.unscored_folds:
+                _warn(scores[0].reason)
     loss_weight = LOSS_WEIGHT / (np.std(losses) or 1.0)
 
     def value(predictions: np.ndarray) -> np.ndarray | None:
-        scored: np.ndarray | None = np.zeros(len(predictions))
+        scored = np.zeros(len(predictions))
         if score_weight:
-            scored = _scores(scorer, predictions, rows, deadline)
-        if scored is None:
-            return None
+            scores = _scores(scorer, predictions, rows, deadline)
+            if scores is None:
+                return None
+            scored = _finite(scores)
         scored = np.nan_to_num(scored * score_weight, nan=-np.inf)
         return scored - loss_weight * loss(predictions, rows)
 
@@ -185,18 +190,35 @@ def _value(
 
 def _scores(
     scorer: PredictionScorer, predictions: np.ndarray, rows: np.ndarray, deadline: float
-) -> np.ndarray | None:
-    """Return the scores (K,) of predictions (K, N, C), None after the deadline.
-
-    Those that are infinite are NaN.
-    """
+) -> list[Score] | None:
+    """Return the scores of predictions (K, N, C), None after the deadline."""
     if scorer.is_vectorised:
-        scores = scorer.score_many(predictions, rows)
-        return np.where(np.isfinite(scores), scores, np.nan)
-    scores = np.full(len(predictions), np.nan)
-    for k, each in enumerate(predictions):
+        return scorer.score_each(predictions, rows)
+    scores = []
+    for each in predictions:
         if time.monotonic() > deadline:
             return None
-        value = scorer.score(each, rows).value
-        scores[k] = value if np.isfinite(value) else np.nan
+        scores.append(scorer.score(each, rows))
     return scores
+
+
+def _finite(scores: list[Score]) -> np.ndarray:
+    """Return the values (K,) of scores, NaN for those that are infinite."""
+    values = np.array([score.value for score in scores])
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _score_weight(scores: list[Score]) -> float:
+    """Return the weight of the score, 0 if no trial has one."""
+    values = _finite(scores)
+    if not np.isfinite(values).any():
+        return 0.0
+    return float(1 / (np.nanstd(values) or 1.0))
+
+
+def _warn(reason: str) -> None:
+    reason = reason.rstrip(".") or "the scorer returned NaN"
+    warn_user(
+        "The members of the ensemble are selected by their loss alone, since "
+        f"'scoring' has no score for the predictions of all folds together: {reason}."
+    )

@@ -221,6 +221,20 @@ def test_greedy_selection_is_never_worse_than_the_best_trial(seed, size):
     assert of_mean >= of_best - 1e-12
 
 
+def test_a_scorer_that_fails_in_the_selection_is_reported():
+    def score(estimator, X, y):
+        if len(y) == 120:
+            raise RuntimeError("too many rows")
+        return estimator.score(X, y)
+
+    _, problem, _ = make_problem(scoring=score)
+    history = made_history(0.7, 0.72, 0.71)
+    with pytest.warns(SearchWarning, match="RuntimeError: too many rows") as caught:
+        chosen = choose_members(history, problem, 3)
+    assert len(caught) == 1 and "selected by their loss alone" in str(caught[0].message)
+    assert np.isclose(sum(chosen.weights), 1)
+
+
 def test_ensemble_of_one_is_the_best_trial():
     history = made_history(0.7, 0.95, 0.71)
     chosen = choose_members(history, PROBLEM, 1)
