@@ -194,8 +194,8 @@ class BaseNAS(BaseEstimator, ABC):
             started -= store.seconds
             scorer = self._make_scorer(parts, data)
             self.scorer_ = scorer.scorer
-            seconds = self._score_seconds(scorer, store)
-            budget = self._plan_budget(parts, data, previous, seconds)
+            self._time_scorer(scorer, store)
+            budget = self._plan_budget(parts, data, previous, scorer.call_seconds)
             problem = self._make_problem(parts, data, scorer, budget, seed)
             check = self._make_check(parts, data, problem, scorer)
             # Encoding may have used up the time: what is left begins after it.
@@ -298,16 +298,16 @@ class BaseNAS(BaseEstimator, ABC):
         if self.warm_start:
             self._previous = PreviousSearch(depends_on, seed, budget, history)
 
-    def _score_seconds(self, scorer: RowScorer, store: Store) -> float:
-        """Return the seconds of a call of the scorer, to plan the time with."""
+    def _time_scorer(self, scorer: RowScorer, store: Store) -> None:
+        """Measure a call of the scorer, to plan the time with."""
         if self.max_time is None:
-            return 0.0
+            return
         seconds: float | None = store.get(keys.SCORE_SECONDS)
         if seconds is None:  # a search that is resumed has the same plan
             seconds = seconds_of_a_call(scorer, self.max_time)
-            store.put(keys.SCORE_SECONDS, seconds)
+            if not scorer.refusal:  # which raises an error, again if fit is repeated
+                store.put(keys.SCORE_SECONDS, seconds)
         scorer.call_seconds = seconds
-        return seconds
 
     def _plan_budget(
         self,

@@ -166,7 +166,7 @@ class PredictionScorer(ABC):
     is_vectorised : bool
         True if `score_many` scores all models at once, and quickly.
     call_seconds : float
-        Seconds of a call of `score`, as measured lately in this process.
+        Seconds of a call of `score`, a median of the latest ones in this process.
     """
 
     is_piecewise_constant = False

@@ -10,6 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from fits import problem_of
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import accuracy_score, get_scorer, make_scorer
 
@@ -295,3 +296,53 @@ def test_scorers_in_threads_do_not_disturb_a_training(trainer):
             np.testing.assert_array_equal(together, alone)
     assert warnings.filters == filters
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (lambda e: {}["a"], "KeyError: 'a'"),
+        (lambda e: e.fancy, "AttributeError: 'NASClassifier' object has no attribute"),
+        (lambda e: e.predict(), r"TypeError: NASClassifier.predict\(\) missing 1"),
+    ],
+)
+def test_errors_of_a_scorer_are_not_blamed_on_y(error, reason):
+    def score(estimator, X, y):
+        return error(estimator)
+
+    message = f"of NASClassifier must return a score, got <function .*: {reason}"
+    with pytest.raises(ValueError, match=message):
+        NASClassifier(scoring=score, **TINY).fit(X, Y)
+
+
+def test_a_scorer_that_is_refused_is_so_without_time_for_baselines(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr("sknas._scoring.baselines._can_score", lambda *_: False)
+    model = NASClassifier(scoring=disturbed, max_time=9, checkpoint=tmp_path, **TINY)
+    for _ in range(2):  # a search that is resumed, too
+        with pytest.raises(ValueError, match="must score only the rows"):
+            model.fit(X, Y)
+
+
+def test_infinite_scores_of_baselines_are_nan():
+    def score(estimator, X, y):
+        predicted = estimator.predict(X)
+        return accuracy_score(y, predicted) if np.ptp(predicted) else np.inf
+
+    model = NASClassifier(scoring=score, **TINY).fit(X, Y)
+    assert np.isnan(model.baseline_scores_["dummy"])
+    assert np.isfinite(model.baseline_scores_["linear"])
+
+
+def test_one_slow_call_does_not_decide_how_slow_a_scorer_is():
+    seconds = [0.0, 0.0, 0.2, 0.0]
+
+    def score(estimator, X, y):
+        time.sleep(seconds.pop(0))
+        return accuracy(estimator, X, y)
+
+    _, problem = problem_of(NASClassifier(scoring=score), X, Y)
+    for _ in range(4):
+        problem.scorer.score(np.eye(2)[Y], np.arange(N))
+    assert problem.scorer.call_seconds < 0.1

@@ -23,9 +23,8 @@ from sknas._scoring.folds import FoldScores, score_predictions
 FLOPS = 2e9  # assumed multiplications per second of a linear model
 DEFAULT_SECONDS = 600.0  # assumed length of a search without a time limit
 MAX_TIME_SHARE = 0.1  # share of the time left that a model and its scores may take
-N_TRIES = (
-    2  # calls before a scorer counts as undefined in a fold: it may fail at random
-)
+N_TRIES = 2  # calls before a fold counts as unscored: a scorer may fail at random
+KEEP_ROWS = "score only the rows and the estimator it is given"
 MAX_IMAGES = 2_000  # images to fit on, and images converted to floats at once
 
 
@@ -72,7 +71,7 @@ def baseline_scores(problem: Problem, seconds_left: float = np.inf) -> Baselines
     is_undefined = are_all and not any(np.isfinite(s.value) for s in scores.values())
     must, reason = "fit y", ""
     if refusals:
-        must = "score only the rows and the estimator it is given"
+        must = KEEP_ROWS
         reason = refusals[0].reason
     elif is_undefined:
         reason = scores["dummy"].reason

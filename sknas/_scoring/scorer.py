@@ -13,6 +13,7 @@ from contextlib import (
 )
 from dataclasses import dataclass
 from numbers import Number
+from statistics import median_low
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from sknas._training.seeds import global_random_state, seed_globally
 from sknas._validation import did_you_mean, reject, short_repr
 
 RETURNED = "the scorer returned"  # begins the reason if no error was raised
+N_TIMED = 5  # latest calls whose seconds are kept; one may be an outlier
 MIN_PROBABILITY = 1e-7  # lower bound in the log-loss, to keep it finite
 
 
@@ -122,6 +124,8 @@ class RowScorer(PredictionScorer):
         self.takes_weight = takes_weight(self.scorer)
         self.scorer = with_classes(self.scorer, self.classes)
         self.is_vectorised = self.metric is not None
+        self.refusal = ""  # why a call was refused, if one was
+        self._seconds: list[float] = []  # of the latest calls
 
     def score(
         self,
@@ -189,7 +193,8 @@ class RowScorer(PredictionScorer):
                 found = self.scorer(estimator, part.X, self.y[rows], **options)
             value = as_number(found)
         except Exception as error:  # for example, a fold lacks a class
-            parts = [type(error).__name__, " ".join(str(error).split())]
+            text = " ".join(str(error).split())
+            parts = [type(error).__name__, text.replace(cls.__name__, cls.public_name)]
             # scikit-learn's averages divide by the weights of classes, which may be 0.
             is_usual = self.is_known and isinstance(error, ZeroDivisionError)
             is_expected = (is_usual or isinstance(error, ValueError)) and parts[1]
@@ -198,8 +203,10 @@ class RowScorer(PredictionScorer):
         else:
             shown = "NaN" if np.isnan(value) else value
             reason = "" if np.isfinite(value) else f"{RETURNED} {shown}"
-        self.call_seconds = time.monotonic() - started
+        self._seconds = [*self._seconds[1 - N_TIMED :], time.monotonic() - started]
+        self.call_seconds = median_low(self._seconds)
         if part.refusal:
+            self.refusal = part.refusal
             return Score(float("nan"), part.refusal, is_refused=True)
         return Score(value, reason)
 

@@ -10,7 +10,7 @@ import numpy as np
 from sknas._data.rare_classes import RareClasses
 from sknas._history import History
 from sknas._problem import Fold, Problem
-from sknas._scoring.baselines import Baselines, baseline_scores
+from sknas._scoring.baselines import KEEP_ROWS, Baselines, baseline_scores
 from sknas._scoring.folds import score_predictions
 from sknas._scoring.scorer import RETURNED, RowScorer
 from sknas._validation import short_repr, warn_user
@@ -49,13 +49,16 @@ class ScorerCheck:
         ValueError
             If the scorer can't score this target, or these rows.
         """
+        if self.scorer.refusal:  # when its seconds were measured
+            self._reject(self.scorer.refusal, KEEP_ROWS)
         found = baseline_scores(problem, seconds_left)
         if found.must == "fit y":
             self._check_classes(problem, found.is_refused)
         if found.is_refused:
             self._reject(found.reason, found.must)
         self._warn(found, len(problem.folds))
-        scores = {name: score.value for name, score in found.scores.items()}
+        values = {name: score.value for name, score in found.scores.items()}
+        scores = {k: v if np.isfinite(v) else float("nan") for k, v in values.items()}
         return replace(problem, unscored_folds=found.unscored_folds), scores
 
     def warn_if_unlearnt(self, history: History, dummy: float) -> None:
@@ -97,6 +100,8 @@ class ScorerCheck:
             )
 
     def _reject(self, reason: str, must: str = "fit y") -> NoReturn:
+        if must == "fit y" and not self.scorer.is_known:
+            must = "return a score"  # an error of the user's code may have any cause
         raise ValueError(
             f"The 'scoring' parameter of {self.caller_name} must {must}, "
             f"got {short_repr(self.scoring)}: {reason.rstrip('.')}."

@@ -14,7 +14,7 @@ import zlib
 from abc import ABC, abstractmethod
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -163,6 +163,7 @@ class StoredPredictor(BaseEstimator, ABC):
     parameters.
     """
 
+    public_name: ClassVar[str]  # of the estimator that searches, for messages
     _predictions: np.ndarray
     _rows: UserRows
 
@@ -207,6 +208,7 @@ class StoredPredictor(BaseEstimator, ABC):
 class StoredClassifier(ClassifierMixin, StoredPredictor):
     """A classifier that returns stored predictions."""
 
+    public_name = "NASClassifier"
     classes_: Any
 
     def predict(self, X: Any) -> np.ndarray:
@@ -229,6 +231,8 @@ class StoredClassifier(ClassifierMixin, StoredPredictor):
 
 class StoredRegressor(RegressorMixin, StoredPredictor):
     """A regressor that returns stored predictions."""
+
+    public_name = "NASRegressor"
 
     def predict(self, X: Any) -> np.ndarray:
         """Return values (N,) or (N, C)."""
