@@ -37,7 +37,7 @@ from sknas._scoring.class_labels import reads_probabilities
 from sknas._scoring.pilot import seconds_of_a_call
 from sknas._scoring.scorer import RowLoss, RowScorer, make_scorer
 from sknas._scoring.scorer_check import ScorerCheck
-from sknas._search.constraints import make_feasible
+from sknas._search.constraints import failure_of, make_feasible
 from sknas._search.loop import Search
 from sknas._search.progress import Progress
 from sknas._search.proposals import initial_design
@@ -241,7 +241,8 @@ class BaseNAS(BaseEstimator, ABC):
             )
             history = search.run(design)
             progress.note("refit")
-            best = best_trial(history, design, max_time)
+            failure = failure_of(problem.feasible)
+            best = best_trial(history, design, max_time, failure)
             ensemble, is_interrupted = builder.build(history, best)
         stop_reason = StopReason.INTERRUPTED if is_interrupted else history.stop_reason
         self.stop_reason_ = str(stop_reason)

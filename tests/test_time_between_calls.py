@@ -252,9 +252,27 @@ def test_constraints_that_allow_nothing_in_time_are_reported(clock):
         return False
 
     estimator = NASClassifier(Widths(), max_time=5, constraints=refuse)
-    with pytest.raises(SearchFailedError, match="No architecture that keeps the"):
+    message = (
+        "^No architecture that keeps the constraints was found before the end of "
+        "max_time=5 seconds: give more time, or loosen 'constraints'.$"
+    )
+    with pytest.raises(SearchFailedError, match=message):
         estimator.fit(ROWS, CLASSES)
     assert clock.passed <= 5 * 1.1 + 2 + 2
+
+
+def test_constraints_that_only_fail_in_time_are_reported_with_their_error(clock):
+    def fail(architecture):
+        clock.spend(2.0)
+        return architecture["no such choice"]
+
+    estimator = NASClassifier(Widths(), max_time=5, constraints=fail)
+    message = (
+        "found, as the function of 'constraints' raised KeyError: .*no such choice.* "
+        "before the end of max_time=5 seconds: fix the function, or give more time.$"
+    )
+    with pytest.raises(SearchFailedError, match=message):
+        estimator.fit(ROWS, CLASSES)
 
 
 @pytest.mark.parametrize("noisy", [False, True])

@@ -141,9 +141,23 @@ def fit_deadline(started: float, max_time: float | None) -> float | None:
 
 
 def best_trial(
-    history: History, initial_design: list[Proposal], max_time: float | None
+    history: History,
+    initial_design: list[Proposal],
+    max_time: float | None,
+    failure: str = "",
 ) -> Trial:
     """Return the best trial, or one without a score if the time was too short.
+
+    Parameters
+    ----------
+    history : History
+        All trials.
+    initial_design : list of Proposal
+        The default architecture and known ones that are feasible.
+    max_time : float or None
+        Seconds of the whole fit.
+    failure : str, default=""
+        The error of a function of constraints that never succeeded.
 
     Raises
     ------
@@ -165,15 +179,26 @@ def best_trial(
     is_late = history.stop_reason == StopReason.MAX_TIME
     is_late |= any(trial.cause == Cause.OUT_OF_TIME for trial in history)
     if not is_late or not proposals:
-        raise SearchFailedError(
-            "No architecture that keeps the constraints was found: loosen "
-            "'constraints'."
-        )
+        raise SearchFailedError(_none_found(max_time if is_late else None, failure))
     warn_user(
         f"max_time={max_time!r} seconds is too short to validate one network: the "
         "default one is trained as far as time allows, without a score; give more time."
     )
     return Trial(proposals[0])
+
+
+def _none_found(max_time: float | None, failure: str) -> str:
+    """Return the error if no architecture is feasible; None if time is left."""
+    text, advice = "No architecture that keeps the constraints was found", []
+    if failure:
+        text += f", as the function of 'constraints' raised {failure}"
+        advice.append("fix the function")
+    if max_time is not None:
+        text += f" before the end of max_time={max_time!r} seconds"
+        advice.append("give more time")
+    if not failure:
+        advice.append("loosen 'constraints'")
+    return f"{text}: {', or '.join(advice)}."
 
 
 def _warn_of_failures(history: History) -> None:

@@ -41,8 +41,16 @@ def make_feasible(
     is_within = _make_constraint(caller_name, constraints, space, task)
     if task is None:
         return is_within
-    # An architecture that can't be built has no costs to bound.
-    return lambda a: space.is_buildable(a, task) and is_within(a)
+    return _Feasible(space, task, is_within)
+
+
+def failure_of(feasible: Callable[[Architecture], bool]) -> str:
+    """Return the first error of a user's function that never succeeded, else ""."""
+    constraint = feasible.is_within if isinstance(feasible, _Feasible) else feasible
+    if not isinstance(constraint, _UserConstraint) or not constraint.failures:
+        return ""
+    _, error = constraint.failures[0]
+    return f"{type(error).__name__}: {short_repr(error)}"
 
 
 def _make_constraint(
@@ -79,6 +87,21 @@ def _bounded_names(space: Space, task: TaskSpec | None) -> list[str]:
     if task is not None:
         return list(space.costs)
     return [name for name, choice in space.choices.items() if choice.is_numeric]
+
+
+class _Feasible:
+    """Architectures that can be built and keep the constraints."""
+
+    def __init__(
+        self, space: Space, task: TaskSpec, is_within: Callable[[Architecture], bool]
+    ) -> None:
+        self.space, self.task, self.is_within = space, task, is_within
+
+    def __call__(self, architecture: Architecture) -> bool:
+        # An architecture that can't be built has no costs to bound.
+        if not self.space.is_buildable(architecture, self.task):
+            return False
+        return self.is_within(architecture)
 
 
 class _UserConstraint:
