@@ -86,6 +86,21 @@ def test_a_warm_start_frees_what_it_replaces():
         model.fit(TABLE, LABELS[len(TABLE)])
         kept.append(weakref.ref(model.ensemble_))
     assert [ref() is None for ref in kept] == [True, True, False]
+    n_tensors = count_tensors()
+    del model
+    assert count_tensors() < n_tensors and kept[2]() is None
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_warm_start_leaves_no_tensors_behind():
+    counts = []
+    for _ in range(2):
+        model = NASClassifier(warm_start=True, **{**TINY, "max_trials": 1})
+        for _ in range(2):
+            model.fit(TABLE, LABELS[len(TABLE)])
+        del model
+        counts.append(count_tensors())
+    assert counts[1] == counts[0]
 
 
 @pytest.mark.slow

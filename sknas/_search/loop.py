@@ -38,6 +38,41 @@ class OutOfTimeError(Exception):
     """Raised in place of a call of the user's constraints after the deadline."""
 
 
+class _TimedConstraints:
+    """Constraints until the end of the search, and how long their calls take.
+
+    A part of the search that does not refer to it: the strategy keeps them, and a
+    search in a cycle would keep its networks until the garbage collector runs.
+    """
+
+    def __init__(
+        self, feasible: Callable[[Architecture], bool], end: float | None
+    ) -> None:
+        self.feasible, self.end = feasible, end
+        self.seconds: list[float] = []  # of the latest calls
+
+    @property
+    def is_late(self) -> bool:
+        """True after the end of the search."""
+        return self.end is not None and time.monotonic() >= self.end
+
+    def __call__(self, architecture: Architecture) -> bool:
+        """Return True if an architecture keeps the constraints.
+
+        Raises
+        ------
+        OutOfTimeError
+            After the end of the search: constraints may be slow.
+        """
+        if self.is_late:
+            raise OutOfTimeError
+        started = time.monotonic()
+        is_feasible = self.feasible(architecture)
+        seconds = time.monotonic() - started
+        self.seconds = [*self.seconds[1 - N_TIMED :], seconds]
+        return is_feasible
+
+
 @dataclass(eq=False)
 class Search:
     """A search: the strategy proposes, the trainer scores, a history records.
@@ -90,8 +125,7 @@ class Search:
         self._trainer_context = replace(self.context)
         self._seen = {trial.architecture.key for trial in self.previous}
         self._queue: list[list[Proposal]] = []  # the initial design, in batches
-        self._end = self.context.deadline  # of the search
-        self._constraint_seconds: list[float] = []  # of the latest calls
+        self._feasible = _TimedConstraints(self.problem.feasible, self.context.deadline)
 
     def run(self, initial_design: Sequence[Proposal] = ()) -> History:
         """Search until a bound is met or the user presses Ctrl-C.
@@ -162,7 +196,7 @@ class Search:
         context = replace(self._trainer_context, deadline=deadline)
         n_workers = count_workers_in_time(context, self._cohort_size)
         # Constraints are evaluated in this process, before the trainings.
-        constraint = float(np.mean(self._constraint_seconds or [0.0]))
+        constraint = float(np.mean(self._feasible.seconds or [0.0]))
         n = seconds_left / (mean / n_workers + constraint)
         return int(np.clip(n, 0, self._cohort_size))
 
@@ -176,7 +210,7 @@ class Search:
     def _propose(self, history: History, size: int) -> list[Proposal]:
         """Return new proposals with numbers and seeds; none if there are no more."""
         n = int(min(size, self._n_left(history)))
-        self._end = self._end_of_search(history)
+        self._feasible.end = self._end_of_search(history)
         try:
             return self._propose_new(history, n)
         except OutOfTimeError:
@@ -195,31 +229,12 @@ class Search:
         for _ in range(MAX_REPEATS):
             batch = self.strategy.propose(n)
             new = self._numbered(batch, history, n)
-            if new or not batch or self._is_late():
+            if new or not batch or self._feasible.is_late:
                 return new
         return []
 
-    def _is_late(self) -> bool:
-        return self._end is not None and time.monotonic() >= self._end
-
-    def _feasible(self, architecture: Architecture) -> bool:
-        """Return True if an architecture keeps the constraints.
-
-        Raises
-        ------
-        OutOfTimeError
-            After the end of the search: constraints may be slow.
-        """
-        if self._is_late():
-            raise OutOfTimeError
-        started = time.monotonic()
-        is_feasible = self.problem.feasible(architecture)
-        latest = self._constraint_seconds[1 - N_TIMED :]
-        self._constraint_seconds = [*latest, time.monotonic() - started]
-        return is_feasible
-
     def _end_of_proposals(self) -> StopReason:
-        if self._is_late():
+        if self._feasible.is_late:
             return self._recorder.end(StopReason.MAX_TIME)
         rng = np.random.default_rng(self.problem.seed)
         rest = UnseenSampler(self.space, self._feasible, rng)
