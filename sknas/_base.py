@@ -222,7 +222,8 @@ class BaseNAS(BaseEstimator, ABC):
         task = problem.task
         design = initial_design(parts.space, task, problem.feasible, context.deadline)
         parts = parts.for_task(task)
-        size, max_time, n_trials = self.ensemble_size, self.max_time, budget.n_trials
+        size, max_time = self._integer("ensemble_size"), self.max_time
+        n_trials = budget.n_trials
         with Progress(self.verbose, n_trials, max_time) as progress:
             problem, baselines = check.run(problem, context.seconds_left)
             builder = EnsembleBuilder(size, max_time, parts, problem, context)
@@ -252,13 +253,17 @@ class BaseNAS(BaseEstimator, ABC):
         self._set_fitted(parts, data, history, best, ensemble)
         return history
 
+    def _integer(self, name: str) -> int | None:
+        """Return a parameter as an integer of Python, which can't overflow."""
+        value = getattr(self, name)
+        return check_integer(type(self).__name__, name, value, 1, optional=True)
+
     def _check_parameters(self) -> None:
         """Check the parameters that do not depend on the data."""
         name = type(self).__name__
-        check_integer(name, "max_trials", self.max_trials, 1, optional=True)
         check_positive(name, "max_time", self.max_time, optional=True)
-        check_integer(name, "max_epochs", self.max_epochs, 1, optional=True)
-        check_integer(name, "ensemble_size", self.ensemble_size, 1, optional=True)
+        for parameter in ("max_trials", "max_epochs", "ensemble_size"):
+            self._integer(parameter)
         if not isinstance(self.verbose, bool):
             check_integer(name, "verbose", self.verbose, 0)
         find_folder(name, self.checkpoint)
@@ -333,7 +338,7 @@ class BaseNAS(BaseEstimator, ABC):
             score_seconds=score_seconds,
             n_folds=n_folds,
         )
-        budget = plan_budget(workload, self.max_trials, self.max_time)
+        budget = plan_budget(workload, self._integer("max_trials"), self.max_time)
         return budget if previous is None else previous.extended_budget(budget)
 
     def _make_problem(
@@ -361,7 +366,7 @@ class BaseNAS(BaseEstimator, ABC):
             loss=RowLoss(rows.y, rows.loss_weight, target.kind_),
             feasible=make_feasible(name, self.constraints, space, full.task),
             n_steps=budget.n_steps,
-            max_epochs=self.max_epochs,
+            max_epochs=self._integer("max_epochs"),
             seed=seed,
             scores_rungs=budget.scores_rungs,
         )

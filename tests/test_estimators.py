@@ -1001,3 +1001,13 @@ def test_routing_with_categories_and_every_target(kind):
         model.set_fit_request(sample_weight=True)
         routed = model.fit(X, y, sample_weight=np.ones(90)).baseline_scores_
     assert routed == plain and np.isfinite(routed["linear"])
+
+
+@pytest.mark.parametrize("name", ["max_trials", "max_epochs", "ensemble_size"])
+def test_short_integers_of_numpy_are_integers(name):
+    """A product with a short integer overflows."""
+    value = 200 if name == "max_epochs" else 2
+    options = {"max_trials": 1, "max_epochs": 1, name: value}
+    expected = tiny(**options).fit(X, CLASSES)
+    short = tiny(**{**options, name: np.uint8(value)}).fit(X, CLASSES)
+    same_answers(short, expected, X)

@@ -39,6 +39,7 @@ from sknas._training.seeds import global_random_state, seed_globally
 from sknas._validation import did_you_mean, reject, short_repr
 
 RETURNED = "the scorer returned"  # begins the reason if no error was raised
+LOWEST = -1e300  # stands for minus infinity, to which squares of huge errors overflow
 N_TIMED = 5  # latest calls whose seconds are kept; one may be an outlier
 MIN_PROBABILITY = 1e-7  # lower bound in the log-loss, to keep it finite
 
@@ -148,7 +149,8 @@ class RowScorer(PredictionScorer):
         weight = self.weight[rows] if weight is None else weight
         y = self.y if self.codes is None else self.codes
         arrays = (predictions, y[rows], np.round(weight, 9))
-        return [Score(v) for v in self.metric(*map(torch.from_numpy, arrays)).tolist()]
+        values = self.metric(*map(torch.from_numpy, arrays)).tolist()
+        return [Score(max(value, LOWEST)) for value in values]
 
     def _score(
         self, predictions: np.ndarray, rows: np.ndarray, weight: np.ndarray | None
@@ -192,6 +194,8 @@ class RowScorer(PredictionScorer):
             with self._showing_once(), np.errstate(all="ignore"):
                 found = self.scorer(estimator, part.X, self.y[rows], **options)
             value = as_number(found)
+            if self.is_known:
+                value = max(value, LOWEST)
         except Exception as error:  # for example, a fold lacks a class
             text = " ".join(str(error).split())
             parts = [type(error).__name__, text.replace(cls.__name__, cls.public_name)]

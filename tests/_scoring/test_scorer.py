@@ -24,6 +24,7 @@ from sknas._problem import Fold, Problem, Rows, TaskSpec
 from sknas._scoring.folds import score_networks, score_predictions
 from sknas._scoring.metrics import find_metric
 from sknas._scoring.scorer import (
+    LOWEST,
     RowLoss,
     RowScorer,
     as_number,
@@ -177,6 +178,17 @@ def test_score_of_rows_without_a_class_is_undefined():
     y = np.array([0, 1, 1, 1])
     score = row_score("roc_auc", y, np.array([0, 1]))
     assert np.isnan(score(np.full((2, 2), 0.5), np.array([1, 2])))
+
+
+@pytest.mark.parametrize("scoring", ["r2", "neg_mean_squared_error"])
+def test_squares_of_huge_errors_are_the_lowest_score(scoring):
+    y = np.array([1.0, 2.0, 3.0])
+    scorer = row_scorer(scoring, y, None)
+    scorer.metric = find_metric(scorer.scorer, "regression", None)
+    predictions = np.full((2, 3, 1), 1e200)
+    found = scorer.score_each(predictions, np.arange(3))
+    assert [score.value for score in found] == [LOWEST, LOWEST]
+    assert scorer.score(predictions[0], np.arange(3)).value == LOWEST
 
 
 def test_score_of_rows_without_a_weight_is_undefined():

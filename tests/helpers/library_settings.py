@@ -94,6 +94,10 @@ def sklearn_config(**options):
     return lambda: sklearn.config_context(**options)
 
 
+def allow_tf32(value):
+    ITEMS.cuda.matmul.allow_tf32 = value
+
+
 # Contexts by name. Each changes what an unguarded call of a library does.
 EFFECTIVE = {
     "pandas output": sklearn_config(transform_output="pandas"),
@@ -121,7 +125,8 @@ EFFECTIVE = {
         torch.set_float32_matmul_precision, "medium", "highest"
     ),
     "bf16 products": lambda: attribute(ITEMS.mkldnn.matmul, "fp32_precision", "bf16"),
-    "tf32 on GPUs": lambda: attribute(ITEMS.cuda.matmul, "allow_tf32", True),
+    # Not read before: torch refuses that if it was set in a newer way, too.
+    "tf32 on GPUs": lambda: setting(allow_tf32, True, False),
     "disagreeing precisions": disagreeing_precisions,
     "tf32 everywhere": lambda: attribute(ITEMS, "fp32_precision", "tf32"),
     # torch.use_deterministic_algorithms does the same, and imports the compiler.
