@@ -274,15 +274,16 @@ def test_overlapping_fits_restore_the_number_of_blas_threads():
     inside = [threading.Event(), threading.Event()]
     first_is_done = threading.Event()
     waits_for = [inside[1], first_is_done]
+    have_overlapped = []
 
     def run(index):
-        def score(model, X, y):
+        def is_allowed(architecture):
             if not inside[index].is_set():
                 inside[index].set()
-                assert waits_for[index].wait(60)
-            return model.score(X, y)
+                have_overlapped.append(waits_for[index].wait(60))
+            return True
 
-        NASClassifier(n_jobs=1, scoring=score, **TINY).fit(X, CLASSES)
+        NASClassifier(n_jobs=1, constraints=is_allowed, **TINY).fit(X, CLASSES)
 
     with threadpool_limits(limits=2, user_api="blas"):
         before = blas_threads()
@@ -293,4 +294,5 @@ def test_overlapping_fits_restore_the_number_of_blas_threads():
         first.join()
         first_is_done.set()
         second.join()
+        assert have_overlapped == [True, True]
         assert blas_threads() == before

@@ -39,7 +39,7 @@ class WorkerDiedError(Exception):
     """A worker died, and the tasks under way were lost with it."""
 
 
-def _timeout(context: RunContext, grace_time: float = GRACE_TIME) -> float | None:
+def _timeout(context: RunContext, grace_time: float) -> float | None:
     """Return the seconds in which workers must answer; there may be none."""
     seconds = context.seconds_left
     return max(0.0, seconds) + grace_time if np.isfinite(seconds) else None
@@ -206,7 +206,7 @@ class DaskExecutor(Executor):
 
     def send(self, problem: Problem, context: RunContext) -> Payload:
         options: dict[str, Any] = {"broadcast": True, "hash": False}
-        if (seconds := _timeout(context)) is not None:
+        if (seconds := _timeout(context, GRACE_TIME)) is not None:
             options["timeout"] = seconds
         try:
             # To all workers: data on a single one would be lost with it.
@@ -219,7 +219,7 @@ class DaskExecutor(Executor):
     ) -> Results:
         payload = self.find_payload(problem, context)
         waiting, indices = iter(tasks), {}
-        done = self.distributed.as_completed(timeout=_timeout(context))
+        done = self.distributed.as_completed(timeout=_timeout(context, GRACE_TIME))
 
         def start(n: int) -> None:
             for index, arguments in islice(waiting, n):
@@ -285,7 +285,9 @@ class RayExecutor(Executor):
         try:
             start(self.n_workers)
             while indices:
-                ready, _ = self.ray.wait(list(indices), timeout=_timeout(context))
+                ready, _ = self.ray.wait(
+                    list(indices), timeout=_timeout(context, GRACE_TIME)
+                )
                 if not ready:
                     raise WorkerDiedError
                 yield indices.pop(ready[0]), self._result(ready[0])
