@@ -32,6 +32,11 @@ ALL += [BayesianStrategy(surrogate=s, n_initial_points=4) for s in SURROGATES]
 ALL += [BayesianStrategy(acquisition=a, n_initial_points=4) for a in ACQUISITION_NAMES]
 ALL += [BayesianStrategy(batch=b, n_initial_points=4) for b in BATCHES]
 ALL += [OutsideStrategy()]
+SLOW = ("deep-ensemble", "et")  # surrogates whose proposals take seconds
+PARAMS = [
+    pytest.param(s, marks=pytest.mark.slow) if vars(s).get("surrogate") in SLOW else s
+    for s in ALL
+]
 
 
 class Chain(DictSpace):
@@ -79,7 +84,7 @@ def ids(strategy):
     return repr(strategy)
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=ids)
+@pytest.mark.parametrize("strategy", PARAMS, ids=ids)
 def test_proposals_are_new_valid_and_serialisable(strategy):
     trials = run(strategy)
     assert len(trials) == 24
@@ -91,27 +96,27 @@ def test_proposals_are_new_valid_and_serialisable(strategy):
         assert {type(v) for v in architecture.values()} <= {str, int, float}
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=ids)
+@pytest.mark.parametrize("strategy", PARAMS, ids=ids)
 def test_same_seed_same_proposals(strategy):
     first, again, other = run(strategy), run(strategy), run(strategy, seed=1)
     assert [t.architecture.key for t in first] == [t.architecture.key for t in again]
     assert [t.architecture.key for t in first] != [t.architecture.key for t in other]
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=ids)
+@pytest.mark.parametrize("strategy", PARAMS, ids=ids)
 def test_a_search_does_not_change_other_clones(strategy):
     before = dict(vars(strategy))
     sknas.search(value, SPACE, strategy=strategy, max_trials=9, random_state=0)
     assert vars(strategy) == before
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=ids)
+@pytest.mark.parametrize("strategy", PARAMS, ids=ids)
 def test_infeasible_architectures_are_never_proposed(strategy):
     trials = run(strategy, feasible=lambda a: a["depth"] <= 2)
     assert {trial.architecture["depth"] for trial in trials} == {1, 2}
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=ids)
+@pytest.mark.parametrize("strategy", PARAMS, ids=ids)
 def test_finite_space_is_proposed_completely(strategy):
     space = Chain({"a": Integer(0, 4), "b": Categorical(["x", "y"])})
     strategy = clone(strategy)
@@ -124,7 +129,7 @@ def test_finite_space_is_proposed_completely(strategy):
     assert sorted(seen) == sorted(a.key for a in space.enumerate())
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=ids)
+@pytest.mark.parametrize("strategy", PARAMS, ids=ids)
 def test_observed_architectures_are_not_proposed_again(strategy):
     space = Chain({"a": Integer(0, 5)})
     strategy = clone(strategy)
@@ -191,7 +196,7 @@ def test_graph_surrogate_needs_a_space_with_graphs():
         sknas.search(value, dict(SPACE.given), strategy=strategy, max_trials=2)
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=ids)
+@pytest.mark.parametrize("strategy", PARAMS, ids=ids)
 def test_rank_sorts_successful_trials(strategy):
     strategy = clone(strategy)
     strategy.setup(SPACE, Problem(), np.random.default_rng(0))
@@ -435,7 +440,7 @@ def test_search_goes_on_if_all_trials_fail():
             strategy.observe([Trial(p, status="failed") for p in proposals])
 
 
-@pytest.mark.parametrize("strategy", ALL, ids=ids)
+@pytest.mark.parametrize("strategy", PARAMS, ids=ids)
 def test_search_goes_on_if_all_scores_are_equal(strategy):
     strategy = clone(strategy)
     strategy.setup(SPACE, Problem(), np.random.default_rng(0))
