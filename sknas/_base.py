@@ -22,7 +22,7 @@ from sknas._checkpoint.fingerprint import PREVIOUS, fingerprint
 from sknas._checkpoint.folder import find_folder, open_checkpoint
 from sknas._checkpoint.shared import register_search, warn_of_shared_search
 from sknas._checkpoint.warm_start import PreviousSearch
-from sknas._data.containers import read_container
+from sknas._data.containers import read_container, set_data_tags
 from sknas._data.prepare import Prepared, encode_fold, prepare, split_rows
 from sknas._data.rare_classes import RareClasses
 from sknas._data.splits import Split, check_folds
@@ -438,10 +438,4 @@ class BaseNAS(BaseEstimator, ABC):
         return np.concatenate(parts)
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
-        tags.target_tags.multi_output = True
-        return tags
+        return set_data_tags(super().__sklearn_tags__())

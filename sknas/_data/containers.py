@@ -30,6 +30,16 @@ ARRAY = ("__array__", "__array_interface__", "__dlpack__")
 FRAME = ("__array__", "__dataframe__", "__arrow_c_stream__", "lazy")
 
 
+def set_data_tags(tags: Any) -> Any:
+    """Return the tags of an estimator with the kinds of X and y that are read."""
+    tags.input_tags.allow_nan = True
+    tags.input_tags.categorical = True
+    tags.input_tags.three_d_array = True
+    tags.input_tags.string = True
+    tags.target_tags.multi_output = True
+    return tags
+
+
 def read_container(name: str, given: Any) -> Any:
     """Return a container of rows as a numpy array, a list or, unchanged, a frame.
 

@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import _safe_indexing
 
-from sknas._data.containers import read_container
+from sknas._data.containers import read_container, set_data_tags
 from sknas._data.deduplicate import hash_rows
 from sknas._data.reader import RawRows, Reader
 
@@ -196,13 +196,7 @@ class StoredPredictor(BaseEstimator, ABC):
         return self._predictions[self._rows.find(self, X)].copy()
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.input_tags.categorical = True
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
-        tags.target_tags.multi_output = True
-        return tags
+        return set_data_tags(super().__sklearn_tags__())
 
 
 class StoredClassifier(ClassifierMixin, StoredPredictor):
